@@ -1,0 +1,1 @@
+"""Zhang et al. 2017, *Understanding deep learning requires rethinking generalization*, in JAX and Flax."""
