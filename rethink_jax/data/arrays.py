@@ -1,0 +1,127 @@
+"""Data sets that fit in memory: uint8 arrays, decoded once and cached."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from rethink_jax.config import UserError, require
+from rethink_jax.data import cache, folder
+from rethink_jax.data.examples import Dataset, DatasetInfo, Examples, Source, decode_split
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def check(config: ConfigDict) -> None:
+    """Raises `UserError` for a `config.data.name` or `.data_dir` that no data set could have."""
+    _check(config.data)
+
+
+def describe(data: ConfigDict) -> DatasetInfo:
+    """Returns the sizes of the data set that `config.data` names, decoding and downloading nothing.
+
+    Raises:
+      UserError: unknown or unprepared set, or one without images, labels or a test split.
+    """
+    _check(data)
+    if data.name == folder.NAME:
+        return _first(folder.open_source(data.data_dir).info, data.examples)
+    from rethink_jax.data import prepared  # TFDS takes two seconds to import
+
+    return _first(prepared.describe(data.name, _root(data)), data.examples)
+
+
+def load(data: ConfigDict) -> Dataset:
+    """Returns the data set that `config.data` names, in memory; `Examples` has shapes and dtypes.
+
+    It is decoded once and cached in `$RETHINK_JAX_CACHE`, else `$XDG_CACHE_HOME/rethink_jax`, else
+    `~/.cache/rethink_jax`. `digits` and `cifar10` are prepared on first use.
+
+    Raises:
+      UserError: as `describe`, or a record that does not decode.
+    """
+    _check(data)
+    if data.name == folder.NAME:
+        source = folder.open_source(data.data_dir)
+    else:
+        from rethink_jax.data import prepared  # TFDS takes two seconds to import
+
+        source = prepared.open_source(data.name, _root(data))
+    info = _first(source.info, data.examples)
+    dataset = cache.load(source, _decode)
+    train = Examples(*(array[: info.num_train] for array in dataset.train))
+    test = Examples(*(array[: info.num_test] for array in dataset.test))
+    return Dataset(info, train, test)
+
+
+def from_arrays(train: Pair, test: Pair, name: str = "arrays") -> Dataset:
+    """Returns a data set of the caller's arrays, the label of every class among them.
+
+    Args:
+      train: images uint8 [n, height, width] or [n, height, width, channels], labels integer [n].
+      test: the same, with images of the same size.
+      name: what the data set is called.
+
+    Raises:
+      UserError: another dtype or shape, no examples, a negative label.
+    """
+    train_examples = _examples(*train, f"{name}'s train")
+    test_examples = _examples(*test, f"{name}'s test")
+    shape, test_shape = train_examples.images.shape[1:], test_examples.images.shape[1:]
+    if shape != test_shape:
+        raise UserError(f"{name}'s train images are {shape} and its test images are {test_shape}")
+    num_classes = 1 + int(max(train_examples.labels.max(), test_examples.labels.max()))
+    info = DatasetInfo(
+        name, len(train_examples.labels), len(test_examples.labels), shape, num_classes
+    )
+    return Dataset(info, train_examples, test_examples)
+
+
+def _check(data: ConfigDict) -> None:
+    name, data_dir = data.name, data.data_dir
+    require(bool(name), "data.name", name, "the name of a data set")
+    if name == folder.NAME:
+        require(bool(data_dir), "data.data_dir", data_dir, "the folder that holds the images")
+    if data_dir:
+        is_file = Path(data_dir).expanduser().is_file()
+        require(not is_file, "data.data_dir", data_dir, "a folder, and it is a file")
+
+
+def _root(data: ConfigDict) -> Path | None:
+    return Path(data.data_dir).expanduser() if data.data_dir else None
+
+
+def _decode(source: Source) -> Dataset:
+    info = source.info
+    return Dataset(info, decode_split(source.train, info), decode_split(source.test, info))
+
+
+def _first(info: DatasetInfo, examples: int | None) -> DatasetInfo:
+    if examples is None:
+        return info
+    most = min(info.num_train, info.num_test)
+    allowed = (
+        f"{most} or less: {info.name} has {info.num_train} train and {info.num_test} test examples"
+    )
+    require(1 <= examples <= most, "data.examples", examples, allowed)
+    return dataclasses.replace(info, num_train=examples, num_test=examples)
+
+
+def _examples(images: np.ndarray, labels: np.ndarray, what: str) -> Examples:
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.dtype != np.uint8:
+        raise UserError(f"{what} images are {images.dtype}; they must be uint8, 0 to 255")
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.ndim != 4 or 0 in images.shape:
+        raise UserError(
+            f"{what} images have shape {images.shape}; it must be [n, h, w] or [n, h, w, c]"
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"{what} labels are {labels.dtype}; they must be integers")
+    if labels.shape != images.shape[:1]:
+        raise UserError(f"{what} labels have shape {labels.shape}; there are {len(images)} images")
+    if labels.min() < 0:
+        raise UserError(f"{what} labels go down to {labels.min()}; they must be 0 or more")
+    return Examples(images, labels.astype(np.int32))

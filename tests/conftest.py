@@ -1,0 +1,68 @@
+import os
+
+# Before JAX starts: four simulated devices, of which tests take one, two or all.
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+
+from pathlib import Path
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+
+from rethink_jax import data, parallel
+
+hypothesis.settings.register_profile("default", deadline=None, max_examples=25)
+hypothesis.settings.load_profile("default")
+
+REAL_DATA = Path(__file__).parents[2] / "shared" / "tfds"
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"the prepared data sets are not at {REAL_DATA}")
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_directories(tmp_path_factory):
+    """Keeps data sets and caches of the tests away from the user's."""
+    root = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", str(root / "tfds"))
+        patch.setenv("RETHINK_JAX_CACHE", str(root / "cache"))
+        yield root
+
+
+@pytest.fixture(params=[1, 2, 4], ids="{} devices".format)
+def devices(request, monkeypatch):
+    return use_devices(monkeypatch, request.param)
+
+
+@pytest.fixture(autouse=True)
+def two_devices(request, monkeypatch):
+    if "devices" not in request.fixturenames:
+        use_devices(monkeypatch, 2)
+
+
+def use_devices(monkeypatch, count):
+    chosen = jax.devices()[:count]
+    monkeypatch.setattr(parallel, "devices", lambda: chosen)
+    return count
+
+
+@pytest.fixture(scope="session")
+def toy():
+    """300 + 60 images of 12×12×3 in five classes that differ in brightness."""
+    rng = np.random.default_rng(0)
+
+    def split(n):
+        labels = rng.integers(0, 5, n)
+        images = rng.integers(0, 60, (n, 12, 12, 3)) + 40 * labels[:, None, None, None]
+        return images.astype(np.uint8), labels
+
+    return data.from_arrays(split(300), split(60), name="toy")
