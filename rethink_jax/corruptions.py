@@ -1,0 +1,332 @@
+"""The paper's six versions of a data set, as pure functions of a key and the examples' ids.
+
+Each takes `(key, ids, images, labels)` and returns `(images, labels)`. What happens to an example depends
+on the key and its id alone, and only through integer arithmetic and exactly representable products, so the
+result is the same to the bit for every batch size, order, sharding, jit, vmap, back end and JAX version.
+Section 2.1 of arXiv 1611.03530 defines them.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from ml_collections import ConfigDict
+from scipy import special
+
+from rethink_jax.config import require
+
+SPLITS = ("train", "test")
+
+# A standard normal is drawn as a whole number of 1/512ths.
+_NORMAL_STEPS = 512
+
+
+class Moments(NamedTuple):
+    """Mean and standard deviation of a data set's pixels, float32 [channels] each, on its own scale."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
+def _pinned(function: Callable) -> Callable:
+    """Fixes the one global setting on which the bits of JAX's threefry generator depend."""
+
+    @functools.wraps(function)
+    def pinned(*args: Any, **kwargs: Any) -> Any:
+        with jax.threefry_partitionable(True):
+            return function(*args, **kwargs)
+
+    return pinned
+
+
+@_pinned
+def corruption_key(seed: int, split: str | None = None) -> jax.Array:
+    """Returns the key of a corruption seed.
+
+    Args:
+      seed: `config.corruption.seed`, in [0, 2**32).
+      split: `train` or `test`, whose ids are keyed apart; None for `shuffled_pixels`, whose one
+        permutation they share.
+
+    Returns:
+      A scalar threefry2x32 key.
+
+    Raises:
+      ValueError: for another split.
+    """
+    key = jax.random.key(np.uint32(seed), impl="threefry2x32")
+    return key if split is None else jax.random.fold_in(key, SPLITS.index(split))
+
+
+def true_labels(
+    key: jax.Array, ids: jax.Array, images: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the examples as they are: the original data set of section 2.1.
+
+    Args:
+      key: unused, as the ids are.
+      ids: integers [n], the examples' positions in their split.
+      images: any dtype [n, height, width, channels].
+      labels: integers [n].
+
+    Returns:
+      `(images, labels)`.
+    """
+    _check_shapes(ids, images, labels)
+    return images, labels
+
+
+@_pinned
+def partially_corrupted_labels(
+    key: jax.Array,
+    ids: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    probability: float | jax.Array,
+    num_classes: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Replaces each label, with some probability, by a draw uniform over all classes (section 2.1).
+
+    The true class may be drawn too, so about `probability * (num_classes - 1) / num_classes` of the labels
+    change. The draws are nested: an example replaced at p is replaced by the same label at every p' > p.
+
+    Args:
+      key: a scalar key of `corruption_key(seed, split)`.
+      ids: integers [n], the examples' positions in their split.
+      images: any dtype [n, height, width, channels]; returned as they are.
+      labels: integers [n].
+      probability: in [0, 1]; 1 is `random_labels`.
+      num_classes: the number of classes K; labels are drawn from 0 … K − 1.
+
+    Returns:
+      `(images, labels)`, labels of the dtype that came in.
+
+    Raises:
+      ValueError: for shapes that do not fit, or a `probability` outside [0, 1] where its value is known.
+    """
+    _check_shapes(ids, images, labels)
+    if not isinstance(probability, jax.core.Tracer) and not 0 <= probability <= 1:
+        raise ValueError(f"probability is {probability}; it must be in [0, 1]")
+
+    def draw(example_id: jax.Array) -> tuple[jax.Array, jax.Array]:
+        chance, label = jax.random.split(jax.random.fold_in(key, example_id))
+        return (
+            jax.random.uniform(chance, (), jnp.float32),
+            jax.random.randint(label, (), 0, num_classes, jnp.int32),
+        )
+
+    chances, drawn = jax.vmap(draw)(ids)
+    replaced = chances < jnp.asarray(probability, jnp.float32)
+    return images, jnp.where(replaced, drawn.astype(labels.dtype), labels)
+
+
+def random_labels(
+    key: jax.Array, ids: jax.Array, images: jax.Array, labels: jax.Array, *, num_classes: int
+) -> tuple[jax.Array, jax.Array]:
+    """Replaces every label by a draw uniform over all classes (section 2.1).
+
+    Args:
+      key: a scalar key of `corruption_key(seed, split)`.
+      ids: integers [n], the examples' positions in their split.
+      images: any dtype [n, height, width, channels]; returned as they are.
+      labels: integers [n].
+      num_classes: the number of classes K; labels are drawn from 0 … K − 1.
+
+    Returns:
+      `(images, labels)`, labels of the dtype that came in.
+
+    Raises:
+      ValueError: for shapes that do not fit.
+    """
+    return partially_corrupted_labels(
+        key, ids, images, labels, probability=1.0, num_classes=num_classes
+    )
+
+
+@_pinned
+def shuffled_pixels(
+    key: jax.Array, ids: jax.Array, images: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Applies one random permutation of the pixels to every image, of train and test alike (section 2.1).
+
+    The channels of a pixel move together.
+
+    Args:
+      key: a scalar key of `corruption_key(seed)`, without a split.
+      ids: integers [n]; unused.
+      images: any dtype [n, height, width, channels].
+      labels: integers [n]; returned as they are.
+
+    Returns:
+      `(images, labels)`.
+
+    Raises:
+      ValueError: for shapes that do not fit.
+    """
+    _check_shapes(ids, images, labels)
+    pixels = _pixels(images)
+    order = jax.random.permutation(key, pixels.shape[1])
+    return pixels[:, order].reshape(images.shape), labels
+
+
+@_pinned
+def random_pixels(
+    key: jax.Array, ids: jax.Array, images: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Applies to each image a random permutation of the pixels of its own (section 2.1).
+
+    The channels of a pixel move together.
+
+    Args:
+      key: a scalar key of `corruption_key(seed, split)`.
+      ids: integers [n], the examples' positions in their split.
+      images: any dtype [n, height, width, channels].
+      labels: integers [n]; returned as they are.
+
+    Returns:
+      `(images, labels)`.
+
+    Raises:
+      ValueError: for shapes that do not fit.
+    """
+    _check_shapes(ids, images, labels)
+
+    def permute(example_id: jax.Array, pixels: jax.Array) -> jax.Array:
+        return pixels[jax.random.permutation(jax.random.fold_in(key, example_id), pixels.shape[0])]
+
+    return jax.vmap(permute)(ids, _pixels(images)).reshape(images.shape), labels
+
+
+@_pinned
+def gaussian(
+    key: jax.Array, ids: jax.Array, images: jax.Array, labels: jax.Array, *, moments: Moments
+) -> tuple[jax.Array, jax.Array]:
+    """Replaces each image by Gaussian noise with the data set's mean and variance (section 2.1).
+
+    The noise is on the scale of the moments, neither clipped nor rounded to pixel values. A standard normal
+    is drawn to the nearest 1/512 by inverting its distribution on 32 random bits, which reaches ±6.2, and
+    the standard deviation is rounded to 12 significant bits. Their product is then exact in float32, so that no
+    compiler's choice between a fused and a separate multiply and add can show.
+
+    Args:
+      key: a scalar key of `corruption_key(seed, split)`.
+      ids: integers [n], the examples' positions in their split.
+      images: any dtype [n, height, width, channels]; only their shape is used.
+      labels: integers [n]; returned as they are.
+      moments: of the training set, for both splits; per channel, or the same for all.
+
+    Returns:
+      `(images, labels)`, images float32.
+
+    Raises:
+      ValueError: for shapes that do not fit.
+    """
+    _check_shapes(ids, images, labels)
+    channels = images.shape[-1:]
+    if jnp.shape(moments.mean) != channels or jnp.shape(moments.std) != channels:
+        raise ValueError(
+            f"moments have shapes {jnp.shape(moments.mean)} and {jnp.shape(moments.std)}; "
+            f"they must have one value for each of {channels[0]} channels"
+        )
+    thresholds = jnp.asarray(_normal_thresholds())
+
+    def draw(example_id: jax.Array) -> jax.Array:
+        bits = jax.random.bits(jax.random.fold_in(key, example_id), images.shape[1:], jnp.uint32)
+        steps = jnp.searchsorted(thresholds, bits, side="right")
+        return (steps - thresholds.size // 2).astype(jnp.float32) / _NORMAL_STEPS
+
+    mean, std = (jnp.asarray(m, jnp.float32)[None, None, None] for m in moments)
+    std = lax.reduce_precision(std, exponent_bits=8, mantissa_bits=11)
+    return mean + std * jax.vmap(draw)(ids), labels
+
+
+CORRUPTIONS: dict[str, Callable] = {
+    "true_labels": true_labels,
+    "partially_corrupted_labels": partially_corrupted_labels,
+    "random_labels": random_labels,
+    "shuffled_pixels": shuffled_pixels,
+    "random_pixels": random_pixels,
+    "gaussian": gaussian,
+}
+LABEL_CORRUPTIONS = ("partially_corrupted_labels", "random_labels")
+
+
+def from_config(
+    corruption: ConfigDict, split: str, num_classes: int, moments: Moments
+) -> Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """Returns `config.corruption` as a function `(ids, images, labels) -> (images, labels)` of one split.
+
+    Args:
+      corruption: `config.corruption`.
+      split: `train` or `test`.
+      num_classes: the number of classes.
+      moments: of the training set's pixels.
+    """
+    key = corruption_key(corruption.seed, None if corruption.name == "shuffled_pixels" else split)
+    extra = {
+        "partially_corrupted_labels": {
+            "probability": corruption.probability,
+            "num_classes": num_classes,
+        },
+        "random_labels": {"num_classes": num_classes},
+        "gaussian": {"moments": moments},
+    }
+    return functools.partial(CORRUPTIONS[corruption.name], key, **extra.get(corruption.name, {}))
+
+
+def pixel_moments(images: np.ndarray, per_channel: bool = True) -> Moments:
+    """Returns the mean and standard deviation of a data set's pixels, exact before their rounding.
+
+    Args:
+      images: uint8 [n, height, width, channels].
+      per_channel: whether each channel has moments of its own; else all have those of all values together.
+    """
+    values = np.arange(256, dtype=np.float64)
+    counts = np.stack(
+        [np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])]
+    )
+    if not per_channel:
+        counts = np.broadcast_to(counts.sum(axis=0), counts.shape)
+    total = counts.sum(axis=1)
+    mean = counts @ values / total
+    variance = (counts * np.square(values - mean[:, None])).sum(axis=1) / total
+    return Moments(mean.astype(np.float32), np.sqrt(variance).astype(np.float32))
+
+
+def check(config: ConfigDict) -> None:
+    """Raises `UserError` for a corruption that is not one of the six, or a probability outside [0, 1]."""
+    corruption = config.corruption
+    require(
+        corruption.name in CORRUPTIONS,
+        "corruption.name",
+        corruption.name,
+        "one of " + ", ".join(CORRUPTIONS),
+    )
+    probability = corruption.probability
+    require(0 <= probability <= 1, "corruption.probability", probability, "in [0, 1]")
+
+
+@functools.cache
+def _normal_thresholds() -> np.ndarray:
+    """Returns uint32 thresholds: the count of those not above 32 random bits is a normal, in 1/512ths."""
+    reach = int(6.24 * _NORMAL_STEPS)
+    edges = (np.arange(-reach, reach) + 0.5) / _NORMAL_STEPS
+    return np.floor(special.ndtr(edges) * 2.0**32).astype(np.uint32)
+
+
+def _pixels(images: jax.Array) -> jax.Array:
+    return images.reshape(images.shape[0], -1, images.shape[-1])
+
+
+def _check_shapes(ids: jax.Array, images: jax.Array, labels: jax.Array) -> None:
+    n = jnp.shape(ids)
+    if len(n) != 1 or jnp.shape(labels) != n or images.ndim != 4 or images.shape[:1] != n:
+        raise ValueError(
+            f"ids, images and labels have shapes {n}, {images.shape} and {jnp.shape(labels)}; "
+            "they must be [n], [n, height, width, channels] and [n]"
+        )
