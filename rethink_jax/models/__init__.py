@@ -1,0 +1,56 @@
+"""The paper's models, each a flax module `(images, mask, train) -> logits`."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from rethink_jax.config import require
+from rethink_jax.models.alexnet import SmallAlexNet
+from rethink_jax.models.inception import SmallInception
+from rethink_jax.models.mlp import MLP
+
+# Name -> constructor; what it takes of `config.model`, beside the name, comes with it.
+MODELS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
+    "mlp": (MLP, ("depth", "width")),
+    "small_alexnet": (SmallAlexNet, ()),
+    "small_inception": (SmallInception, ("batch_norm",)),
+}
+
+
+def create(
+    model: ConfigDict, num_classes: int, dtype: Any = jnp.float32, axis_name: str | None = None
+) -> nn.Module:
+    """Returns the flax module that `config.model` names.
+
+    Args:
+      model: `config.model`.
+      num_classes: the number of logits.
+      dtype: of the computation; parameters are float32.
+      axis_name: the mapped axis over which BatchNorm sums, or None outside of one.
+    """
+    constructor, fields = MODELS[model.name]
+    extra = {field: model[field] for field in fields}
+    if "batch_norm" in fields:
+        extra["axis_name"] = axis_name
+    return constructor(num_classes=num_classes, dtype=dtype, **extra)
+
+
+def count_parameters(module: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Returns the number of parameters of a model for images [height, width, channels]."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), images)
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
+
+
+def check(config: ConfigDict) -> None:
+    """Raises `UserError` for an unknown model, or a depth or width that is not positive."""
+    model = config.model
+    names = ", ".join(MODELS)
+    require(model.name is None or model.name in MODELS, "model.name", model.name, f"one of {names}")
+    for field in ("depth", "width"):
+        require(model[field] >= 1, f"model.{field}", model[field], "1 or more")

@@ -1,0 +1,53 @@
+"""The paper's AlexNet for CIFAR-10 (section 2.1 and appendix A)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rethink_jax.models.layers import (
+    at_least_float32,
+    convolve,
+    local_response_normalization,
+    max_pool,
+)
+
+
+class SmallAlexNet(nn.Module):
+    """Twice convolution 5×5, max-pool 3×3/2 and local response normalization, then 384-192-K dense.
+
+    The paper prints no initial values; these are a truncated normal of 0.05 for convolutions and 0.04
+    for dense layers, zero for biases.
+
+    Attributes:
+      num_classes: the number K of logits.
+      dtype: of the computation.
+    """
+
+    num_classes: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, mask: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
+        """Maps images [n, height, width, channels] to float32 logits [n, num_classes]."""
+        conv_init = nn.initializers.truncated_normal(0.05)
+        dense_init = nn.initializers.truncated_normal(0.04)
+        x = images
+        for _ in range(2):
+            conv = nn.Conv(
+                64,
+                (5, 5),
+                kernel_init=conv_init,
+                dtype=self.dtype,
+                conv_general_dilated=convolve,
+            )
+            x = nn.relu(conv(x))
+            x = local_response_normalization(max_pool(x))
+        x = x.reshape(x.shape[0], -1)
+        for width in (384, 192):
+            x = nn.relu(nn.Dense(width, kernel_init=dense_init, dtype=self.dtype)(x))
+        logits = nn.Dense(self.num_classes, kernel_init=dense_init, dtype=self.dtype)(x)
+        return logits.astype(at_least_float32(self.dtype))

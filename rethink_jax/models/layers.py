@@ -1,0 +1,223 @@
+"""Layers that two families of models share, and those in which flax differs from what the paper needs."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """Returns the dtype for statistics and logits of a computation in `dtype`."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def convolve(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, **options: Any
+) -> jax.Array:
+    """Convolves as `lax.conv_general_dilated` does, for flax's `Conv`, but quickly on CPUs.
+
+    A 1×1 convolution is a matrix product. For the gradient of other kernels XLA convolves with windows as
+    large as the image, which on CPUs can take ten times as long as one product with shifted copies.
+
+    Args:
+      x: floating [n, height, width, channels].
+      kernel: floating [side, side, channels, features].
+      strides: of the two dimensions.
+      padding: `SAME`.
+      **options: what else flax passes on.
+    """
+    side, channels, features = kernel.shape[-4], *kernel.shape[-2:]
+    if jax.default_backend() == "cpu" and tuple(strides) == (1, 1) and padding == "SAME":
+        if side == 1:
+            return x @ kernel[0, 0]
+        if features <= channels:
+            return _convolve_same(x, kernel)
+    return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+@jax.custom_vjp
+def _convolve_same(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    layout = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+
+
+def _convolve_same_fwd(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
+    return _convolve_same(x, kernel), (x, kernel)
+
+
+def _convolve_same_bwd(saved: Any, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    side, features = kernel.shape[0], grad.shape[-1]
+    channels, (height, width) = x.shape[-1], x.shape[1:3]
+    margin = (side // 2, side // 2)
+    padded = jnp.pad(grad, [(0, 0), margin, margin, (0, 0)])
+    shifted = jnp.concatenate(
+        [
+            padded[:, i : i + height, j : j + width]
+            for i in reversed(range(side))
+            for j in reversed(range(side))
+        ],
+        axis=-1,
+    )
+    products = x.reshape(-1, channels).T @ shifted.reshape(-1, side * side * features)
+    kernel_grad = products.reshape(channels, side, side, features).transpose(1, 2, 0, 3)
+    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+    return _convolve_same(grad, flipped), kernel_grad
+
+
+_convolve_same.defvjp(_convolve_same_fwd, _convolve_same_bwd)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalization with an offset and no scale, whose statistics leave padding out.
+
+    Sums and counts over the examples of all devices are added up and divided once, so that the result does
+    not depend on how many devices there are or how many examples each has; flax's own averages per-device
+    means. The paper's models have no scale (its parameter counts tell).
+
+    Attributes:
+      axis_name: the mapped axis to sum over, or None.
+      momentum: of the running mean and variance. The paper prints none; ours.
+      epsilon: added to the variance; ours.
+    """
+
+    axis_name: str | None
+    momentum: float = 0.9
+    epsilon: float = 1e-3
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
+        """Normalizes each channel.
+
+        Args:
+          x: floating [n, height, width, channels].
+          mask: bool [n], False for padding.
+          train: whether to use and record this batch's statistics, or else the running ones.
+
+        Returns:
+          An array like `x`.
+        """
+        channels, precise = x.shape[-1], at_least_float32(x.dtype)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+        offset = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        if train:
+            mean, var = self._statistics(x.astype(precise), mask)
+            if not self.is_initializing():
+                keep = self.momentum
+                running_mean.value = keep * running_mean.value + (1 - keep) * mean
+                running_var.value = keep * running_var.value + (1 - keep) * var
+        else:
+            mean, var = running_mean.value, running_var.value
+        shape = (1, 1, 1, channels)
+        scale = lax.rsqrt(var + self.epsilon).reshape(shape)
+        normalized = (x.astype(precise) - mean.reshape(shape)) * scale + offset.reshape(shape)
+        return normalized.astype(x.dtype)
+
+    def _statistics(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def total(value: jax.Array) -> jax.Array:
+            alone = self.axis_name is None or self.is_initializing()
+            return value if alone else lax.psum(value, self.axis_name)
+
+        weight = mask.astype(x.dtype)[:, None, None, None]
+        count = total(weight.sum()) * (x.shape[1] * x.shape[2])
+        mean = total((weight * x).sum(axis=(0, 1, 2))) / count
+        centered = x - mean[None, None, None]
+        var = total((weight * jnp.square(centered)).sum(axis=(0, 1, 2))) / count
+        return mean, var
+
+
+class ConvUnit(nn.Module):
+    """Convolution, BatchNorm, ReLU: the unit of the paper's Inception (figure 3).
+
+    With BatchNorm the convolution has no bias; without, it has one in the offset's place.
+
+    Attributes:
+      features: the number of filters.
+      kernel: side of the filters.
+      stride: of the convolution.
+      batch_norm: whether there is a BatchNorm.
+      dtype: of the computation.
+      axis_name: the mapped axis of BatchNorm's sums, or None.
+    """
+
+    features: int
+    kernel: int = 3
+    stride: int = 1
+    batch_norm: bool = True
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
+        """Maps [n, height, width, channels] to [n, ⌈height/stride⌉, ⌈width/stride⌉, features]."""
+        x = nn.Conv(
+            self.features,
+            (self.kernel, self.kernel),
+            (self.stride, self.stride),
+            use_bias=not self.batch_norm,
+            dtype=self.dtype,
+            conv_general_dilated=convolve,
+        )(x)
+        if self.batch_norm:
+            x = BatchNorm(self.axis_name)(x, mask, train)
+        return nn.relu(x)
+
+
+def max_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
+    """Takes the maximum over windows with SAME padding, as a maximum over shifted slices.
+
+    XLA's own pooling has a gradient (select-and-scatter) that is many times slower on CPUs.
+
+    Args:
+      x: floating [n, height, width, channels].
+      window: side of the window.
+      stride: between windows.
+
+    Returns:
+      Maxima [n, ⌈height/stride⌉, ⌈width/stride⌉, channels].
+    """
+    out = [-(-side // stride) for side in x.shape[1:3]]
+    need = [
+        max((n - 1) * stride + window - side, 0) for n, side in zip(out, x.shape[1:3], strict=True)
+    ]
+    padding = [(0, 0), *((p // 2, p - p // 2) for p in need), (0, 0)]
+    x = jnp.pad(x, padding, constant_values=-jnp.inf)
+    slices = [
+        x[
+            :,
+            i : i + (out[0] - 1) * stride + 1 : stride,
+            j : j + (out[1] - 1) * stride + 1 : stride,
+        ]
+        for i in range(window)
+        for j in range(window)
+    ]
+    return functools.reduce(jnp.maximum, slices)
+
+
+def local_response_normalization(
+    x: jax.Array, radius: int = 4, bias: float = 1.0, alpha: float = 0.001 / 9, beta: float = 0.75
+) -> jax.Array:
+    """Divides by (bias + alpha Σ x²)^beta, the sum over the channels within a radius (Krizhevsky et al. 2012).
+
+    The sum over neighbouring channels is one product with a banded matrix.
+
+    Args:
+      x: floating [..., channels].
+      radius: channels on either side.
+      bias: added to the sum.
+      alpha: weight of each square.
+      beta: exponent.
+
+    Returns:
+      An array like `x`.
+    """
+    channel = np.arange(x.shape[-1])
+    band = np.abs(channel[:, None] - channel) <= radius
+    sums = jnp.square(x) @ jnp.asarray(band, x.dtype)
+    return x * (bias + alpha * sums) ** -beta
