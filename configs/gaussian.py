@@ -1,0 +1,12 @@
+"""Gaussian noise: Figure 1a. Every image is noise with the data set's mean and variance.
+
+python -m rethink_jax.main --config=configs/gaussian.py:digits
+"""
+
+from ml_collections import ConfigDict
+
+from rethink_jax import config
+
+
+def get_config(data: str = "cifar10") -> ConfigDict:
+    return config.train(data, corruption="gaussian")

@@ -1,0 +1,12 @@
+"""Random labels: Figure 1a and Table 1. Every training label is a draw uniform over all classes.
+
+python -m rethink_jax.main --config=configs/random_labels.py:digits
+"""
+
+from ml_collections import ConfigDict
+
+from rethink_jax import config
+
+
+def get_config(data: str = "cifar10") -> ConfigDict:
+    return config.train(data, corruption="random_labels")

@@ -1,0 +1,114 @@
+"""From a data set to the arrays a run sees, cropped and corrupted, and the order in which it sees them."""
+
+import hashlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from rethink_jax import corruptions
+from rethink_jax.data import Dataset, Examples
+from rethink_jax.preprocess import center_crop
+
+# The value of an id that stands for no example, in a batch that is not full.
+PADDING = -1
+_CHUNK = 1000
+
+
+class Split(NamedTuple):
+    """A split as a run sees it; an example's id is its position.
+
+    Attributes:
+      images: uint8 or float32 [n, size, size, channels], on the scale 0 … 255.
+      labels: int32 [n], corrupted where the config says so.
+      true_labels: int32 [n].
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    true_labels: np.ndarray
+
+
+class Inputs(NamedTuple):
+    """Both splits, and the digest by which a resumed run knows that its data are the same."""
+
+    train: Split
+    test: Split
+    fingerprint: str
+
+
+def prepare(config: ConfigDict, dataset: Dataset) -> Inputs:
+    """Crops and corrupts a data set, once, as `config.data.size` and `config.corruption` say.
+
+    The test labels are corrupted like the training labels, beside the true ones: the paper measures against
+    the true ones, its authors' own code against the corrupted ones.
+
+    Args:
+      config: a settled config.
+      dataset: as `rethink_jax.data.load` returns it.
+    """
+    moments = corruptions.pixel_moments(dataset.train.images, config.corruption.per_channel)
+    num_classes = dataset.info.num_classes
+    train = _corrupt(config, "train", dataset.train, num_classes, moments)
+    test = _corrupt(config, "test", dataset.test, num_classes, moments)
+    return Inputs(train, test, fingerprint=_digest([train, test]))
+
+
+def _corrupt(
+    config: ConfigDict,
+    split: str,
+    examples: Examples,
+    num_classes: int,
+    moments: corruptions.Moments,
+) -> Split:
+    corrupt = corruptions.from_config(config.corruption, split, num_classes, moments)
+
+    @jax.jit
+    def apply(ids: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if not config.corruption.before_crop:
+            images = center_crop(images, config.data.size)
+        images, labels = corrupt(ids, images, labels)
+        return center_crop(images, config.data.size), labels
+
+    n = len(examples.labels)
+    chunk = min(n, _CHUNK)
+    parts = []
+    for start in range(0, n, chunk):
+        # The last chunk wraps round to the split's beginning, so that all have the one compiled shape.
+        ids = np.arange(start, start + chunk, dtype=np.int32) % n
+        parts.append(jax.device_get(apply(ids, examples.images[ids], examples.labels[ids])))
+    images, labels = (np.concatenate(column)[:n] for column in zip(*parts, strict=True))
+    return Split(images, labels, examples.labels)
+
+
+def _digest(splits: list[Split]) -> str:
+    state = hashlib.sha256()
+    for split in splits:
+        for array in split:
+            state.update(f"{array.dtype}{array.shape}".encode())
+            state.update(np.ascontiguousarray(array).data)
+    return state.hexdigest()
+
+
+def epoch_batches(seed: int, epoch: int, n: int, batch_size: int) -> np.ndarray:
+    """Returns the ids of an epoch's batches: a permutation that depends on the seed and the epoch alone.
+
+    Args:
+      seed: `config.seed`.
+      epoch: from 0.
+      n: the number of training examples.
+      batch_size: the global one.
+
+    Returns:
+      int32 [⌈n / batch_size⌉, batch_size]; the last batch is filled up with `PADDING`.
+    """
+    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), epoch)
+    return in_batches(np.asarray(jax.random.permutation(key, n)), batch_size)
+
+
+def in_batches(ids: np.ndarray, batch_size: int) -> np.ndarray:
+    """Cuts ids [n] into int32 [⌈n / batch_size⌉, batch_size], the last one filled up with `PADDING`."""
+    padding = -len(ids) % batch_size
+    padded = np.pad(ids.astype(np.int32), (0, padding), constant_values=PADDING)
+    return padded.reshape(-1, batch_size)

@@ -1,0 +1,212 @@
+"""Exact metrics from sums and counts, and where they go: JSON lines, TensorBoard, the terminal, curves."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from etils import epath
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from tensorboardX import SummaryWriter
+
+from rethink_jax.run_directory import METRICS, write_text
+
+Record = dict[str, Any]
+
+# Figure 1b: the first epoch whose loss over the whole training set is below this counts as fitted; inferred
+# from the figure's Inception curve.
+FITTED_LOSS = 0.05
+FITTED_ACCURACY = 0.999
+
+
+def from_sums(sums: list[dict[str, np.ndarray]], true_labels: bool = False) -> tuple[float, float]:
+    """Returns mean loss and accuracy over a split.
+
+    Args:
+      sums: what `steps.make_eval_steps` returned for each dispatch; losses float32, counts int32.
+      true_labels: whether to measure against the true labels.
+
+    Returns:
+      (mean loss, accuracy); sums are taken in float64 and in integers.
+    """
+    suffix = "_true" if true_labels else ""
+    count = sum(int(part["count"].sum()) for part in sums)
+    loss = math.fsum(float(x) for part in sums for x in part["loss" + suffix])
+    correct = sum(int(part["correct" + suffix].sum()) for part in sums)
+    return loss / count, correct / count
+
+
+def summarize(history: list[Record], status: str, parameters: int) -> Record:
+    """Returns `summary.json` for the evaluations so far.
+
+    Args:
+      history: the records of `metrics.jsonl`.
+      status: `finished`, `stopped` or `failed`.
+      parameters: of the model.
+    """
+    last = history[-1] if history else {}
+    best = max(history, key=lambda record: record["test_accuracy"], default={})
+    return {
+        "status": status,
+        "parameters": parameters,
+        "epochs": last.get("epoch", 0),
+        "steps": last.get("step", 0),
+        **{
+            name: last.get(name)
+            for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+        },
+        **{name: value for name, value in last.items() if name.endswith("_corrupted")},
+        "best_test_accuracy": best.get("test_accuracy"),
+        "best_test_epoch": best.get("epoch"),
+        "epochs_to_fit": _first_epoch(history, lambda r: r["train_loss"] < FITTED_LOSS),
+        "epochs_to_fit_accuracy": _first_epoch(
+            history, lambda r: r["train_accuracy"] >= FITTED_ACCURACY
+        ),
+        "seconds": last.get("seconds", 0.0),
+    }
+
+
+def _first_epoch(history: list[Record], fitted: Any) -> float | None:
+    return next((record["epoch"] for record in history if fitted(record)), None)
+
+
+class Writer:
+    """Writes each record to `metrics.jsonl` and to TensorBoard's event files.
+
+    Both begin with the history that a checkpoint stands for, so that what a run wrote after its last
+    checkpoint is not there twice when it has come that far again.
+    """
+
+    def __init__(self, path: epath.Path, history: list[Record]):
+        self._file = path / METRICS
+        write_text(self._file, "".join(_line(record) for record in history))
+        events = path / "tensorboard"
+        if events.exists():
+            events.rmtree()
+        self._tensorboard = SummaryWriter(str(events))
+        for record in history:
+            self._add_event(record)
+
+    def write(self, record: Record) -> None:
+        """Appends one record."""
+        with self._file.open("a") as file:
+            file.write(_line(record))
+        self._add_event(record)
+
+    def close(self) -> None:
+        """Writes out what is buffered."""
+        self._tensorboard.close()
+
+    def _add_event(self, record: Record) -> None:
+        for name, value in record.items():
+            if name not in ("epoch", "step"):
+                self._tensorboard.add_scalar(name, value, record["step"])
+        self._tensorboard.flush()
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record) + "\n"
+
+
+class Display:
+    """A progress bar on a terminal, a line for each evaluation elsewhere."""
+
+    def __init__(self, console: Console, progress: Progress | None, total: int):
+        self._console = console
+        self._progress = progress
+        if progress is not None:
+            self._task = progress.add_task("training", total=total, status="")
+
+    def step(self, step: int) -> None:
+        """Shows how far the run is."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step)
+
+    def record(self, record: Record) -> None:
+        """Shows one evaluation."""
+        text = (
+            f"train {record['train_accuracy']:.2%} (loss {record['train_loss']:.4f})  "
+            f"test {record['test_accuracy']:.2%}"
+        )
+        if self._progress is not None:
+            self._progress.update(self._task, status=text, completed=record["step"])
+        else:
+            self._console.print(
+                f"epoch {record['epoch']:g}  step {record['step']}  {text}  "
+                f"{record['images_per_second']:.0f} images/s",
+                highlight=False,
+            )
+
+
+@contextmanager
+def display(total_steps: int, quiet: bool = False) -> Iterator[Display]:
+    """Yields the display of a run of `total_steps` steps; only the first process shows one."""
+    console = Console(soft_wrap=True, quiet=quiet)
+    if quiet or not sys.stdout.isatty():
+        yield Display(console, None, total_steps)
+        return
+    with Progress(
+        TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
+        BarColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeRemainingColumn(),
+        console=console,
+    ) as progress:
+        yield Display(console, progress, total_steps)
+
+
+def print_result(summary: Record, num_classes: int) -> None:
+    """Prints a run's accuracies beside chance."""
+    table = Table(title=f"{summary['epochs']:g} epochs, {summary['parameters']:,} parameters")
+    table.add_column("")
+    table.add_column("accuracy", justify="right")
+    rows = {
+        "training set": "train_accuracy",
+        "test set, true labels": "test_accuracy",
+        "test set, corrupted labels": "test_accuracy_corrupted",
+    }
+    for title, name in rows.items():
+        if summary.get(name) is not None:
+            table.add_row(title, f"{summary[name]:.2%}")
+    table.add_row("chance", f"{1 / num_classes:.2%}", style="dim")
+    Console(soft_wrap=True).print(table)
+
+
+def draw_curves(history: list[Record], num_classes: int, file: epath.Path) -> None:
+    """Draws loss and accuracy of both splits against epochs into a PNG."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, accuracies = figure.subplots(1, 2)
+    epochs = [record["epoch"] for record in history]
+    for split, colour in (("train", "tab:blue"), ("test", "tab:orange")):
+        losses.plot(epochs, [record[f"{split}_loss"] for record in history], colour, label=split)
+        accuracies.plot(
+            epochs, [100 * record[f"{split}_accuracy"] for record in history], colour, label=split
+        )
+    accuracies.axhline(100 / num_classes, color="grey", linestyle=":", label="chance")
+    losses.set(xlabel="epoch", ylabel="mean cross-entropy")
+    accuracies.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 102))
+    for axes in (losses, accuracies):
+        axes.legend()
+        axes.grid(alpha=0.3)
+    with file.open("wb") as stream:
+        figure.savefig(stream, format="png", dpi=120)
+
+
+class Stopwatch:
+    """Seconds of a run, counted on over its interruptions."""
+
+    def __init__(self, before: float = 0.0):
+        self._start = time.perf_counter() - before
+
+    def seconds(self) -> float:
+        """Returns the seconds so far."""
+        return time.perf_counter() - self._start

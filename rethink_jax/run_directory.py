@@ -1,0 +1,173 @@
+"""What every experiment leaves behind, and how it is read again."""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from rethink_jax.checkpoints import Checkpoints
+from rethink_jax.config import UserError
+
+CONFIG, ENVIRONMENT, METRICS, SUMMARY = "config.json", "run.json", "metrics.jsonl", "summary.json"
+
+# Fields that a run may change when it is taken up again: they do not change what it computes up to a step.
+CHANGEABLE = ("experiment", "epochs", "steps", "stop_when_fitted", "evaluate", "checkpoint")
+
+_PACKAGES = ("rethink_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class Run(NamedTuple):
+    """A run as its directory tells it.
+
+    Attributes:
+      config: as it ran.
+      metrics: one dict for each evaluation; the keys of `metrics.jsonl`.
+      summary: `summary.json`, or an empty dict for a run that has not ended.
+      params: the model's parameters of the newest whole checkpoint, NumPy; None where there is none.
+      batch_stats: BatchNorm's running statistics likewise.
+    """
+
+    config: ConfigDict
+    metrics: list[dict[str, Any]]
+    summary: dict[str, Any]
+    params: Any
+    batch_stats: Any
+
+
+def load_run(workdir: epath.PathLike) -> Run:
+    """Reads a run directory.
+
+    Args:
+      workdir: the directory of a training run.
+
+    Returns:
+      Its config, metrics, summary and parameters.
+
+    Raises:
+      UserError: where there is no run in that directory.
+    """
+    path = epath.Path(workdir).resolve()
+    if not (path / CONFIG).exists():
+        raise UserError(f"{workdir} holds no run: {CONFIG} is missing there")
+    summary = path / SUMMARY
+    checkpoints = Checkpoints(path, read_only=True)
+    saved = checkpoints.restore_newest()
+    checkpoints.close()
+    state = saved[0] if saved else {"params": None, "batch_stats": None}
+    return Run(
+        config=ConfigDict(read_json(path / CONFIG)),
+        metrics=read_metrics(path),
+        summary=read_json(summary) if summary.exists() else {},
+        params=state["params"],
+        batch_stats=state.get("batch_stats") or {},
+    )
+
+
+def open_run(path: epath.Path, config: ConfigDict) -> None:
+    """Makes a run directory, or takes one up again, and writes its config.
+
+    Raises:
+      UserError: where the directory holds a run of another config; the line lists the fields that differ.
+    """
+    if (path / CONFIG).exists():
+        before = ConfigDict(read_json(path / CONFIG))
+        differences = [
+            f"config.{field} {old!r} → {new!r}"
+            for field, old, new in _differences(before, config)
+            if field.split(".")[0] not in CHANGEABLE
+        ]
+        if differences:
+            raise UserError(
+                f"{path} holds a run of another config ({', '.join(differences)}); "
+                "choose another --workdir"
+            )
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / CONFIG, config.to_dict())
+
+
+def environment(**more: Any) -> dict[str, Any]:
+    """Returns what `run.json` tells of the machine and the code, with `more` beside it."""
+    return {
+        "git": _git_revision(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "backend": jax.default_backend(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "processes": jax.process_count(),
+        **more,
+    }
+
+
+def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
+    """Returns the lines of `metrics.jsonl`; an unfinished last line is left out."""
+    file = path / METRICS
+    if not file.exists():
+        return []
+    lines = file.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def read_json(path: epath.Path) -> Any:
+    """Reads one JSON file."""
+    return json.loads(path.read_text())
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+    """Writes one JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: epath.Path, text: str) -> None:
+    """Writes one text file, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def _differences(before: ConfigDict, after: ConfigDict) -> list[tuple[str, Any, Any]]:
+    old, new = _flat(before.to_dict()), _flat(after.to_dict())
+    return [
+        (field, old.get(field), new.get(field))
+        for field in sorted(old | new)
+        if old.get(field) != new.get(field)
+    ]
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in fields.items():
+        inner = (
+            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
+        flat.update(inner)
+    return flat
+
+
+def _git_revision() -> dict[str, Any] | None:
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    try:
+        revision = git("rev-parse", "HEAD")
+        return {"revision": revision, "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
