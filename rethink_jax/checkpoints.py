@@ -1,15 +1,17 @@
 """Orbax checkpoints of a train state: save, verify, restore, fall back to the one before."""
 
 import hashlib
+import logging
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from etils import epath
 
 from rethink_jax.train_state import TrainState
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
 
@@ -65,11 +67,11 @@ class Checkpoints:
                     ),
                 )
             except Exception as error:  # whatever a damaged file makes of Orbax and TensorStore
-                logging.warning("checkpoint %d is damaged and passed over: %s", step, _line(error))
+                logger.warning("checkpoint %d is damaged and passed over: %s", step, _line(error))
                 continue
             if _digests(saved["state"]) == saved["meta"]["sha256"]:
                 return saved["state"], saved["meta"]["fingerprint"]
-            logging.warning("checkpoint %d does not match its digests and is passed over", step)
+            logger.warning("checkpoint %d does not match its digests and is passed over", step)
         return None
 
     def close(self) -> None:

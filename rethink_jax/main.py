@@ -1,12 +1,14 @@
 """The one door: `python -m rethink_jax.main --config=configs/random_pixels.py:digits [--workdir=DIR]`."""
 
+import logging
 import os
 import re
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from rethink_jax.config import UserError, require
@@ -129,7 +131,11 @@ def _leave(line: object, code: int) -> NoReturn:
 def run() -> None:
     """Runs `main` under absl."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.set_verbosity(logging.WARNING)
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and TFDS tell all they do
+    logger = logging.getLogger("rethink_jax")
+    logger.addHandler(logging.StreamHandler(sys.stdout))
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
     app.run(main, flags_parser=parse_flags)
 
 

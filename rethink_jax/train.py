@@ -1,11 +1,11 @@
 """One training run, from its config to its summary."""
 
+import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -27,6 +27,8 @@ from rethink_jax import (
 from rethink_jax.checkpoints import Checkpoints
 from rethink_jax.config import require
 from rethink_jax.train_state import TrainState
+
+logger = logging.getLogger(__name__)
 
 # Examples in one batch of an evaluation, on all devices together.
 _EVAL_BATCH = 1000
@@ -84,7 +86,7 @@ def run(
     run_directory.open_run(path, config)
     total = config_lib.total_steps(config, info.num_train)
     if finished := _finished_summary(path, config, total):
-        logging.info("%s is finished", path)
+        logger.info("%s is finished", path)
         metrics.print_result(finished, info.num_classes)
         return finished
 
@@ -97,7 +99,7 @@ def run(
         checkpoints = Checkpoints(path, config.checkpoint.keep)
         state, history = _restore_or_start(path, checkpoints, experiment)
         writer = metrics.Writer(path, history)
-        logging.info("run directory: %s", path)
+        logger.info("run directory: %s", path)
         try:
             with metrics.display(total, quiet=jax.process_index() > 0) as display:
                 state = _train(
@@ -332,7 +334,7 @@ def _restore_or_start(
             f"now {experiment.inputs.fingerprint[:8]}; choose another --workdir"
         )
     step = int(state.step)
-    logging.info("going on from step %d in %s", step, path)
+    logger.info("going on from step %d in %s", step, path)
     return state, [record for record in run_directory.read_metrics(path) if record["step"] <= step]
 
 

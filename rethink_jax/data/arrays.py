@@ -100,12 +100,10 @@ def _decode(source: Source) -> Dataset:
 def _first(info: DatasetInfo, examples: int | None) -> DatasetInfo:
     if examples is None:
         return info
-    most = min(info.num_train, info.num_test)
-    allowed = (
-        f"{most} or less: {info.name} has {info.num_train} train and {info.num_test} test examples"
-    )
-    require(1 <= examples <= most, "data.examples", examples, allowed)
-    return dataclasses.replace(info, num_train=examples, num_test=examples)
+    n = info.num_train
+    allowed = f"in [1, {n}], the training examples of {info.name}"
+    require(1 <= examples <= n, "data.examples", examples, allowed)
+    return dataclasses.replace(info, num_train=examples, num_test=min(examples, info.num_test))
 
 
 def _examples(images: np.ndarray, labels: np.ndarray, what: str) -> Examples:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from rethink_jax.data.examples import Dataset, DatasetInfo, Examples, Source
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 
@@ -30,12 +32,12 @@ def load(source: Source, decode: Callable[[Source], Dataset]) -> Dataset:
         try:
             return _read(folder, source.info)
         except (OSError, ValueError, EOFError) as error:
-            logging.info("rebuilding the cached arrays in %s: %s", folder, error)
+            logger.info("rebuilding the cached arrays in %s: %s", folder, error)
     dataset = decode(source)
     try:
         _write(folder, dataset)
     except OSError as error:
-        logging.warning("going on without a cache of decoded arrays: %s", error)
+        logger.warning("going on without a cache of decoded arrays: %s", error)
     return dataset
 
 

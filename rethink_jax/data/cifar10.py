@@ -7,7 +7,9 @@ that the records and their order are those of TFDS.
 
 import hashlib
 import http.client
+import logging
 import tarfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,11 +18,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 from tensorflow_datasets.image_classification import cifar
 
 from rethink_jax.config import UserError
 from rethink_jax.data import builders
+
+logger = logging.getLogger(__name__)
 
 NUM_TRAIN, NUM_TEST = 50_000, 10_000
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -79,6 +82,8 @@ def _download(url: str, sha256: str, archive: Path) -> None:
     try:
         found = _fetch(url, archive)
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
         raise _failed(url, str(error) or type(error).__name__) from error
     if found != sha256:
         raise _failed(url, f"the checksum of what came is {found}, and it must be {sha256}")
@@ -89,11 +94,11 @@ def _fetch(url: str, archive: Path) -> str:
     digest = hashlib.sha256()
     with urllib.request.urlopen(url, timeout=60) as response, archive.open("wb") as file:
         size = int(response.headers.get("Content-Length") or 0)
-        logging.info("downloading CIFAR-10, %d MB, from %s", size >> 20, url)
+        logger.info("downloading CIFAR-10, %d MB, from %s", size >> 20, url)
         while block := response.read(1 << 24):
             file.write(block)
             digest.update(block)
-            logging.info("downloading CIFAR-10: %d of %d MB", file.tell() >> 20, size >> 20)
+            logger.info("downloading CIFAR-10: %d of %d MB", file.tell() >> 20, size >> 20)
         if file.tell() < size:
             raise OSError(f"it was cut short after {file.tell()} of {size} bytes")
     return digest.hexdigest()
