@@ -25,6 +25,7 @@ class Checkpoints:
 
     def __init__(self, workdir: epath.Path, keep: int = 1, read_only: bool = False):
         self.folder = workdir / FOLDER
+        self._newest_whole: int | None = None
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
@@ -36,10 +37,12 @@ class Checkpoints:
         )
 
     def save(self, state: TrainState, fingerprint: str) -> None:
-        """Saves a state of NumPy arrays under its step; does nothing where that step is saved already."""
+        """Saves a state of NumPy arrays under its step, unless that is the newest whole checkpoint."""
         step = int(state.step)
-        if step in self._manager.all_steps():
+        if step == self._newest_whole:
             return
+        if step in self._manager.all_steps():  # damaged, or it would have been restored
+            self._manager.delete(step)
         meta = {"fingerprint": fingerprint, "sha256": _digests(state)}
         self._manager.save(
             step,
@@ -48,6 +51,7 @@ class Checkpoints:
             ),
             force=True,
         )
+        self._newest_whole = step
 
     def restore_newest(self, like: TrainState | None = None) -> tuple[Any, str] | None:
         """Restores the newest checkpoint whose arrays match their digests.
@@ -70,6 +74,7 @@ class Checkpoints:
                 logger.warning("checkpoint %d is damaged and passed over: %s", step, _line(error))
                 continue
             if _digests(saved["state"]) == saved["meta"]["sha256"]:
+                self._newest_whole = step
                 return saved["state"], saved["meta"]["fingerprint"]
             logger.warning("checkpoint %d does not match its digests and is passed over", step)
         return None
@@ -90,4 +95,4 @@ def _digests(state: Any) -> dict[str, str]:
 
 
 def _line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {error}".split("\n")[0][:200]

@@ -32,18 +32,18 @@ class Moments(NamedTuple):
     std: np.ndarray
 
 
-def _pinned(function: Callable) -> Callable:
-    """Fixes the one global setting on which the bits of JAX's threefry generator depend."""
+def pinned(function: Callable) -> Callable:
+    """Returns the function with the one global setting fixed on which threefry's bits depend."""
 
     @functools.wraps(function)
-    def pinned(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
         with jax.threefry_partitionable(True):
             return function(*args, **kwargs)
 
-    return pinned
+    return wrapped
 
 
-@_pinned
+@pinned
 def corruption_key(seed: int, split: str | None = None) -> jax.Array:
     """Returns the key of a corruption seed.
 
@@ -80,7 +80,7 @@ def true_labels(
     return images, labels
 
 
-@_pinned
+@pinned
 def partially_corrupted_labels(
     key: jax.Array,
     ids: jax.Array,
@@ -148,7 +148,7 @@ def random_labels(
     )
 
 
-@_pinned
+@pinned
 def shuffled_pixels(
     key: jax.Array, ids: jax.Array, images: jax.Array, labels: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -174,7 +174,7 @@ def shuffled_pixels(
     return pixels[:, order].reshape(images.shape), labels
 
 
-@_pinned
+@pinned
 def random_pixels(
     key: jax.Array, ids: jax.Array, images: jax.Array, labels: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -202,7 +202,7 @@ def random_pixels(
     return jax.vmap(permute)(ids, _pixels(images)).reshape(images.shape), labels
 
 
-@_pinned
+@pinned
 def gaussian(
     key: jax.Array, ids: jax.Array, images: jax.Array, labels: jax.Array, *, moments: Moments
 ) -> tuple[jax.Array, jax.Array]:

@@ -91,6 +91,7 @@ def _digest(splits: list[Split]) -> str:
     return state.hexdigest()
 
 
+@corruptions.pinned
 def epoch_batches(seed: int, epoch: int, n: int, batch_size: int) -> np.ndarray:
     """Returns the ids of an epoch's batches: a permutation that depends on the seed and the epoch alone.
 

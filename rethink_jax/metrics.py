@@ -163,9 +163,9 @@ def display(total_steps: int, quiet: bool = False) -> Iterator[Display]:
         yield Display(console, progress, total_steps)
 
 
-def print_result(summary: Record, num_classes: int) -> None:
-    """Prints a run's accuracies beside chance."""
-    table = Table(title=f"{summary['epochs']:g} epochs, {summary['parameters']:,} parameters")
+def print_result(title: str, record: Record, num_classes: int) -> None:
+    """Prints the accuracies of a summary or an evaluation beside chance."""
+    table = Table(title=title)
     table.add_column("")
     table.add_column("accuracy", justify="right")
     rows = {
@@ -174,8 +174,8 @@ def print_result(summary: Record, num_classes: int) -> None:
         "test set, corrupted labels": "test_accuracy_corrupted",
     }
     for title, name in rows.items():
-        if summary.get(name) is not None:
-            table.add_row(title, f"{summary[name]:.2%}")
+        if record.get(name) is not None:
+            table.add_row(title, f"{record[name]:.2%}")
     table.add_row("chance", f"{1 / num_classes:.2%}", style="dim")
     Console(soft_wrap=True).print(table)
 
@@ -187,10 +187,9 @@ def draw_curves(history: list[Record], num_classes: int, file: epath.Path) -> No
     losses, accuracies = figure.subplots(1, 2)
     epochs = [record["epoch"] for record in history]
     for split, colour in (("train", "tab:blue"), ("test", "tab:orange")):
-        losses.plot(epochs, [record[f"{split}_loss"] for record in history], colour, label=split)
-        accuracies.plot(
-            epochs, [100 * record[f"{split}_accuracy"] for record in history], colour, label=split
-        )
+        style = {"color": colour, "marker": ".", "label": split}
+        losses.plot(epochs, [record[f"{split}_loss"] for record in history], **style)
+        accuracies.plot(epochs, [100 * record[f"{split}_accuracy"] for record in history], **style)
     accuracies.axhline(100 / num_classes, color="grey", linestyle=":", label="chance")
     losses.set(xlabel="epoch", ylabel="mean cross-entropy")
     accuracies.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 102))

@@ -36,9 +36,9 @@ def whiten(images: jax.Array) -> jax.Array:
       images: any real dtype [n, height, width, channels], on the scale 0 … 255.
 
     Returns:
-      Images float32 [n, height, width, channels].
+      Images float32 [n, height, width, channels]; float64 if that came in.
     """
-    images = images.astype(jnp.float32) / 255
+    images = images.astype(jnp.float64 if images.dtype == jnp.float64 else jnp.float32) / 255
     centered = images - images.mean(axis=(1, 2, 3), keepdims=True)
     std = jnp.sqrt(jnp.square(centered).mean(axis=(1, 2, 3), keepdims=True))
     return centered / jnp.maximum(std, 1 / math.sqrt(math.prod(images.shape[1:])))

@@ -52,7 +52,7 @@ def load_run(workdir: epath.PathLike) -> Run:
     Raises:
       UserError: where there is no run in that directory.
     """
-    path = epath.Path(workdir).resolve()
+    path = epath.Path(workdir).expanduser().resolve()
     if not (path / CONFIG).exists():
         raise UserError(f"{workdir} holds no run: {CONFIG} is missing there")
     summary = path / SUMMARY
@@ -73,7 +73,18 @@ def open_run(path: epath.Path, config: ConfigDict) -> None:
     """Makes a run directory, or takes one up again, and writes its config.
 
     Raises:
-      UserError: where the directory holds a run of another config; the line lists the fields that differ.
+      UserError: as `check_same_run`.
+    """
+    check_same_run(path, config)
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / CONFIG, config.to_dict())
+
+
+def check_same_run(path: epath.Path, config: ConfigDict) -> None:
+    """Refuses a directory that holds a run of another config.
+
+    Raises:
+      UserError: with the fields that differ; those in `CHANGEABLE` may.
     """
     if (path / CONFIG).exists():
         before = ConfigDict(read_json(path / CONFIG))
@@ -87,8 +98,6 @@ def open_run(path: epath.Path, config: ConfigDict) -> None:
                 f"{path} holds a run of another config ({', '.join(differences)}); "
                 "choose another --workdir"
             )
-    path.mkdir(parents=True, exist_ok=True)
-    write_json(path / CONFIG, config.to_dict())
 
 
 def environment(**more: Any) -> dict[str, Any]:

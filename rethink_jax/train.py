@@ -87,7 +87,7 @@ def run(
     total = config_lib.total_steps(config, info.num_train)
     if finished := _finished_summary(path, config, total):
         logger.info("%s is finished", path)
-        metrics.print_result(finished, info.num_classes)
+        metrics.print_result(_title(finished), finished, info.num_classes)
         return finished
 
     with preemption.stop_on_signals() as stop_request:
@@ -119,7 +119,7 @@ def run(
             "run the same command again to go on"
         )
     metrics.draw_curves(history, info.num_classes, path / "curves.png")
-    metrics.print_result(summary, info.num_classes)
+    metrics.print_result(_title(summary), summary, info.num_classes)
     return summary
 
 
@@ -147,7 +147,7 @@ def evaluate(
     path = _path(config, workdir, name)
     if not (path / run_directory.CONFIG).exists():
         raise config_lib.UserError(f"{path} holds no run to evaluate; train it first")
-    run_directory.open_run(path, config)
+    run_directory.check_same_run(path, config)
     experiment = build(config, dataset or data.load(config.data))
     checkpoints = Checkpoints(path, read_only=True)
     saved = checkpoints.restore_newest(experiment.initial_state)
@@ -157,7 +157,7 @@ def evaluate(
     state = parallel.replicate(saved[0])
     record = _evaluate(experiment, state)
     run_directory.write_json(path / "evaluation.json", record)
-    metrics.print_result({**record, "parameters": experiment.parameters}, info.num_classes)
+    metrics.print_result(f"step {record['step']}", record, info.num_classes)
     return record
 
 
@@ -346,6 +346,10 @@ def _finished_summary(path: epath.Path, config: ConfigDict, total: int) -> dict[
     fitted = config.stop_when_fitted and summary["train_accuracy"] == 1.0
     whole = summary["steps"] >= total or fitted
     return summary if summary["status"] == "finished" and whole else None
+
+
+def _title(summary: dict[str, Any]) -> str:
+    return f"{summary['epochs']:g} epochs, {summary['parameters']:,} parameters"
 
 
 def _path(config: ConfigDict, workdir: epath.PathLike | None, name: str) -> epath.Path:

@@ -13,7 +13,7 @@ from jax import lax
 
 def at_least_float32(dtype: Any) -> Any:
     """Returns the dtype for statistics and logits of a computation in `dtype`."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype
 
 
 def convolve(
@@ -103,9 +103,9 @@ class BatchNorm(nn.Module):
           An array like `x`.
         """
         channels, precise = x.shape[-1], at_least_float32(x.dtype)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
-        running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
-        offset = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, precise)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels, precise)
+        offset = self.param("bias", nn.initializers.zeros, (channels,), precise)
         if train:
             mean, var = self._statistics(x.astype(precise), mask)
             if not self.is_initializing():

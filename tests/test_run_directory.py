@@ -1,0 +1,263 @@
+import json
+import platform
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from rethink_jax import run_directory
+from rethink_jax.checkpoints import Checkpoints
+from rethink_jax.config import UserError, base, settle
+from rethink_jax.train_state import TrainState
+
+RECORD = {"epoch": 1.0, "step": 12, "train_loss": 0.5, "test_accuracy": 0.25}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return epath.Path(tmp_path) / "run"
+
+
+def settled(**fields):
+    config = settle(base(), 1500, 8)
+    config.update_from_flattened_dict(fields, strip_prefix="")
+    return config
+
+
+def flat(fields, prefix=""):
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def another(value):
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return value + "x"
+    return 3 if value is None else value / 2 if isinstance(value, float) else value + 1
+
+
+FIELDS = dict(flat(settle(base(), 1500, 8).to_dict()))
+FREE = ["experiment", "epochs", "steps", "stop_when_fitted"]
+FREE += ["evaluate.every_epochs", "checkpoint.every_epochs", "checkpoint.keep"]
+
+
+# Opening.
+
+
+def test_opening_writes_the_config(path):
+    config = settled(seed=3)
+    run_directory.open_run(path, config)
+    assert [file.name for file in path.iterdir()] == ["config.json"]
+    assert json.loads((path / "config.json").read_text()) == config.to_dict()
+    run_directory.open_run(path, config)
+    assert run_directory.load_run(path).config.to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize("field", sorted(FIELDS))
+def test_another_value_of_a_field(path, field):
+    run_directory.open_run(path, settled())
+    new = "elsewhere" if field == "data.data_dir" else another(FIELDS[field])
+    other = settled(**{field: new})
+    if field in FREE:
+        run_directory.open_run(path, other)
+        assert run_directory.load_run(path).config.to_dict() == other.to_dict()
+        return
+    with pytest.raises(UserError) as error:
+        run_directory.open_run(path, other)
+    assert str(error.value) == (
+        f"{path} holds a run of another config (config.{field} {FIELDS[field]!r} → {new!r}); "
+        "choose another --workdir"
+    )
+    assert run_directory.load_run(path).config.to_dict() == settled().to_dict()
+
+
+def test_every_difference_is_listed(path):
+    run_directory.open_run(path, settled())
+    other = settled(**{"seed": 1, "epochs": 7, "model.depth": 3, "optimizer.learning_rate": 0.5})
+    with pytest.raises(UserError) as error:
+        run_directory.open_run(path, other)
+    listed = (
+        "config.model.depth 1 → 3, config.optimizer.learning_rate 0.01 → 0.5, config.seed 0 → 1"
+    )
+    assert f"({listed})" in str(error.value)
+    assert "epochs" not in str(error.value)
+
+
+# Reading.
+
+
+def test_a_directory_without_a_run(tmp_path, path):
+    for where in (path, tmp_path, str(tmp_path)):
+        with pytest.raises(UserError) as error:
+            run_directory.load_run(where)
+        assert str(error.value) == f"{where} holds no run: config.json is missing there"
+    assert not path.exists()
+
+
+def test_a_run_that_has_not_saved(path):
+    run_directory.open_run(path, settled())
+    run = run_directory.load_run(path)
+    assert (run.metrics, run.summary, run.params, run.batch_stats) == ([], {}, None, {})
+    assert not (path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("batch_stats", [{}, {"BatchNorm_0": {"mean": np.arange(3.0)}}])
+def test_a_whole_run(path, batch_stats):
+    run_directory.open_run(path, settled())
+    params = {"Dense_0": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}
+    batch_stats = jax.tree.map(np.float32, batch_stats)
+    checkpoints = Checkpoints(path)
+    checkpoints.save(TrainState(np.array(12, np.int32), params, batch_stats, (params,)), "f")
+    checkpoints.close()
+    run_directory.write_text(path / "metrics.jsonl", json.dumps(RECORD) + "\n")
+    run_directory.write_json(path / "summary.json", {"status": "finished"})
+    run = run_directory.load_run(str(path))
+    assert run.metrics == [RECORD]
+    assert run.summary == {"status": "finished"}
+    assert jax.tree.structure(run.params) == jax.tree.structure(params)
+    np.testing.assert_array_equal(run.params["Dense_0"]["kernel"], params["Dense_0"]["kernel"])
+    assert jax.tree.structure(run.batch_stats) == jax.tree.structure(batch_stats)
+    jax.tree.map(np.testing.assert_array_equal, run.batch_stats, batch_stats)
+
+
+def test_reading_a_run_changes_nothing(path):
+    run_directory.open_run(path, settled())
+    checkpoints = Checkpoints(path, keep=3)
+    for step in (1, 2, 3):
+        checkpoints.save(TrainState(np.array(step, np.int32), {"w": np.ones(2)}, {}, ()), "f")
+    checkpoints.close()
+
+    def content():
+        files = [file for file in Path(path).glob("**/*") if file.is_file()]
+        return {str(file): (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+
+    before = content()
+    assert len(before) > 3
+    run_directory.load_run(path)
+    assert content() == before
+
+
+# Metrics.
+
+
+def test_no_metrics(path):
+    assert run_directory.read_metrics(path) == []
+
+
+@pytest.mark.parametrize("cut", range(1, 1 + len(json.dumps(RECORD))))
+def test_an_unfinished_last_line_is_left_out(path, cut):
+    path.mkdir()
+    later = json.dumps({**RECORD, "step": 24})
+    (path / "metrics.jsonl").write_text(json.dumps(RECORD) + "\n" + later[:cut])
+    assert run_directory.read_metrics(path) == [RECORD]
+
+
+def test_whole_lines(path):
+    path.mkdir()
+    records = [{**RECORD, "step": step} for step in (12, 24, 36)]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    assert run_directory.read_metrics(path) == records
+
+
+# Writing.
+
+
+def test_json_round_trip(path):
+    path.mkdir()
+    value = {"model": "MLP 3×512", "none": None, "list": [1, 2.5, True]}
+    run_directory.write_json(path / "a.json", value)
+    assert run_directory.read_json(path / "a.json") == value
+    assert "3×512" in (path / "a.json").read_text()
+    assert [file.name for file in path.iterdir()] == ["a.json"]
+
+
+def test_a_file_is_whole_at_every_moment(path, monkeypatch):
+    path.mkdir()
+    file = path / "a.json"
+    run_directory.write_json(file, {"old": 1})
+    seen = []
+    replace = type(path).replace
+
+    def watched(self, target):
+        seen.append((run_directory.read_json(file), json.loads(self.read_text()), self.parent))
+        return replace(self, target)
+
+    monkeypatch.setattr(type(path), "replace", watched)
+    run_directory.write_json(file, {"new": 2})
+    assert seen == [({"old": 1}, {"new": 2}, path)]
+    assert run_directory.read_json(file) == {"new": 2}
+    assert [file.name for file in path.iterdir()] == ["a.json"]
+
+
+def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
+    path.mkdir()
+    file = path / "a.json"
+    run_directory.write_json(file, {"old": 1})
+    with pytest.raises(TypeError):
+        run_directory.write_json(file, {"new": object()})
+
+    def full(self, text):
+        self.write_bytes(text[:3].encode())
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "write_text", full)
+        with pytest.raises(OSError, match="no space"):
+            run_directory.write_json(file, {"new": 2})
+    assert run_directory.read_json(file) == {"old": 1}
+    run_directory.write_json(file, {"new": 2})
+    assert [file.name for file in path.iterdir()] == ["a.json"]
+
+
+# The environment.
+
+
+def test_environment():
+    tells = run_directory.environment(fingerprint="abc")
+    assert tells["fingerprint"] == "abc"
+    assert tells["python"] == platform.python_version()
+    assert tells["platform"] == platform.platform()
+    assert tells["backend"] == "cpu"
+    assert tells["devices"] == [jax.devices()[0].device_kind] * 4
+    assert tells["processes"] == 1
+    assert tells["packages"]["jax"] == jax.__version__
+    assert tells["packages"]["numpy"] == np.__version__
+    assert {"rethink_jax", "jaxlib", "flax", "optax", "orbax-checkpoint"} < set(tells["packages"])
+    assert json.loads(json.dumps(tells)) == tells
+
+
+def test_git_revision(monkeypatch):
+    answers = {"rev-parse": "0123abcd\n", "status": " M rethink_jax/train.py\n"}
+
+    def git(command, **options):
+        assert options["check"]
+        result = [answer for name, answer in answers.items() if name in command]
+        return run_directory.subprocess.CompletedProcess(command, 0, stdout=result[0])
+
+    monkeypatch.setattr(run_directory.subprocess, "run", git)
+    assert run_directory.environment()["git"] == {"revision": "0123abcd", "dirty": True}
+    answers["status"] = "\n"
+    assert run_directory.environment()["git"] == {"revision": "0123abcd", "dirty": False}
+
+
+def test_no_git(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert run_directory.environment()["git"] is None
+
+
+def test_no_repository(monkeypatch, tmp_path):
+    monkeypatch.setattr(run_directory, "__file__", str(tmp_path / "run_directory.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert run_directory.environment()["git"] is None
+
+
+def test_fields_that_may_change_are_fields():
+    assert {field.split(".")[0] for field in FREE} == set(run_directory.CHANGEABLE)
+    assert set(FREE) <= set(FIELDS)

@@ -1,0 +1,203 @@
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rethink_jax import config as config_lib
+from rethink_jax import inputs, models, parallel, steps, train_state
+from tests.conftest import use_devices
+
+# 20 whole batches of 128 and one of 80, as the last of CIFAR-10's epochs.
+N = 20 * 128 + 80
+
+
+def random_split(n=N, side=8, channels=1, classes=10):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n, side, side, channels)).astype(np.uint8)
+    labels = rng.integers(0, classes, n).astype(np.int32)
+    return inputs.Split(images, labels, (labels + 1) % classes)
+
+
+def make(split, dtype="float32", **model):
+    config = config_lib.base()
+    config.model.update(model)
+    config = config_lib.settle(config, len(split.labels), split.images.shape[1])
+    module = models.create(config.model, 10, dtype, parallel.AXIS)
+    optimizer = train_state.make_optimizer(config, config_lib.steps_per_epoch(config, N))
+    state = train_state.create(module, optimizer, split.images.shape[1:], config.seed)
+    state = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x, state)
+    return config, module, optimizer, jax.device_get(state)
+
+
+def epoch_losses(split, dtype="float32", **model):
+    """Returns each step's loss and the evaluation after one epoch, on the devices of `parallel`."""
+    config, module, optimizer, state = make(split, dtype, **model)
+    step = parallel.map_over_devices(steps.make_train_steps(module, optimizer), donate_first=True)
+    on_devices, state = parallel.replicate(split), parallel.replicate(state)
+    losses = []
+    for batch in inputs.epoch_batches(0, 0, len(split.labels), config.batch_size):
+        state, sums = step(state, on_devices, parallel.shard_ids(batch[None]), np.int32(1))
+        losses.append(parallel.fetch(sums)["loss"][0])
+    evaluate = parallel.map_over_devices(steps.make_eval_steps(module))
+    batches = inputs.in_batches(np.arange(len(split.labels)), 1000)
+    sums = [
+        evaluate(state, on_devices, parallel.shard_ids(batches[i : i + 1]))
+        for i in range(len(batches))
+    ]
+    return np.array(losses), parallel.fetch(sums)
+
+
+@pytest.mark.parametrize("name", ["mlp", "small_alexnet"])
+def test_losses_do_not_depend_on_the_number_of_devices(name, monkeypatch):
+    split = random_split()
+    results = {}
+    for count in (1, 2, 4):
+        use_devices(monkeypatch, count)
+        results[count] = epoch_losses(split, name=name)
+    losses, evaluated = results[1]
+    assert len(losses) == 21
+    assert losses[-1] < losses[0]
+    for count in (2, 4):
+        np.testing.assert_allclose(results[count][0], losses, rtol=1e-5)
+        for one, other in zip(evaluated, results[count][1], strict=True):
+            np.testing.assert_array_equal(one["count"], other["count"])
+            np.testing.assert_allclose(one["loss"], other["loss"], rtol=1e-5)
+
+
+@contextlib.contextmanager
+def float64():
+    # At a learning rate of 0.1 small Inception multiplies float32's rounding by a thousand within
+    # six steps, so what the sums do is seen in float64.
+    jax.config.update("jax_enable_x64", True)
+    try:
+        with jax.numpy_dtype_promotion("standard"):  # integers are of 64 bits here and there
+            yield np.float64
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
+@pytest.mark.parametrize(
+    ("n", "side", "batch_norm", "counts"),
+    [
+        pytest.param(128 + 80, 8, True, (1, 4), id="two steps"),
+        pytest.param(N, 8, True, (1, 2, 4), id="an epoch", marks=pytest.mark.slow),
+        pytest.param(N, 8, False, (1, 2, 4), id="an epoch, no BatchNorm", marks=pytest.mark.slow),
+    ],
+)
+def test_inception_losses_do_not_depend_on_the_number_of_devices(
+    n, side, batch_norm, counts, monkeypatch
+):
+    split = random_split(n, side)
+    results = []
+    with float64() as dtype:
+        split = split._replace(images=split.images.astype(dtype))
+        for count in counts:
+            use_devices(monkeypatch, count)
+            model = {"name": "small_inception", "batch_norm": batch_norm}
+            losses, _ = epoch_losses(split, "float64", **model)
+            results.append(losses)
+    assert results[0].dtype == np.float64
+    assert np.isfinite(results[0]).all()
+    for losses in results[1:]:
+        np.testing.assert_allclose(losses, results[0], rtol=1e-5)
+
+
+def test_one_step_and_one_evaluation_against_numpy(devices):
+    split = random_split(n=10, side=4)
+    config, module, optimizer, state = make(split, name="mlp", width=7)
+    ids = np.array([[3, 1, 4, 5, 9, 2, 6, inputs.PADDING]], np.int32)
+    step = parallel.map_over_devices(steps.make_train_steps(module, optimizer))
+    on_devices = parallel.replicate(split)
+    after, sums = parallel.fetch(
+        step(parallel.replicate(state), on_devices, parallel.shard_ids(ids), np.int32(1))
+    )
+
+    x = split.images[ids[0, :7]].astype(np.float64).reshape(7, -1) / 255
+    x = (x - x.mean(1, keepdims=True)) / np.maximum(x.std(1, keepdims=True), 1 / 4)
+    labels = np.eye(10)[split.labels[ids[0, :7]]]
+    (w1, b1), (w2, b2) = (
+        (layer["kernel"].astype(np.float64), layer["bias"].astype(np.float64))
+        for layer in (state.params["Dense_0"], state.params["Dense_1"])
+    )
+    hidden = x @ w1 + b1
+    logits = np.maximum(hidden, 0) @ w2 + b2
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    loss = -np.mean(np.log((probabilities * labels).sum(1)))
+    d_logits = (probabilities - labels) / 7
+    d_hidden = d_logits @ w2.T * (hidden > 0)
+    rate = config.optimizer.learning_rate
+
+    np.testing.assert_allclose(sums["loss"], [loss], rtol=1e-5)
+    assert sums["correct"].tolist() == [np.sum(logits.argmax(1) == labels.argmax(1))]
+    assert after.step == 1
+    expected = {
+        "Dense_0": {"kernel": w1 - rate * x.T @ d_hidden, "bias": b1 - rate * d_hidden.sum(0)},
+        "Dense_1": {
+            "kernel": w2 - rate * np.maximum(hidden, 0).T @ d_logits,
+            "bias": b2 - rate * d_logits.sum(0),
+        },
+    }
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), after.params, expected
+    )
+
+    evaluate = parallel.map_over_devices(steps.make_eval_steps(module))
+    evaluated = parallel.fetch(
+        evaluate(parallel.replicate(state), on_devices, parallel.shard_ids(ids))
+    )
+    true = split.true_labels[ids[0, :7]]
+    assert evaluated["count"].tolist() == [7]
+    assert evaluated["correct"].tolist() == sums["correct"].tolist()
+    assert evaluated["correct_true"].tolist() == [np.sum(logits.argmax(1) == true)]
+    np.testing.assert_allclose(evaluated["loss"], [7 * loss], rtol=1e-5)
+    true_loss = -np.log(probabilities[np.arange(7), true]).sum()
+    np.testing.assert_allclose(evaluated["loss_true"], [true_loss], rtol=1e-5)
+
+
+def test_momentum_and_decay_over_two_epochs():
+    config = config_lib.base()
+    config.optimizer.update(learning_rate=0.5, decay_per_epoch=0.1)
+    optimizer = train_state.make_optimizer(config, steps_per_epoch=2)
+    weight = jnp.float32(1.0)
+    state, expected, velocity = optimizer.init(weight), 1.0, 0.0
+    for rate in (0.5, 0.5, 0.05, 0.05):
+        update, state = optimizer.update(jnp.float32(2.0), state, weight)
+        weight = weight + update
+        velocity = 0.9 * velocity + 2.0
+        expected -= rate * velocity
+        np.testing.assert_allclose(weight, expected, rtol=1e-6)
+
+
+def test_many_steps_in_one_dispatch_are_the_same_steps(devices):
+    split = random_split(n=300)
+    _, module, optimizer, state = make(split, name="mlp", width=16)
+    step = parallel.map_over_devices(steps.make_train_steps(module, optimizer))
+    on_devices = parallel.replicate(split)
+    batches = inputs.epoch_batches(0, 0, 300, 64)
+    one_by_one, losses = parallel.replicate(state), []
+    for batch in batches:
+        one_by_one, sums = step(
+            one_by_one, on_devices, parallel.shard_ids(batch[None]), np.int32(1)
+        )
+        losses.append(parallel.fetch(sums)["loss"][0])
+    padded = np.pad(batches, [(0, 3), (0, 0)], constant_values=inputs.PADDING)
+    together, sums = step(
+        parallel.replicate(state), on_devices, parallel.shard_ids(padded), np.int32(len(batches))
+    )
+    np.testing.assert_allclose(parallel.fetch(sums)["loss"], [*losses, 0, 0, 0], rtol=1e-5)
+    left, right = parallel.fetch(one_by_one), parallel.fetch(together)
+    assert left.step == right.step == len(batches)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), left, right)
+
+    evaluate = parallel.map_over_devices(steps.make_eval_steps(module))
+    whole = parallel.fetch(evaluate(right, on_devices, parallel.shard_ids(padded)))
+    parts = [
+        parallel.fetch(evaluate(right, on_devices, parallel.shard_ids(batch[None])))
+        for batch in padded
+    ]
+    for name, values in whole.items():
+        np.testing.assert_allclose(
+            values, np.concatenate([part[name] for part in parts]), rtol=1e-6
+        )
