@@ -106,7 +106,7 @@ def test_golden_thresholds():
 
 
 @ALL
-@given(order=st.permutations(range(40)), size=st.integers(1, 40))
+@given(order=st.permutations(range(40)), size=st.sampled_from([1, 7, 40]))
 def test_same_in_any_order_and_batch(name, order, size):
     whole = apply(name)
     order = np.array(order)[:size]
@@ -164,7 +164,7 @@ def test_partial_corruption_is_nested(p, q):
     assert every.min() >= 0
 
 
-@given(p=st.floats(0, 1), k=st.integers(2, 20), seed=st.integers(0, 2**32 - 1))
+@given(p=st.floats(0, 1), k=st.sampled_from([2, 10, 17]), seed=st.integers(0, 2**32 - 1))
 def test_fraction_of_changed_labels(p, k, seed):
     n = 4000
     labels = np.arange(n, dtype=np.int32) % k
@@ -201,13 +201,11 @@ def test_label_corruptions_leave_images(name):
 
 @pytest.mark.parametrize("name", ["shuffled_pixels", "random_pixels"])
 @given(
-    height=st.integers(1, 6),
-    width=st.integers(1, 6),
-    channels=st.integers(1, 4),
+    shape=st.sampled_from([(1, 1, 1), (1, 6, 2), (5, 1, 3), (4, 3, 4), (6, 6, 1)]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_pixels_are_permuted_and_channels_move_together(name, height, width, channels, seed):
-    n = 4
+def test_pixels_are_permuted_and_channels_move_together(name, shape, seed):
+    n, (height, width, channels) = 4, shape
     pixels = np.arange(n * height * width, dtype=np.int32).reshape(n, height, width, 1)
     images = np.concatenate([pixels + 1000 * c for c in range(channels)], axis=-1)
     labels = np.arange(n, dtype=np.int32)
