@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from absl import app, flags
-from absl import logging as absl_logging
+from absl import app, flags, logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from rethink_jax.config import UserError, require

@@ -11,8 +11,6 @@ from ml_collections import ConfigDict
 
 from rethink_jax import (
     config as config_lib,
-)
-from rethink_jax import (
     corruptions,
     data,
     inputs,
@@ -83,7 +81,7 @@ def run(
     """
     config, info = settle(config, dataset)
     path = _path(config, workdir, name)
-    run_directory.open_run(path, config)
+    run_directory.check_same_run(path, config)
     total = config_lib.total_steps(config, info.num_train)
     if finished := _finished_summary(path, config, total):
         logger.info("%s is finished", path)
@@ -92,6 +90,7 @@ def run(
 
     with preemption.stop_on_signals() as stop_request:
         experiment = build(config, dataset or data.load(config.data))
+        run_directory.open_run(path, config)
         run_directory.write_json(
             path / run_directory.ENVIRONMENT,
             run_directory.environment(fingerprint=experiment.inputs.fingerprint),

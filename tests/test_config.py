@@ -4,12 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from ml_collections import ConfigDict
 
-from rethink_jax import config as config_lib
-from rethink_jax import corruptions, models, parallel
+from rethink_jax import config as config_lib, corruptions, models, parallel
 from rethink_jax.config import UserError, base, settle, train
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))

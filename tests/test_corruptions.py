@@ -4,8 +4,7 @@ import math
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from rethink_jax import corruptions, preprocess
 from rethink_jax.config import UserError, base

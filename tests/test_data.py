@@ -6,16 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays as hypothesis_arrays
 from ml_collections import ConfigDict
 from PIL import Image
 from sklearn.datasets import load_digits
 from tensorflow_datasets.core import hashing
 
-from rethink_jax import config as config_lib
-from rethink_jax import data
+from rethink_jax import config as config_lib, data
 from rethink_jax.config import UserError
 from rethink_jax.data import arrays, builders, cache, digits
 from rethink_jax.data.examples import decode_image

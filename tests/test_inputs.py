@@ -3,11 +3,9 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from rethink_jax import config as config_lib
-from rethink_jax import corruptions, data, inputs
+from rethink_jax import config as config_lib, corruptions, data, inputs
 
 SIZE = 8  # of the toy's 12
 

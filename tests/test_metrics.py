@@ -6,8 +6,7 @@ import sys
 import numpy as np
 import pytest
 from etils import epath
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 

@@ -7,14 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from jax import lax
 
 from rethink_jax import models, parallel
 from rethink_jax.config import UserError, base
-from rethink_jax.models import __main__ as table
-from rethink_jax.models import layers
+from rethink_jax.models import __main__ as table, layers
 
 COUNTS = {
     "small Inception": 1_649_402,

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rethink_jax import config as config_lib
-from rethink_jax import inputs, models, parallel, steps, train_state
+from rethink_jax import config as config_lib, inputs, models, parallel, steps, train_state
 from tests.conftest import use_devices
 
 # 20 whole batches of 128 and one of 80, as the last of CIFAR-10's epochs.

@@ -6,8 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from rethink_jax import config as config_lib
-from rethink_jax import data, parallel, preemption, run_directory, train
+from rethink_jax import config as config_lib, data, parallel, preemption, run_directory, train
 from rethink_jax.checkpoints import Checkpoints
 from rethink_jax.config import UserError
 from tests.conftest import use_devices

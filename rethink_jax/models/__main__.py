@@ -5,8 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rethink_jax import config as config_lib
-from rethink_jax import models
+from rethink_jax import config as config_lib, models
 
 CIFAR10_TRAIN = 50_000
 IMAGE_SHAPE = (28, 28, 3)
