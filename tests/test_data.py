@@ -462,7 +462,7 @@ def test_spoilt_cache_is_rebuilt(prepared_toy, cache_folder, decoded, caplog, fi
     first = data.load(fields("toy", prepared_toy))
     (folder,) = cache_folder.iterdir()
     spoil(folder / file)
-    with caplog.at_level(logging.INFO, "absl"):
+    with caplog.at_level(logging.INFO, "rethink_jax"):
         assert_same(first, data.load(fields("toy", prepared_toy)))
     assert sum("rebuilding" in message for message in caplog.messages) == 1
     assert_same(first, data.load(fields("toy", prepared_toy)))
