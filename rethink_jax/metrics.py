@@ -194,7 +194,7 @@ def draw_curves(history: list[Record], num_classes: int, file: epath.Path) -> No
     losses.set(xlabel="epoch", ylabel="mean cross-entropy")
     accuracies.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 102))
     for axes in (losses, accuracies):
-        axes.legend()
+        axes.legend(loc="center right")
         axes.grid(alpha=0.3)
     with file.open("wb") as stream:
         figure.savefig(stream, format="png", dpi=120)

@@ -114,7 +114,7 @@ def test_same_in_any_order_and_batch(name, order, size):
 
 
 @ALL
-def test_same_under_jit_vmap_and_fusion(name):
+def test_same_under_jit_vmap_pmap_and_fusion(name):
     key = corruptions.corruption_key(0, None if name == "shuffled_pixels" else "train")
 
     def corrupt(ids, images, labels):
@@ -125,6 +125,10 @@ def test_same_under_jit_vmap_and_fusion(name):
     groups = [column.reshape(8, 5, *column.shape[1:]) for column in (IDS, IMAGES, LABELS)]
     mapped = jax.device_get(jax.jit(jax.vmap(corrupt))(*groups))
     assert_same([column.reshape(40, *column.shape[2:]) for column in mapped], whole)
+
+    quarters = [column.reshape(4, 10, *column.shape[1:]) for column in (IDS, IMAGES, LABELS)]
+    spread = jax.device_get(jax.pmap(corrupt)(*quarters))
+    assert_same([column.reshape(40, *column.shape[2:]) for column in spread], whole)
 
     def with_more(ids, images, labels):
         images, labels = corrupt(ids, images, labels)
