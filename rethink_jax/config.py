@@ -31,7 +31,7 @@ def base() -> ConfigDict:
             "batch_size": 128,
             "epochs": placeholder(int),
             "steps": placeholder(int),  # in place of epochs
-            "stop_when_fitted": False,
+            "stop_when_fitted": placeholder(bool),
             "dtype": "float32",
             "data": {
                 "name": "cifar10",
@@ -78,7 +78,8 @@ def settle(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
     | field | up to 10,000 training examples (ours) | more |
     |---|---|---|
     | `model.name` | `mlp` | `small_inception`, figure 1a's |
-    | `epochs` | 1,200 steps' worth, at least 60 | 80 (ours) |
+    | `epochs` | 600 | 80 (ours) |
+    | `stop_when_fitted` | true | false |
     | `optimizer.decay_per_epoch` | 1.0 | 0.95 (paper) |
 
     `optimizer.learning_rate` is 0.1 for small Inception and 0.01 for the others (paper); `data.size` is
@@ -94,7 +95,8 @@ def settle(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
     model = config.model.name or ("mlp" if small else "small_inception")
     defaults = {
         "model.name": model,
-        "epochs": max(60, round(1200 / steps_per_epoch(config, num_train))) if small else 80,
+        "epochs": 600 if small else 80,
+        "stop_when_fitted": small,
         "data.size": 28 if image_side == 32 else image_side,
         "optimizer.learning_rate": 0.1 if model == "small_inception" else 0.01,
         "optimizer.decay_per_epoch": 1.0 if small else 0.95,

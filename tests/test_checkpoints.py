@@ -1,3 +1,4 @@
+import gc
 import logging
 import shutil
 from pathlib import Path
@@ -16,6 +17,13 @@ from rethink_jax.train_state import TrainState
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
 )
+
+
+@pytest.fixture(autouse=True)
+def tell_now():
+    """Has what TensorStore tells come up in the test that it belongs to."""
+    yield
+    gc.collect()
 
 
 def state_at(step, momentum=0.9, batch_stats=True):

@@ -43,14 +43,12 @@ def load(file):
         (50_000, 32, {}, ("small_inception", 0.1, 0.95, 80, 28)),
         (50_000, 32, {"model.name": "mlp"}, ("mlp", 0.01, 0.95, 80, 28)),
         (50_000, 32, {"model.name": "small_alexnet"}, ("small_alexnet", 0.01, 0.95, 80, 28)),
-        # Digits: 1200 steps of 12 an epoch are 100 epochs.
-        (1500, 8, {}, ("mlp", 0.01, 1.0, 100, 8)),
-        (1500, 8, {"model.name": "small_inception"}, ("small_inception", 0.1, 1.0, 100, 8)),
-        (1500, 8, {"batch_size": 1500}, ("mlp", 0.01, 1.0, 1200, 8)),
-        # 1200 steps of 79 an epoch would be 15 epochs; 60 is the least.
-        (10_000, 32, {}, ("mlp", 0.01, 1.0, 60, 28)),
+        # Small sets, ours.
+        (1500, 8, {}, ("mlp", 0.01, 1.0, 600, 8)),
+        (1500, 8, {"model.name": "small_inception"}, ("small_inception", 0.1, 1.0, 600, 8)),
+        (10_000, 32, {}, ("mlp", 0.01, 1.0, 600, 28)),
         (10_001, 31, {}, ("small_inception", 0.1, 0.95, 80, 31)),
-        (1, 33, {}, ("mlp", 0.01, 1.0, 1200, 33)),
+        (1, 33, {}, ("mlp", 0.01, 1.0, 600, 33)),
     ],
 )
 def test_defaults(num_train, side, fields, expected):
@@ -62,6 +60,7 @@ def test_defaults(num_train, side, fields, expected):
         config.epochs,
         config.data.size,
     )
+    assert config.stop_when_fitted is (num_train <= 10_000)
 
 
 SET = {
@@ -92,7 +91,7 @@ def test_settling_leaves_its_argument_and_every_other_field():
     assert config.to_dict() == before
     settled.corruption.seed, settled.optimizer.momentum = 0, 0.9
     after = settled.to_dict()
-    for field in SET:
+    for field in (*SET, "stop_when_fitted"):
         *group, name = field.split(".")
         holders = before, after
         for part in group:
@@ -168,7 +167,7 @@ def test_digest_ignores_the_experiment_alone():
     others = {
         "seed": 1,
         "batch_size": 64,
-        "stop_when_fitted": True,
+        "stop_when_fitted": False,
         "dtype": "bfloat16",
         "data.name": "cifar100",
         "corruption.name": "gaussian",
