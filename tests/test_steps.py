@@ -115,22 +115,17 @@ def test_batch_norm_losses_do_not_depend_on_the_number_of_devices(devices, monke
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch_norm", [True, False], ids=["bn", "no bn"])
-def test_inception_losses_do_not_depend_on_the_number_of_devices(batch_norm, monkeypatch):
+def test_inception_losses_do_not_depend_on_the_number_of_devices(monkeypatch):
     split = random_split()
     results = []
     with float64() as dtype:
         split = split._replace(images=split.images.astype(dtype))
-        for count in (1, 2, 4):
+        for count in (1, 4):
             use_devices(monkeypatch, count)
-            _, module, optimizer, state = make(
-                split, "float64", name="small_inception", batch_norm=batch_norm
-            )
+            _, module, optimizer, state = make(split, "float64", name="small_inception")
             results.append(train_an_epoch(state, split, module, optimizer)[1])
     assert results[0].dtype == np.float64
-    assert np.isfinite(results[0]).all()
-    for losses in results[1:]:
-        np.testing.assert_allclose(losses, results[0], rtol=1e-5)
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-5)
 
 
 def test_one_step_and_one_evaluation_against_numpy(devices):
