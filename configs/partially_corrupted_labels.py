@@ -3,6 +3,8 @@ r"""Partially corrupted labels: Figures 1b and 1c. Each training label is, with 
 
     python -m rethink_jax.main --config=configs/partially_corrupted_labels.py:digits \
         --config.corruption.probability=0.5
+
+The MLP on digits: 11 seconds after start on two cores. Other times: docs/results.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,8 @@
 """Random labels: Figure 1a and Table 1. Every training label is a draw uniform over all classes.
 
 python -m rethink_jax.main --config=configs/random_labels.py:digits
+
+The MLP on digits: 11 seconds after start on two cores. Other times: docs/results.
 """
 
 from ml_collections import ConfigDict
