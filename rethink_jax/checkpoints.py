@@ -1,14 +1,17 @@
 """Orbax checkpoints of a train state: save, verify, restore, fall back to the one before."""
 
 import hashlib
+import json
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from rethink_jax import parallel
+from rethink_jax.config import RunFailed
 from rethink_jax.train_state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -16,66 +19,106 @@ logger = logging.getLogger(__name__)
 FOLDER = "checkpoints"
 
 
-class Checkpoints:
-    """The checkpoints of one run directory, each named by its step.
+class Saved(NamedTuple):
+    """What a checkpoint holds.
 
-    Orbax writes a checkpoint under a temporary name and renames it when it is whole. Beside the arrays lie
-    their SHA-256 digests and the fingerprint of the run's data.
+    Attributes:
+      state: of NumPy arrays.
+      fingerprint: of the run's data.
+      history: the evaluations up to the state's step, as in `metrics.jsonl`.
+    """
+
+    state: Any
+    fingerprint: str
+    history: list[dict[str, Any]]
+
+
+class Checkpoints:
+    """The checkpoints of one run directory, each named by its step; only the primary process has them open.
+
+    Orbax writes a checkpoint under a temporary name and renames it when it is whole; what was left
+    half-written is removed when a run is taken up. Beside the arrays lie SHA-256 digests of all that was saved.
     """
 
     def __init__(self, workdir: epath.Path, keep: int = 1, read_only: bool = False):
         self.folder = workdir / FOLDER
         self._newest_whole: int | None = None
+        if not read_only:
+            self.folder.mkdir(exist_ok=True)
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=None if read_only else keep,
-                create=not read_only,
+                create=False,
                 read_only=read_only,
+                cleanup_tmp_directories=not read_only,
                 enable_async_checkpointing=False,
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    primary_host=jax.process_index(), active_processes={jax.process_index()}
+                ),
             ),
         )
 
-    def save(self, state: TrainState, fingerprint: str) -> None:
-        """Saves a state of NumPy arrays under its step, unless that is the newest whole checkpoint."""
-        step = int(state.step)
+    def save(self, saved: Saved) -> None:
+        """Saves a state of NumPy arrays under its step, unless that is the newest whole checkpoint.
+
+        Raises:
+          RunFailed: it cannot be written; those before it are as they were.
+        """
+        step = int(saved.state.step)
         if step == self._newest_whole:
             return
-        if step in self._manager.all_steps():  # damaged, or it would have been restored
-            self._manager.delete(step)
-        meta = {"fingerprint": fingerprint, "sha256": _digests(state)}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-            ),
-            force=True,
-        )
+        if not self.folder.exists():
+            raise RunFailed(f"{self.folder} is gone; the state at step {step} is not saved")
+        meta = {
+            "fingerprint": saved.fingerprint,
+            "history": saved.history,
+            "sha256": _digests(saved),
+        }
+        try:
+            if step in self._manager.all_steps():  # damaged, or it would have been restored
+                self._manager.delete(step)
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(saved.state), meta=ocp.args.JsonSave(meta)
+                ),
+                force=True,
+            )
+        except Exception as error:  # Orbax and TensorStore agree on no type for a full disk
+            kept = self._newest_whole
+            left = "no checkpoint is left" if kept is None else f"step {kept} is the newest left"
+            raise RunFailed(
+                f"checkpoint {step} cannot be written in {self.folder}: {_line(error)}; {left}"
+            ) from error
         self._newest_whole = step
 
-    def restore_newest(self, like: TrainState | None = None) -> tuple[Any, str] | None:
-        """Restores the newest checkpoint whose arrays match their digests.
+    def restore_newest(self, like: TrainState | None = None) -> Saved | None:
+        """Restores the newest checkpoint that matches its digests.
 
         Args:
           like: a state of the same structure, shapes and dtypes; without it, nested dicts come back.
 
         Returns:
-          The state, of NumPy arrays, and the fingerprint of its data; None where no checkpoint is whole.
+          What was saved; None where no checkpoint is whole.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                saved = self._manager.restore(
+                items = self._manager.restore(
                     step,
                     args=ocp.args.Composite(
                         state=ocp.args.StandardRestore(like), meta=ocp.args.JsonRestore()
                     ),
                 )
+                meta = items["meta"]
+                saved = Saved(items["state"], meta["fingerprint"], meta["history"])
+                whole = _digests(saved) == meta["sha256"]
             except Exception as error:  # whatever a damaged file makes of Orbax and TensorStore
                 logger.warning("checkpoint %d is damaged and passed over: %s", step, _line(error))
                 continue
-            if _digests(saved["state"]) == saved["meta"]["sha256"]:
+            if whole:
                 self._newest_whole = step
-                return saved["state"], saved["meta"]["fingerprint"]
+                return saved
             logger.warning("checkpoint %d does not match its digests and is passed over", step)
         return None
 
@@ -84,14 +127,31 @@ class Checkpoints:
         self._manager.close()
 
 
-def _digests(state: Any) -> dict[str, str]:
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {
+def restore_on_all(checkpoints: Checkpoints | None, like: TrainState) -> Saved | None:
+    """Returns what the primary process restores, on all processes.
+
+    Args:
+      checkpoints: the primary process's; None on the others.
+      like: a state of the same structure, shapes and dtypes.
+    """
+    saved = checkpoints.restore_newest(like) if checkpoints is not None else None
+    meta = parallel.on_primary(lambda: saved and [saved.fingerprint, saved.history])
+    if meta is None:
+        return None
+    return Saved(parallel.broadcast(like if saved is None else saved.state), *meta)
+
+
+def _digests(saved: Saved) -> dict[str, str]:
+    """Returns the SHA-256 of each array, and of all else together."""
+    leaves = jax.tree_util.tree_leaves_with_path(saved.state)
+    digests = {
         "/".join(
             str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path
-        ): (hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest())
+        ): hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest()
         for path, leaf in leaves
     }
+    rest = json.dumps([saved.fingerprint, saved.history], sort_keys=True)
+    return digests | {"": hashlib.sha256(rest.encode()).hexdigest()}
 
 
 def _line(error: Exception) -> str:

@@ -22,6 +22,10 @@ class UserError(Exception):
     """A mistake of the user's: one line that names the field, the value and what is allowed."""
 
 
+class RunFailed(Exception):
+    """What ended a run that was underway: one line that says what happened and what is left."""
+
+
 def base() -> ConfigDict:
     """Returns the config of one training run, with the paper's values and `None` where `settle` decides."""
     return ConfigDict(
@@ -53,7 +57,8 @@ def base() -> ConfigDict:
                 "decay_per_epoch": placeholder(float),
             },
             "evaluate": {"every_epochs": 1},
-            "checkpoint": {"every_epochs": 10, "keep": 3},
+            "checkpoint": {"every_epochs": 10, "every_steps": placeholder(int), "keep": 3},
+            "grace_seconds": 30.0,  # from a signal to the end of the process
         }
     )
 
@@ -116,13 +121,15 @@ def check(config: ConfigDict) -> None:
         "checkpoint.keep",
     ):
         require(_get(config, field) >= 1, field, _get(config, field), "1 or more")
-    for field in ("epochs", "steps", "data.examples", "data.size"):
+    for field in ("epochs", "steps", "data.examples", "data.size", "checkpoint.every_steps"):
         value = _get(config, field)
         require(value is None or value >= 1, field, value, "1 or more")
     rate = config.optimizer.learning_rate
     require(rate is None or 0 < rate < math.inf, "optimizer.learning_rate", rate, "above 0")
     decay = config.optimizer.decay_per_epoch
     require(decay is None or 0 < decay <= 1, "optimizer.decay_per_epoch", decay, "in (0, 1]")
+    grace = config.grace_seconds
+    require(0 < grace < math.inf, "grace_seconds", grace, "above 0")
     momentum = config.optimizer.momentum
     require(0 <= momentum < 1, "optimizer.momentum", momentum, "in [0, 1)")
     for field in ("seed", "corruption.seed"):

@@ -10,9 +10,10 @@ from typing import Any, NoReturn
 from absl import app, flags, logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
-from rethink_jax.config import UserError, require
+from rethink_jax import preemption
+from rethink_jax.config import RunFailed, UserError, require
 
-BAD_INPUT = 2
+FAILED, BAD_INPUT = 1, 2
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with a data set's name after a colon.", lock_config=True
@@ -20,13 +21,18 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "The run's directory; runs/<config>-<data>-<model>-<hash> where none is named."
 )
+COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address", None, "host:port of process 0, where no cluster tells of it."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run this command.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
 def main(argv: list[str]) -> None:
     """Runs the experiment that `--config` describes, and leaves with 0, 1, 2 or 75."""
     from rethink_jax import (
-        preemption,
+        parallel,
         train,
     )  # JAX takes seconds to import; a wrong flag need not wait
 
@@ -36,13 +42,23 @@ def main(argv: list[str]) -> None:
         allowed = "one of " + ", ".join(experiments)
         name = Path(_config_argument(argv).partition(":")[0]).stem
         require(config.experiment in experiments, "experiment", config.experiment, allowed)
+        parallel.start(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
+        with preemption.stop_on_signals() as stop_request:
+            stop_request.listen()  # JAX's distributed runtime has a handler of its own
         experiments[config.experiment](config, WORKDIR.value, name=name)
     except UserError as error:
-        if DEBUG.value:
-            raise
-        _leave(error, BAD_INPUT)
-    except preemption.Stopped as stopped:
-        _leave(stopped, preemption.EXIT_CODE)
+        _fail(error, BAD_INPUT)
+    except RunFailed as error:
+        _fail(error, FAILED)
+    except Exception as error:  # of the program, not of the user: still one line
+        _fail(f"{type(error).__name__}: {error} (--debug shows where)".replace("\n", " "), FAILED)
+
+
+def _fail(line: object, code: int) -> NoReturn:
+    """Leaves with one line, or with the traceback where `--debug` asks for it."""
+    if DEBUG.value:
+        raise
+    _leave(line, code)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -135,7 +151,11 @@ def run() -> None:
     logger.addHandler(logging.StreamHandler(sys.stdout))
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    app.run(main, flags_parser=parse_flags)
+    try:
+        with preemption.stop_on_signals():
+            app.run(main, flags_parser=parse_flags)
+    except preemption.Stopped as stopped:
+        _leave(stopped, preemption.EXIT_CODE)
 
 
 if __name__ == "__main__":

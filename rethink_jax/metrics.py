@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
 
 from rethink_jax.run_directory import METRICS, write_text
 
@@ -91,25 +93,32 @@ class Writer:
         events = path / "tensorboard"
         if events.exists():
             events.rmtree()
-        self._tensorboard = SummaryWriter(str(events))
+        events.mkdir()
+        # Not tensorboardX's SummaryWriter: its thread does not tell anyone of a full disk.
+        self._events = EventsWriter(str(events / "events"))
         for record in history:
             self._add_event(record)
 
     def write(self, record: Record) -> None:
-        """Appends one record."""
+        """Appends one record; `OSError` where it cannot."""
         with self._file.open("a") as file:
             file.write(_line(record))
         self._add_event(record)
 
     def close(self) -> None:
-        """Writes out what is buffered."""
-        self._tensorboard.close()
+        """Closes the event file."""
+        self._events.close()
 
     def _add_event(self, record: Record) -> None:
-        for name, value in record.items():
-            if name not in ("epoch", "step"):
-                self._tensorboard.add_scalar(name, value, record["step"])
-        self._tensorboard.flush()
+        values = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in record.items()
+            if name not in ("epoch", "step")
+        ]
+        self._events.write_event(
+            Event(wall_time=time.time(), step=record["step"], summary=Summary(value=values))
+        )
+        self._events.flush()
 
 
 def _line(record: Record) -> str:

@@ -1,14 +1,16 @@
-"""The one place that maps per-device functions over devices and moves arrays on and off them."""
+"""The one place that knows of several devices and processes: maps functions over them, moves arrays, agrees."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from rethink_jax.config import require
+from rethink_jax.config import RunFailed, UserError, require
 
 # The mapped axis, over which steps and BatchNorm sum.
 AXIS = "data"
@@ -16,6 +18,40 @@ AXIS = "data"
 # Steps in one dispatch on an accelerator: many enough that launching them costs nothing, few enough that a
 # signal is answered in time.
 _STEPS_PER_DISPATCH = 64
+
+# After so long without a sign of life a process is taken for dead, and the others end.
+_HEARTBEAT_SECONDS = 20
+
+
+def start(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> None:
+    """Starts JAX's distributed runtime where this process is one of several, before any other use of JAX.
+
+    Args:
+      coordinator_address: host:port of process 0. The three together; without them the runtime looks whether
+        this is a TPU pod, a Slurm step, a Kubernetes job or an Open MPI job, and where it is
+        none, the process is alone.
+      num_processes: how many there are.
+      process_id: which one this is, from 0.
+
+    Raises:
+      UserError: some of the three but not all, or the coordinator cannot be reached.
+    """
+    given = (coordinator_address, num_processes, process_id)
+    if None in given and given != (None, None, None):
+        raise UserError(
+            "--coordinator_address, --num_processes and --process_id go together; one is missing"
+        )
+    try:
+        jax.distributed.initialize(*given, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
+    except ValueError as error:
+        if None not in given:
+            raise UserError(f"--process_id={process_id} of {num_processes}: {error}") from error
+    except RuntimeError as error:
+        raise UserError(f"{coordinator_address} cannot be reached: {error}") from error
 
 
 def devices() -> list[jax.Device]:
@@ -98,6 +134,69 @@ def check(config: ConfigDict) -> None:
         config.batch_size,
         f"a multiple of the number of devices, {len(devices())}",
     )
+
+
+def is_primary() -> bool:
+    """Returns whether this is the process that writes files and shows progress."""
+    return jax.process_index() == 0
+
+
+def on_primary(function: Callable[[], Any]) -> Any:
+    """Calls a function on the primary process and returns its result, which JSON can hold, on all.
+
+    Raises:
+      UserError, RunFailed: on all processes, where the function did on the primary one; an `OSError`, a full
+        disk for example, becomes a `RunFailed`.
+    """
+
+    def call() -> Any:
+        try:
+            return function()
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise RunFailed(f"{where}{error.strerror or error}") from error
+
+    if jax.process_count() == 1:
+        return call()
+    outcome: dict[str, Any] = {}
+    if is_primary():
+        try:
+            outcome = {"value": call()}
+        except (UserError, RunFailed) as error:
+            outcome = {type(error).__name__: str(error)}
+    outcome = json.loads(_broadcast_bytes(json.dumps(outcome).encode()))
+    for kind in (UserError, RunFailed):
+        if kind.__name__ in outcome:
+            raise kind(outcome[kind.__name__])
+    return outcome["value"]
+
+
+def broadcast(tree: Any) -> Any:
+    """Returns the primary process's tree of NumPy arrays on all processes, which bring shapes and dtypes.
+
+    It travels as bytes: a sum over processes, which is how it travels, would make +0 of −0.
+    """
+    if jax.process_count() == 1:
+        return tree
+    as_bytes = jax.tree.map(lambda x: np.atleast_1d(np.asarray(x)).view(np.uint8), tree)
+    sent = multihost_utils.broadcast_one_to_all(as_bytes)
+    return jax.tree.map(lambda x, b: np.asarray(b).view(x.dtype).reshape(x.shape), tree, sent)
+
+
+def maxima(values: list[float]) -> list[float]:
+    """Returns the greatest of each value over all processes."""
+    if jax.process_count() == 1:
+        return values
+    gathered = multihost_utils.process_allgather(np.asarray(values, np.float32))
+    return [float(x) for x in gathered.max(axis=0)]
+
+
+def _broadcast_bytes(data: bytes) -> bytes:
+    size = broadcast(np.asarray(len(data), np.int32))
+    filled = np.zeros(int(size), np.uint8)
+    if is_primary():
+        filled[:] = np.frombuffer(data, np.uint8)
+    return broadcast(filled).tobytes()
 
 
 def _local_devices() -> list[jax.Device]:

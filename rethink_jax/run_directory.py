@@ -1,9 +1,14 @@
 """What every experiment leaves behind, and how it is read again."""
 
+import fcntl
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +20,15 @@ from rethink_jax.checkpoints import Checkpoints
 from rethink_jax.config import UserError
 
 CONFIG, ENVIRONMENT, METRICS, SUMMARY = "config.json", "run.json", "metrics.jsonl", "summary.json"
+LOCK = "lock"
 
 # Fields that a run may change when it is taken up again: they do not change what it computes up to a step.
-CHANGEABLE = ("experiment", "epochs", "steps", "stop_when_fitted", "evaluate", "checkpoint")
+CHANGEABLE = (
+    *("experiment", "epochs", "steps", "stop_when_fitted"),
+    *("evaluate", "checkpoint", "grace_seconds"),
+)
 
+_PARTIAL = ".partial"
 _PACKAGES = ("rethink_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -59,7 +69,7 @@ def load_run(workdir: epath.PathLike) -> Run:
     checkpoints = Checkpoints(path, read_only=True)
     saved = checkpoints.restore_newest()
     checkpoints.close()
-    state = saved[0] if saved else {"params": None, "batch_stats": None}
+    state = saved.state if saved else {"params": None, "batch_stats": None}
     return Run(
         config=ConfigDict(read_json(path / CONFIG)),
         metrics=read_metrics(path),
@@ -69,19 +79,54 @@ def load_run(workdir: epath.PathLike) -> Run:
     )
 
 
-def open_run(path: epath.Path, config: ConfigDict) -> None:
-    """Makes a run directory, or takes one up again, and writes its config.
+@contextmanager
+def open_run(path: epath.Path, config: ConfigDict) -> Iterator[None]:
+    """Makes a run directory, or takes one up again, and keeps other processes out while it is open.
 
     Raises:
-      UserError: as `check_same_run`.
+      UserError: it is in use, or holds a run of another config.
     """
-    check_same_run(path, config)
     path.mkdir(parents=True, exist_ok=True)
+    with _lock(path):
+        check_same_run(path, config)
+        for partial in path.glob("*" + _PARTIAL):
+            partial.unlink()
+        yield
+
+
+def check_free(path: epath.Path) -> None:
+    """Raises `UserError` where another process has the run open; writes nothing but its own name."""
+    if (path / LOCK).exists():
+        with _lock(path):
+            pass
+
+
+@contextmanager
+def _lock(path: epath.Path) -> Iterator[None]:
+    """Holds the directory's lock, which the system takes back from a process that has died."""
+    with open(path / LOCK, "a+") as file:  # epath knows no "a+"
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise UserError(
+                f"{path} is in use by {holder}; wait for it, or choose another --workdir"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%F %T')}\n")
+        file.flush()
+        yield
+
+
+def describe(path: epath.Path, config: ConfigDict, **more: Any) -> None:
+    """Writes `config.json` and `run.json`; `more` is told beside the environment."""
     write_json(path / CONFIG, config.to_dict())
+    write_json(path / ENVIRONMENT, environment(**more))
 
 
 def check_same_run(path: epath.Path, config: ConfigDict) -> None:
-    """Refuses a directory that holds a run of another config.
+    """Refuses a directory that holds a run of another config; writes nothing.
 
     Raises:
       UserError: with the fields that differ; those in `CHANGEABLE` may.
@@ -115,17 +160,31 @@ def environment(**more: Any) -> dict[str, Any]:
 
 
 def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
-    """Returns the lines of `metrics.jsonl`; an unfinished last line is left out."""
+    """Returns the lines of `metrics.jsonl`; an unfinished last line is left out.
+
+    Raises:
+      UserError: another line is damaged.
+    """
     file = path / METRICS
     if not file.exists():
         return []
     lines = file.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    try:
+        return [json.loads(line) for line in lines[:-1]]
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: {error}") from error
 
 
 def read_json(path: epath.Path) -> Any:
-    """Reads one JSON file."""
-    return json.loads(path.read_text())
+    """Reads one JSON file.
+
+    Raises:
+      UserError: it is none.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}; choose another --workdir") from error
 
 
 def write_json(path: epath.Path, value: Any) -> None:
@@ -135,7 +194,7 @@ def write_json(path: epath.Path, value: Any) -> None:
 
 def write_text(path: epath.Path, text: str) -> None:
     """Writes one text file, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + _PARTIAL)
     partial.write_text(text)
     partial.replace(path)
 

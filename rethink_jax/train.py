@@ -1,6 +1,9 @@
 """One training run, from its config to its summary."""
 
+import contextlib
 import logging
+import math
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,8 +25,9 @@ from rethink_jax import (
     steps,
     train_state,
 )
-from rethink_jax.checkpoints import Checkpoints
+from rethink_jax.checkpoints import Checkpoints, restore_on_all
 from rethink_jax.config import require
+from rethink_jax.recorder import Recorder
 from rethink_jax.train_state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -81,44 +85,41 @@ def run(
     """
     config, info = settle(config, dataset)
     path = _path(config, workdir, name)
-    run_directory.check_same_run(path, config)
     total = config_lib.total_steps(config, info.num_train)
-    if finished := _finished_summary(path, config, total):
-        logger.info("%s is finished", path)
-        metrics.print_result(_title(finished), finished, info.num_classes)
-        return finished
-
-    with preemption.stop_on_signals() as stop_request:
-        experiment = build(config, dataset or data.load(config.data))
-        run_directory.open_run(path, config)
-        run_directory.write_json(
-            path / run_directory.ENVIRONMENT,
-            run_directory.environment(fingerprint=experiment.inputs.fingerprint),
-        )
-        checkpoints = Checkpoints(path, config.checkpoint.keep)
-        state, history = _restore_or_start(path, checkpoints, experiment)
-        writer = metrics.Writer(path, history)
-        logger.info("run directory: %s", path)
-        try:
-            with metrics.display(total, quiet=jax.process_index() > 0) as display:
-                state = _train(
-                    experiment, state, history, total, checkpoints, writer, display, stop_request
-                )
-        finally:
-            writer.close()
-            checkpoints.close()
-
-    stopped = stop_request.signal_name is not None
-    status = "stopped" if stopped else "finished"
-    summary = metrics.summarize(history, status, experiment.parameters)
-    run_directory.write_json(path / run_directory.SUMMARY, summary)
-    if stopped:
-        raise preemption.Stopped(
-            f"{stop_request.signal_name}: stopped and saved at step {int(state.step)} in {path}; "
-            "run the same command again to go on"
-        )
-    metrics.draw_curves(history, info.num_classes, path / "curves.png")
+    with contextlib.ExitStack() as stack:
+        stop_request = stack.enter_context(preemption.stop_on_signals())
+        stop_request.grace_seconds = config.grace_seconds
+        if jax.process_count() > 1:  # the others have to hear of a signal first
+            stack.enter_context(stop_request.defer())
+        summary = parallel.on_primary(lambda: _finished_summary(path, config, total))
+        if summary is None:
+            experiment = build(config, dataset or data.load(config.data))
+            stop_request.raise_if_stopped()  # some library may have swallowed what the signal raised
+            summary = _run(experiment, path, total, stop_request)
+        else:
+            logger.info("%s is finished", path)
     metrics.print_result(_title(summary), summary, info.num_classes)
+    return summary
+
+
+def _run(
+    experiment: Experiment, path: epath.Path, total: int, stop_request: preemption.StopRequest
+) -> dict[str, Any]:
+    """Trains in a run directory from what is there, and returns the summary that it leaves."""
+    config, fingerprint = experiment.config, experiment.inputs.fingerprint
+    describe = (experiment.parameters, experiment.dataset_info.num_classes)
+    with Recorder(path, config, fingerprint, stop_request) as recorder:
+        state = recorder.restore(experiment.initial_state, total)
+        try:
+            with stop_request.defer():
+                whole = _train(experiment, state, total, recorder, stop_request)
+        except config_lib.RunFailed:
+            with contextlib.suppress(config_lib.RunFailed):
+                recorder.summarize("failed", *describe)
+            raise
+        summary = recorder.summarize("finished" if whole else "stopped", *describe)
+    if not whole:
+        stop_request.raise_if_stopped()
     return summary
 
 
@@ -144,18 +145,20 @@ def evaluate(
     """
     config, info = settle(config, dataset)
     path = _path(config, workdir, name)
-    if not (path / run_directory.CONFIG).exists():
-        raise config_lib.UserError(f"{path} holds no run to evaluate; train it first")
-    run_directory.check_same_run(path, config)
+
+    def check() -> None:
+        if not (path / run_directory.CONFIG).exists():
+            raise config_lib.UserError(f"{path} holds no run to evaluate; train it first")
+        run_directory.check_same_run(path, config)
+
+    parallel.on_primary(check)
     experiment = build(config, dataset or data.load(config.data))
-    checkpoints = Checkpoints(path, read_only=True)
-    saved = checkpoints.restore_newest(experiment.initial_state)
-    checkpoints.close()
+    checkpoints = Checkpoints(path, read_only=True) if parallel.is_primary() else None
+    saved = restore_on_all(checkpoints, experiment.initial_state)
     if saved is None:
         raise config_lib.UserError(f"{path} has no whole checkpoint to evaluate")
-    state = parallel.replicate(saved[0])
-    record = _evaluate(experiment, state)
-    run_directory.write_json(path / "evaluation.json", record)
+    record = _evaluate(experiment, parallel.replicate(saved.state)) or {}
+    parallel.on_primary(lambda: run_directory.write_json(path / "evaluation.json", record))
     metrics.print_result(f"step {record['step']}", record, info.num_classes)
     return record
 
@@ -215,92 +218,168 @@ def build(config: ConfigDict, dataset: data.Dataset) -> Experiment:
 def _train(
     experiment: Experiment,
     state: TrainState,
-    history: list[metrics.Record],
     total: int,
-    checkpoints: Checkpoints,
-    writer: metrics.Writer,
-    display: metrics.Display,
+    recorder: Recorder,
     stop_request: preemption.StopRequest,
-) -> TrainState:
-    """Trains up to step `total` or a request to stop; appends to the history what it evaluates."""
+) -> bool:
+    """Trains up to step `total` or a fitted training set; returns False where a request to stop came before."""
     config, n = experiment.config, experiment.dataset_info.num_train
     per_epoch = config_lib.steps_per_epoch(config, n)
-    fingerprint = experiment.inputs.fingerprint
+    history = recorder.history
     stopwatch = metrics.Stopwatch(history[-1]["seconds"] if history else 0.0)
-    step, done = int(state.step), False
+    pace = _Pace(stop_request)
+    step, speed, whole = int(state.step), 0.0, False
     state = parallel.replicate(state)
-    while step < total and not done:
-        epoch, first = divmod(step, per_epoch)
-        batches = inputs.epoch_batches(config.seed, epoch, n, config.batch_size)
-        batches = batches[first : first + total - step]
-        started = stopwatch.seconds()
-        state, taken = _train_on(experiment, state, batches, step, display, stop_request)
-        step += taken
-        if stop_request.signal_name is not None:
+    while not pace.stopped:
+        if _evaluation_is_due(config, step, per_epoch, total, history):
+            record = _evaluate(experiment, state, pace)
+            if record is None:
+                break
+            for name in ("train_loss", "test_loss"):
+                if not math.isfinite(record[name]):
+                    raise config_lib.RunFailed(
+                        f"{name} is {record[name]} at step {step}; {recorder.newest}"
+                    )
+            seconds = stopwatch.seconds()
+            rate = float(experiment.learning_rate(step - 1))
+            recorder.record(
+                {
+                    "epoch": step / per_epoch,
+                    **record,
+                    "seconds": seconds,
+                    "images_per_second": speed,
+                    "learning_rate": rate,
+                }
+            )
+        if _checkpoint_is_due(config, step, per_epoch):
+            recorder.save(parallel.fetch(state))
+        whole = step >= total or _is_fitted(config, history)
+        if whole:
             break
-        images = int(np.sum(batches != inputs.PADDING))
+        epoch, first = divmod(step, per_epoch)
+        end = int(min(total, (epoch + 1) * per_epoch, _next_checkpoint(config, step)))
+        batches = inputs.epoch_batches(config.seed, epoch, n, config.batch_size)
+        batches = batches[first : first + end - step]
+        started = stopwatch.seconds()
+        state, taken = _take_steps(experiment, state, batches, step, recorder, pace)
+        step += taken
+        images = int(np.sum(batches[:taken] != inputs.PADDING))
         speed = images / (stopwatch.seconds() - started)
-        epochs = step // per_epoch
-        if epochs % config.evaluate.every_epochs == 0 or step == total:
-            record = {
-                "epoch": step / per_epoch,
-                **_evaluate(experiment, state),
-                "seconds": stopwatch.seconds(),
-                "images_per_second": speed,
-                "learning_rate": float(experiment.learning_rate(step - 1)),
-            }
-            history.append(record)
-            writer.write(record)
-            display.record(record)
-            done = config.stop_when_fitted and record["train_accuracy"] == 1.0
-        if epochs % config.checkpoint.every_epochs == 0:
-            checkpoints.save(parallel.fetch(state), fingerprint)
-    state = parallel.fetch(state)
-    checkpoints.save(state, fingerprint)
-    return state
+    recorder.save(parallel.fetch(state))
+    return whole
 
 
-def _train_on(
+def _evaluation_is_due(
+    config: ConfigDict, step: int, per_epoch: int, total: int, history: list[metrics.Record]
+) -> bool:
+    """Returns whether the state at a step is to be evaluated, and was not before a stop."""
+    epoch, within = divmod(step, per_epoch)
+    due = within == 0 and epoch > 0 and epoch % config.evaluate.every_epochs == 0
+    return (due or step == total) and (not history or history[-1]["step"] < step)
+
+
+def _checkpoint_is_due(config: ConfigDict, step: int, per_epoch: int) -> bool:
+    every_steps = config.checkpoint.every_steps or per_epoch * config.checkpoint.every_epochs
+    return step > 0 and step % every_steps == 0
+
+
+def _next_checkpoint(config: ConfigDict, step: int) -> float:
+    every_steps = config.checkpoint.every_steps
+    return step - step % every_steps + every_steps if every_steps else math.inf
+
+
+class _Pace:
+    """How many steps one dispatch may take, and whether it is time to stop: all processes agree on both.
+
+    A dispatch is to take no more than a quarter of the grace time, so that there is time left to save.
+    """
+
+    def __init__(self, stop_request: preemption.StopRequest):
+        self.stopped = False
+        self.steps = 1  # the first one compiles
+        self._stop_request = stop_request
+        self._last = time.monotonic()
+
+    def update(self, steps: int) -> None:
+        """Looks at the clock and for signals; `steps` were dispatched since the last time."""
+        now = time.monotonic()
+        stop = self._stop_request.signal_name is not None
+        stop_anywhere, seconds = parallel.maxima([float(stop), (now - self._last) / max(steps, 1)])
+        self._last = now
+        self.stopped = bool(stop_anywhere)
+        if self.stopped and not stop:
+            self._stop_request.signal_name = "a signal to another process"
+        if steps:
+            fitting = int(self._stop_request.grace_seconds / 4 / seconds) if seconds else self.steps
+            self.steps = max(1, min(fitting, parallel.steps_per_dispatch()))
+
+
+def _take_steps(
     experiment: Experiment,
     state: TrainState,
     batches: np.ndarray,
     step: int,
-    display: metrics.Display,
-    stop_request: preemption.StopRequest,
+    recorder: Recorder,
+    pace: _Pace,
 ) -> tuple[TrainState, int]:
-    """Takes a step for each batch, and returns the state and how many it took before a request to stop."""
+    """Takes a step for each batch, and returns the state and how many it took before a request to stop.
+
+    Raises:
+      RunFailed: a loss is not finite.
+    """
     per_dispatch = parallel.steps_per_dispatch()
     taken = 0
-    for start in range(0, len(batches), per_dispatch):
-        part = batches[start : start + per_dispatch]
+    pending: list[tuple[int, Any]] = []  # read one dispatch late, so that the devices need not wait
+    while taken < len(batches) and not pace.stopped:
+        part = batches[taken : taken + pace.steps]
         padding = [(0, per_dispatch - len(part)), (0, 0)]
         ids = np.pad(part, padding, constant_values=inputs.PADDING)
-        state, _ = experiment.train_steps(
+        state, sums = experiment.train_steps(
             state, experiment.train, parallel.shard_ids(ids), np.int32(len(part))
         )
+        pending.append((step + taken, sums["loss"]))
         taken += len(part)
-        display.step(step + taken)
-        if stop_request.signal_name is not None:
-            break
-    jax.block_until_ready(state)
+        if len(pending) > 1:
+            _require_finite(*pending.pop(0), recorder)
+        recorder.show(step + taken)
+        pace.update(len(part))
+    for first, losses in pending:
+        _require_finite(first, losses, recorder)
     return state, taken
 
 
-def _evaluate(experiment: Experiment, state: TrainState) -> metrics.Record:
-    """Evaluates the whole training and test set with fixed weights."""
+def _require_finite(first: int, losses: jax.Array, recorder: Recorder) -> None:
+    """Raises `RunFailed` for a loss that is not finite, of the steps from `first` on."""
+    for i, loss in enumerate(parallel.fetch(losses)):
+        if not np.isfinite(loss):
+            raise config_lib.RunFailed(f"the loss is {loss} at step {first + i}; {recorder.newest}")
+
+
+def _evaluate(
+    experiment: Experiment, state: TrainState, pace: _Pace | None = None
+) -> metrics.Record | None:
+    """Evaluates the whole training and test set with fixed weights; None where a request to stop came."""
     devices = len(parallel.devices())
     batch = -(-_EVAL_BATCH // devices) * devices
     per_dispatch = parallel.steps_per_dispatch()
 
-    def sums(split: inputs.Split, n: int) -> list[dict[str, np.ndarray]]:
+    def sums(split: inputs.Split, n: int) -> list[dict[str, np.ndarray]] | None:
         batches = inputs.in_batches(np.arange(n), batch)
-        parts = [batches[i : i + per_dispatch] for i in range(0, len(batches), per_dispatch)]
-        return parallel.fetch(
-            [experiment.eval_steps(state, split, parallel.shard_ids(part)) for part in parts]
-        )
+        parts: list[Any] = []
+        for i in range(0, len(batches), per_dispatch):
+            ids = parallel.shard_ids(batches[i : i + per_dispatch])
+            parts.append(parallel.fetch(experiment.eval_steps(state, split, ids)))
+            if pace is not None:
+                pace.update(0)
+                if pace.stopped:
+                    return None
+        return parts
 
     info = experiment.dataset_info
-    train, test = sums(experiment.train, info.num_train), sums(experiment.test, info.num_test)
+    train = sums(experiment.train, info.num_train)
+    test = train and sums(experiment.test, info.num_test)
+    if not train or not test:
+        return None
     train_loss, train_accuracy = metrics.from_sums(train)
     test_loss, test_accuracy = metrics.from_sums(test, true_labels=True)
     record = {
@@ -319,25 +398,10 @@ def _evaluate(experiment: Experiment, state: TrainState) -> metrics.Record:
     return record
 
 
-def _restore_or_start(
-    path: epath.Path, checkpoints: Checkpoints, experiment: Experiment
-) -> tuple[TrainState, list[metrics.Record]]:
-    """Returns the state to go on from and the evaluations up to it."""
-    saved = checkpoints.restore_newest(experiment.initial_state)
-    if saved is None:
-        return experiment.initial_state, []
-    state, fingerprint = saved
-    if fingerprint != experiment.inputs.fingerprint:
-        raise config_lib.UserError(
-            f"{path} was trained on other data: fingerprint {fingerprint[:8]}, "
-            f"now {experiment.inputs.fingerprint[:8]}; choose another --workdir"
-        )
-    step = int(state.step)
-    logger.info("going on from step %d in %s", step, path)
-    return state, [record for record in run_directory.read_metrics(path) if record["step"] <= step]
-
-
 def _finished_summary(path: epath.Path, config: ConfigDict, total: int) -> dict[str, Any] | None:
+    """Returns the summary of a run that has nothing left to do, and refuses another run's directory."""
+    run_directory.check_free(path)
+    run_directory.check_same_run(path, config)
     file = path / run_directory.SUMMARY
     if not file.exists():
         return None
@@ -345,6 +409,10 @@ def _finished_summary(path: epath.Path, config: ConfigDict, total: int) -> dict[
     fitted = config.stop_when_fitted and summary["train_accuracy"] == 1.0
     whole = summary["steps"] >= total or fitted
     return summary if summary["status"] == "finished" and whole else None
+
+
+def _is_fitted(config: ConfigDict, history: list[metrics.Record]) -> bool:
+    return config.stop_when_fitted and bool(history) and history[-1]["train_accuracy"] == 1.0
 
 
 def _title(summary: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import optax
 import pytest
 from etils import epath
 
-from rethink_jax.checkpoints import Checkpoints
+from rethink_jax.checkpoints import Checkpoints, Saved
 from rethink_jax.train_state import TrainState
 
 # When one of the arrays cannot be read, TensorStore goes on to tell the others to an event loop that
@@ -17,6 +17,8 @@ from rethink_jax.train_state import TrainState
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
 )
+
+HISTORY = [{"epoch": 1.0, "step": 6, "train_loss": 0.1 + 0.2}, {"epoch": 2.0, "step": 7}]
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +81,7 @@ def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
     checkpoints = Checkpoints(epath.Path(folder), keep=3)
     for step in (10, 20):
-        checkpoints.save(state_at(step), f"data of {step}")
+        checkpoints.save(Saved(state_at(step), f"data of {step}", []))
     checkpoints.close()
     return folder
 
@@ -98,9 +100,10 @@ def two(saved, tmp_path):
 @pytest.mark.parametrize("batch_stats", [True, False])
 def test_round_trip(opened, momentum, batch_stats):
     state = state_at(7, momentum, batch_stats)
-    opened().save(state, "abc")
+    opened().save(Saved(state, "abc", HISTORY))
     like = state_at(1, momentum, batch_stats)
-    restored, fingerprint = opened(read_only=True).restore_newest(like)
+    restored, fingerprint, history = opened(read_only=True).restore_newest(like)
+    assert history == HISTORY
     assert fingerprint == "abc"
     assert_same(restored, state)
 
@@ -109,12 +112,12 @@ def test_values_that_are_no_ordinary_numbers(opened):
     odd = np.array([np.nan, np.inf, -np.inf, -0.0, 1e-45, 3e38], np.float32)
     state = TrainState(np.array(2**31 - 1, np.int32), {"odd": odd}, {}, ())
     checkpoints = opened()
-    checkpoints.save(state, "abc")
+    checkpoints.save(Saved(state, "abc", []))
     assert_same(checkpoints.restore_newest(state)[0], state)
 
 
 def test_without_a_pattern_the_same_arrays_come_as_dicts(two, opened):
-    restored, fingerprint = opened().restore_newest()
+    restored, fingerprint, _ = opened().restore_newest()
     expected = state_at(20)
     assert fingerprint == "data of 20"
     assert int(restored["step"]) == 20
@@ -135,7 +138,7 @@ def test_nothing_saved_and_read_only(opened, tmp_path):
 def test_keep(opened, tmp_path, keep):
     checkpoints = opened(keep=keep)
     for step in (1, 2, 10, 20):
-        checkpoints.save(state_at(step), "abc")
+        checkpoints.save(Saved(state_at(step), "abc", []))
     assert steps_in(tmp_path) == [1, 2, 10, 20][-keep:]
     assert_same(checkpoints.restore_newest(state_at(1))[0], state_at(20))
 
@@ -144,22 +147,22 @@ def test_the_newest_is_the_one_of_most_steps(opened):
     """Not the last by name: 9 comes after 10 there."""
     checkpoints = opened(keep=3)
     for step in (9, 10):
-        checkpoints.save(state_at(step), "abc")
+        checkpoints.save(Saved(state_at(step), "abc", []))
     assert int(checkpoints.restore_newest(state_at(1))[0].step) == 10
 
 
 def test_saving_a_step_twice(two, opened):
     checkpoints = opened(keep=3)
-    checkpoints.save(state_at(20), "data of 20")
+    checkpoints.save(Saved(state_at(20), "data of 20", []))
     assert steps_in(two.parent) == [10, 20]
-    restored, fingerprint = checkpoints.restore_newest(state_at(1))
+    restored, fingerprint, _ = checkpoints.restore_newest(state_at(1))
     assert fingerprint == "data of 20"
     assert_same(restored, state_at(20))
 
 
 def test_going_on_after_opening_again(two, opened):
     checkpoints = opened(keep=2)
-    checkpoints.save(state_at(30), "abc")
+    checkpoints.save(Saved(state_at(30), "abc", []))
     assert steps_in(two.parent) == [20, 30]
     assert_same(checkpoints.restore_newest(state_at(1))[0], state_at(30))
 
@@ -197,7 +200,7 @@ def test_a_damaged_file_that_is_needed(two, opened, caplog, pattern, damage):
     spoil(list((two / "20").glob(pattern)), damage)
     checkpoints = opened()
     with caplog.at_level(logging.WARNING, "rethink_jax.checkpoints"):
-        restored, fingerprint = checkpoints.restore_newest(state_at(1))
+        restored, fingerprint, _ = checkpoints.restore_newest(state_at(1))
     assert_same(restored, state_at(10))
     assert fingerprint == "data of 10"
     (record,) = (record for record in caplog.records if record.name == "rethink_jax.checkpoints")
@@ -216,7 +219,7 @@ def test_any_damaged_file(two, opened, damage):
         shutil.rmtree(two, ignore_errors=True)
         shutil.copytree(whole, two)
         spoil([two / file], damage)
-        restored, fingerprint = opened().restore_newest(state_at(1))
+        restored, fingerprint, _ = opened().restore_newest(state_at(1))
         outcomes.add(int(restored.step))
         assert_same(restored, state_at(int(restored.step)))
         assert fingerprint == f"data of {restored.step}"
@@ -233,7 +236,7 @@ def test_other_arrays_than_were_digested(two, opened, caplog):
     """A checkpoint that reads well, with the arrays of another."""
     shutil.rmtree(two / "20" / "state")
     shutil.copytree(two / "10" / "state", two / "20" / "state")
-    restored, fingerprint = opened().restore_newest(state_at(1))
+    restored, fingerprint, _ = opened().restore_newest(state_at(1))
     assert_same(restored, state_at(10))
     assert fingerprint == "data of 10"
     assert "checkpoint 20 does not match its digests and is passed over" in caplog.text
@@ -250,10 +253,10 @@ def test_a_half_written_checkpoint_is_ignored(two, opened, name):
     shutil.copytree(two / "20", two / name)
     spoil(list((two / name).glob("state/d/*")), "truncated")
     checkpoints = opened(keep=3)
-    restored, _ = checkpoints.restore_newest(state_at(1))
+    restored, *_ = checkpoints.restore_newest(state_at(1))
     assert_same(restored, state_at(20))
-    checkpoints.save(state_at(30), "abc")
-    restored, fingerprint = checkpoints.restore_newest(state_at(1))
+    checkpoints.save(Saved(state_at(30), "abc", []))
+    restored, fingerprint, _ = checkpoints.restore_newest(state_at(1))
     assert_same(restored, state_at(30))
     assert fingerprint == "abc"
 

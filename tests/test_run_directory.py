@@ -1,5 +1,8 @@
 import json
+import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -8,16 +11,22 @@ import pytest
 from etils import epath
 
 from rethink_jax import run_directory
-from rethink_jax.checkpoints import Checkpoints
+from rethink_jax.checkpoints import Checkpoints, Saved
 from rethink_jax.config import UserError, base, settle
 from rethink_jax.train_state import TrainState
 
+FILES = {"config.json", "run.json", "lock"}
 RECORD = {"epoch": 1.0, "step": 12, "train_loss": 0.5, "test_accuracy": 0.25}
 
 
 @pytest.fixture
 def path(tmp_path):
     return epath.Path(tmp_path) / "run"
+
+
+def opened(path, config):
+    with run_directory.open_run(path, config):
+        run_directory.describe(path, config)
 
 
 def settled(**fields):
@@ -45,7 +54,8 @@ def another(value):
 
 FIELDS = dict(flat(settle(base(), 1500, 8).to_dict()))
 FREE = ["experiment", "epochs", "steps", "stop_when_fitted"]
-FREE += ["evaluate.every_epochs", "checkpoint.every_epochs", "checkpoint.keep"]
+FREE += ["evaluate.every_epochs", "grace_seconds"]
+FREE += ["checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.keep"]
 
 
 # Opening.
@@ -53,24 +63,24 @@ FREE += ["evaluate.every_epochs", "checkpoint.every_epochs", "checkpoint.keep"]
 
 def test_opening_writes_the_config(path):
     config = settled(seed=3)
-    run_directory.open_run(path, config)
-    assert [file.name for file in path.iterdir()] == ["config.json"]
+    opened(path, config)
+    assert {file.name for file in path.iterdir()} == FILES
     assert json.loads((path / "config.json").read_text()) == config.to_dict()
-    run_directory.open_run(path, config)
+    opened(path, config)
     assert run_directory.load_run(path).config.to_dict() == config.to_dict()
 
 
 @pytest.mark.parametrize("field", sorted(FIELDS))
 def test_another_value_of_a_field(path, field):
-    run_directory.open_run(path, settled())
+    opened(path, settled())
     new = "elsewhere" if field == "data.data_dir" else another(FIELDS[field])
     other = settled(**{field: new})
     if field in FREE:
-        run_directory.open_run(path, other)
+        opened(path, other)
         assert run_directory.load_run(path).config.to_dict() == other.to_dict()
         return
     with pytest.raises(UserError) as error:
-        run_directory.open_run(path, other)
+        opened(path, other)
     assert str(error.value) == (
         f"{path} holds a run of another config (config.{field} {FIELDS[field]!r} → {new!r}); "
         "choose another --workdir"
@@ -79,10 +89,10 @@ def test_another_value_of_a_field(path, field):
 
 
 def test_every_difference_is_listed(path):
-    run_directory.open_run(path, settled())
+    opened(path, settled())
     other = settled(**{"seed": 1, "epochs": 7, "model.depth": 3, "optimizer.learning_rate": 0.5})
     with pytest.raises(UserError) as error:
-        run_directory.open_run(path, other)
+        opened(path, other)
     listed = (
         "config.model.depth 1 → 3, config.optimizer.learning_rate 0.01 → 0.5, config.seed 0 → 1"
     )
@@ -102,7 +112,7 @@ def test_a_directory_without_a_run(tmp_path, path):
 
 
 def test_a_run_that_has_not_saved(path):
-    run_directory.open_run(path, settled())
+    opened(path, settled())
     run = run_directory.load_run(path)
     assert (run.metrics, run.summary, run.params, run.batch_stats) == ([], {}, None, {})
     assert not (path / "checkpoints").exists()
@@ -110,11 +120,13 @@ def test_a_run_that_has_not_saved(path):
 
 @pytest.mark.parametrize("batch_stats", [{}, {"BatchNorm_0": {"mean": np.arange(3.0)}}])
 def test_a_whole_run(path, batch_stats):
-    run_directory.open_run(path, settled())
+    opened(path, settled())
     params = {"Dense_0": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}
     batch_stats = jax.tree.map(np.float32, batch_stats)
     checkpoints = Checkpoints(path)
-    checkpoints.save(TrainState(np.array(12, np.int32), params, batch_stats, (params,)), "f")
+    checkpoints.save(
+        Saved(TrainState(np.array(12, np.int32), params, batch_stats, (params,)), "f", [])
+    )
     checkpoints.close()
     run_directory.write_text(path / "metrics.jsonl", json.dumps(RECORD) + "\n")
     run_directory.write_json(path / "summary.json", {"status": "finished"})
@@ -128,10 +140,12 @@ def test_a_whole_run(path, batch_stats):
 
 
 def test_reading_a_run_changes_nothing(path):
-    run_directory.open_run(path, settled())
+    opened(path, settled())
     checkpoints = Checkpoints(path, keep=3)
     for step in (1, 2, 3):
-        checkpoints.save(TrainState(np.array(step, np.int32), {"w": np.ones(2)}, {}, ()), "f")
+        checkpoints.save(
+            Saved(TrainState(np.array(step, np.int32), {"w": np.ones(2)}, {}, ()), "f", [])
+        )
     checkpoints.close()
 
     def content():
@@ -157,6 +171,66 @@ def test_an_unfinished_last_line_is_left_out(path, cut):
     later = json.dumps({**RECORD, "step": 24})
     (path / "metrics.jsonl").write_text(json.dumps(RECORD) + "\n" + later[:cut])
     assert run_directory.read_metrics(path) == [RECORD]
+
+
+def test_a_damaged_line_is_named(path):
+    path.mkdir()
+    (path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo\n{"epoch": 3}\n')
+    with pytest.raises(UserError, match=r"metrics.jsonl is damaged: Unterminated string"):
+        run_directory.read_metrics(path)
+
+
+def test_a_damaged_config_is_named(path):
+    opened(path, settled())
+    (path / "config.json").write_text('{"seed": 0')
+    for read in (
+        run_directory.load_run,
+        lambda path: run_directory.check_same_run(path, settled()),
+    ):
+        with pytest.raises(UserError, match=r"config.json is damaged: Expecting"):
+            read(path)
+
+
+# The lock.
+
+
+def test_a_directory_in_use_is_refused(path):
+    with run_directory.open_run(path, settled()):
+        with pytest.raises(UserError) as error, run_directory.open_run(path, settled()):
+            pass
+        with pytest.raises(UserError):
+            run_directory.check_free(path)
+    line = f"{path} is in use by process {os.getpid()} on {platform.node()} since "
+    assert str(error.value).startswith(line)
+    assert str(error.value).endswith("; wait for it, or choose another --workdir")
+    run_directory.check_free(path)
+    opened(path, settled())
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(path):
+    program = (
+        "import os, sys; from etils import epath; from rethink_jax import run_directory as r;"
+        "lock = r._lock(epath.Path(sys.argv[1])); lock.__enter__(); print('held', flush=True);"
+        "sys.stdin.read()"
+    )
+    path.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match=f"in use by process {process.pid} on "):
+            run_directory.check_free(path)
+        process.kill()
+    opened(path, settled())
+
+
+def test_half_written_files_are_removed(path):
+    path.mkdir()
+    (path / "summary.json.partial").write_text("{")
+    opened(path, settled())
+    assert {file.name for file in path.iterdir()} == FILES
 
 
 def test_whole_lines(path):

@@ -38,7 +38,7 @@ def test_a_run_leaves_what_design_md_promises(toy, tmp_path, capsys):
     files = {path.name for path in (tmp_path / "run").iterdir()}
     assert files == {
         *("config.json", "run.json", "metrics.jsonl", "summary.json"),
-        *("checkpoints", "curves.png", "tensorboard"),
+        *("checkpoints", "curves.png", "tensorboard", "lock"),
     }
     run = run_directory.load_run(tmp_path / "run")
     assert run.summary == summary
@@ -98,7 +98,7 @@ def test_a_signal_in_the_middle_of_an_epoch_saves(number, toy, tmp_path, monkeyp
         return shard_ids(ids)
 
     monkeypatch.setattr(parallel, "shard_ids", signalling)
-    with pytest.raises(preemption.Stopped, match=f"{number.name}: stopped and saved at step 5"):
+    with pytest.raises(preemption.Stopped, match=f"{number.name}: stopped; step 5 is saved"):
         train.run(mlp_config(), tmp_path / "parts", toy)
     monkeypatch.undo()
     use_devices(monkeypatch, 2)
@@ -184,7 +184,7 @@ def test_checkpoints_are_kept_as_configured(toy, tmp_path):
     names = {path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
     assert names == {"9", "12"}
     checkpoints = Checkpoints(train.epath.Path(tmp_path), read_only=True)
-    assert int(checkpoints.restore_newest()[0]["step"]) == 12
+    assert int(checkpoints.restore_newest().state["step"]) == 12
     checkpoints.close()
 
 

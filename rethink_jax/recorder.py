@@ -1,0 +1,126 @@
+"""What a training run writes while it runs: checkpoints, metrics, progress, summary."""
+
+import contextlib
+import logging
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from rethink_jax import metrics, parallel, preemption, run_directory
+from rethink_jax.checkpoints import Checkpoints, Saved, restore_on_all
+from rethink_jax.config import RunFailed, UserError
+from rethink_jax.train_state import TrainState
+
+logger = logging.getLogger(__name__)
+
+
+class Recorder:
+    """The files of one run, held open; all processes call alike and the primary one writes.
+
+    What cannot be written is a `RunFailed` on all of them.
+
+    Attributes:
+      history: the evaluations so far, as in `metrics.jsonl`.
+      newest: in words, the newest checkpoint.
+    """
+
+    def __init__(
+        self,
+        path: epath.Path,
+        config: ConfigDict,
+        fingerprint: str,
+        stop_request: preemption.StopRequest,
+    ):
+        self.history: list[metrics.Record] = []
+        self.newest = f"no checkpoint is in {path} yet"
+        self._path = path
+        self._config = config
+        self._fingerprint = fingerprint
+        self._stop_request = stop_request
+        self._open_files = contextlib.ExitStack()
+        self._checkpoints: Any = None
+        self._writer: Any = None
+        self._display: Any = None
+
+    def __enter__(self) -> "Recorder":
+        def open_files() -> None:
+            self._open_files.enter_context(run_directory.open_run(self._path, self._config))
+            self._checkpoints = Checkpoints(self._path, self._config.checkpoint.keep)
+            self._open_files.callback(self._checkpoints.close)
+
+        parallel.on_primary(open_files)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._open_files.close()
+
+    def restore(self, initial_state: TrainState, total_steps: int) -> TrainState:
+        """Returns the state to go on from, with `history` as it was then, and begins to write.
+
+        Raises:
+          UserError: the directory's run was trained on other data.
+        """
+        saved = restore_on_all(self._checkpoints, initial_state)
+        state = initial_state
+        if saved is not None:
+            if saved.fingerprint != self._fingerprint:
+                raise UserError(
+                    f"{self._path} was trained on other data: fingerprint {saved.fingerprint[:8]}, "
+                    f"now {self._fingerprint[:8]}; choose another --workdir"
+                )
+            state, self.history = saved.state, saved.history
+            self._set_newest(int(state.step))
+            logger.info("going on from step %d in %s", state.step, self._path)
+
+        def begin() -> None:
+            run_directory.describe(self._path, self._config, fingerprint=self._fingerprint)
+            self._writer = metrics.Writer(self._path, self.history)
+            self._open_files.callback(self._writer.close)
+            logger.info("run directory: %s", self._path)
+
+        parallel.on_primary(begin)
+        display = metrics.display(total_steps, quiet=not parallel.is_primary())
+        self._display = self._open_files.enter_context(display)
+        return state
+
+    def show(self, step: int) -> None:
+        """Shows how far the run is."""
+        self._display.step(step)
+
+    def record(self, record: metrics.Record) -> None:
+        """Adds an evaluation to the history and its files."""
+        self.history.append(record)
+        parallel.on_primary(lambda: self._writer.write(record))
+        self._display.record(record)
+
+    def save(self, state: TrainState) -> None:
+        """Saves a state of NumPy arrays; only a finite one is worth going on from.
+
+        Raises:
+          RunFailed: it is not finite, or cannot be written.
+        """
+        step = int(state.step)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
+            raise RunFailed(f"the weights after step {step} are not finite; {self.newest}")
+        saved = Saved(state, self._fingerprint, self.history)
+        parallel.on_primary(lambda: self._checkpoints.save(saved))
+        self._set_newest(step)
+
+    def summarize(self, status: str, parameters: int, num_classes: int) -> metrics.Record:
+        """Writes `summary.json`, and the curves of a run that has any, and returns the summary."""
+        summary = metrics.summarize(self.history, status, parameters)
+
+        def write() -> None:
+            if self.history:
+                metrics.draw_curves(self.history, num_classes, self._path / "curves.png")
+            run_directory.write_json(self._path / run_directory.SUMMARY, summary)
+
+        parallel.on_primary(write)
+        return summary
+
+    def _set_newest(self, step: int) -> None:
+        self.newest = f"step {step} is saved in {self._path}"
+        self._stop_request.saved = f"stopped; {self.newest}; run the same command again to go on"
