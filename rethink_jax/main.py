@@ -1,5 +1,6 @@
 """The one door: `python -m rethink_jax.main --config=configs/random_pixels.py:digits [--workdir=DIR]`."""
 
+import faulthandler
 import logging
 import os
 import re
@@ -31,34 +32,38 @@ DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 def main(argv: list[str]) -> None:
     """Runs the experiment that `--config` describes, and leaves with 0, 1, 2 or 75."""
+    try:
+        _run(argv)
+    except Exception as error:
+        if DEBUG.value:
+            raise
+        if isinstance(error, UserError | RunFailed):
+            _leave(error, BAD_INPUT if isinstance(error, UserError) else FAILED)
+        line = " ".join(str(error).split())[:500]
+        _print_error(f"{type(error).__name__}: {line} (--debug shows where)")
+        sys.stdout.flush()
+        os._exit(FAILED)  # of several processes the others may wait for this one, and JAX for them
+
+
+def _run(argv: list[str]) -> None:
     from rethink_jax import (
         parallel,
         train,
     )  # JAX takes seconds to import; a wrong flag need not wait
 
+    if not DEBUG.value:
+        faulthandler.disable()  # absl's; JAX ends a process by abort when another one has died
     experiments = {"train": train.run, "evaluate": train.evaluate}
     config = CONFIG.value
-    try:
-        allowed = "one of " + ", ".join(experiments)
-        name = Path(_config_argument(argv).partition(":")[0]).stem
-        require(config.experiment in experiments, "experiment", config.experiment, allowed)
+    allowed = "one of " + ", ".join(experiments)
+    name = Path(_config_argument(argv).partition(":")[0]).stem
+    require(config.experiment in experiments, "experiment", config.experiment, allowed)
+    with preemption.stop_on_signals() as stop_request:
         parallel.start(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
-        with preemption.stop_on_signals() as stop_request:
-            stop_request.listen()  # JAX's distributed runtime has a handler of its own
-        experiments[config.experiment](config, WORKDIR.value, name=name)
-    except UserError as error:
-        _fail(error, BAD_INPUT)
-    except RunFailed as error:
-        _fail(error, FAILED)
-    except Exception as error:  # of the program, not of the user: still one line
-        _fail(f"{type(error).__name__}: {error} (--debug shows where)".replace("\n", " "), FAILED)
-
-
-def _fail(line: object, code: int) -> NoReturn:
-    """Leaves with one line, or with the traceback where `--debug` asks for it."""
-    if DEBUG.value:
-        raise
-    _leave(line, code)
+        stop_request.listen()  # JAX's distributed runtime has a handler of its own
+    if not parallel.is_primary():
+        logging.getLogger("rethink_jax").setLevel(logging.WARNING)
+    experiments[config.experiment](config, WORKDIR.value, name=name)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -139,8 +144,12 @@ def _wrong_value(field: str, value: str, argv: list[str]) -> str | None:
 
 
 def _leave(line: object, code: int) -> NoReturn:
-    print(f"rethink_jax: {line}", file=sys.stderr)
+    _print_error(line)
     sys.exit(code)
+
+
+def _print_error(line: object) -> None:
+    print(f"rethink_jax: {line}", file=sys.stderr, flush=True)
 
 
 def run() -> None:

@@ -19,6 +19,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
+from rethink_jax import parallel
 from rethink_jax.run_directory import METRICS, write_text
 
 Record = dict[str, Any]
@@ -156,8 +157,9 @@ class Display:
 
 
 @contextmanager
-def display(total_steps: int, quiet: bool = False) -> Iterator[Display]:
-    """Yields the display of a run of `total_steps` steps; only the first process shows one."""
+def display(total_steps: int) -> Iterator[Display]:
+    """Yields the display of a run of `total_steps` steps; only the primary process shows one."""
+    quiet = not parallel.is_primary()
     console = Console(soft_wrap=True, quiet=quiet)
     if quiet or not sys.stdout.isatty():
         yield Display(console, None, total_steps)
@@ -173,7 +175,7 @@ def display(total_steps: int, quiet: bool = False) -> Iterator[Display]:
 
 
 def print_result(title: str, record: Record, num_classes: int) -> None:
-    """Prints the accuracies of a summary or an evaluation beside chance."""
+    """Prints the accuracies of a summary or an evaluation beside chance, on the primary process."""
     table = Table(title=title)
     table.add_column("")
     table.add_column("accuracy", justify="right")
@@ -186,7 +188,7 @@ def print_result(title: str, record: Record, num_classes: int) -> None:
         if record.get(name) is not None:
             table.add_row(title, f"{record[name]:.2%}")
     table.add_row("chance", f"{1 / num_classes:.2%}", style="dim")
-    Console(soft_wrap=True).print(table)
+    Console(soft_wrap=True, quiet=not parallel.is_primary()).print(table)
 
 
 def draw_curves(history: list[Record], num_classes: int, file: epath.Path) -> None:

@@ -171,6 +171,25 @@ def on_primary(function: Callable[[], Any]) -> Any:
     return outcome["value"]
 
 
+def on_all(function: Callable[[], Any]) -> Any:
+    """Calls a function on every process; where it fails on one it fails on all, so that none waits in vain.
+
+    Raises:
+      UserError, RunFailed: the function's own, or a `RunFailed` for another process's.
+    """
+    error, result = None, None
+    try:
+        result = function()
+    except (UserError, RunFailed) as own:
+        error = own
+    (failed,) = maxima([float(error is not None)])
+    if error is not None:
+        raise error
+    if failed:
+        raise RunFailed("another process cannot go on; its own line says why")
+    return result
+
+
 def broadcast(tree: Any) -> Any:
     """Returns the primary process's tree of NumPy arrays on all processes, which bring shapes and dtypes.
 

@@ -82,8 +82,7 @@ class Recorder:
             logger.info("run directory: %s", self._path)
 
         parallel.on_primary(begin)
-        display = metrics.display(total_steps, quiet=not parallel.is_primary())
-        self._display = self._open_files.enter_context(display)
+        self._display = self._open_files.enter_context(metrics.display(total_steps))
         return state
 
     def show(self, step: int) -> None:

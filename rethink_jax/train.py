@@ -83,7 +83,7 @@ def run(
       UserError: for a config or a directory that cannot be run, before any data is loaded.
       Stopped: when a signal came; the state is saved.
     """
-    config, info = settle(config, dataset)
+    config, info = parallel.on_all(lambda: settle(config, dataset))
     path = _path(config, workdir, name)
     total = config_lib.total_steps(config, info.num_train)
     with contextlib.ExitStack() as stack:
@@ -93,7 +93,7 @@ def run(
             stack.enter_context(stop_request.defer())
         summary = parallel.on_primary(lambda: _finished_summary(path, config, total))
         if summary is None:
-            experiment = build(config, dataset or data.load(config.data))
+            experiment = parallel.on_all(lambda: build(config, dataset or data.load(config.data)))
             stop_request.raise_if_stopped()  # some library may have swallowed what the signal raised
             summary = _run(experiment, path, total, stop_request)
         else:
@@ -143,7 +143,7 @@ def evaluate(
     Raises:
       UserError: where there is no such run, or none with a checkpoint.
     """
-    config, info = settle(config, dataset)
+    config, info = parallel.on_all(lambda: settle(config, dataset))
     path = _path(config, workdir, name)
 
     def check() -> None:
@@ -152,7 +152,7 @@ def evaluate(
         run_directory.check_same_run(path, config)
 
     parallel.on_primary(check)
-    experiment = build(config, dataset or data.load(config.data))
+    experiment = parallel.on_all(lambda: build(config, dataset or data.load(config.data)))
     checkpoints = Checkpoints(path, read_only=True) if parallel.is_primary() else None
     saved = restore_on_all(checkpoints, experiment.initial_state)
     if saved is None:

@@ -277,8 +277,10 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
     ]
 
 
-def test_quiet(capsys):
-    with metrics.display(50, quiet=True) as display:
+def test_other_processes_are_quiet(capsys, monkeypatch):
+    monkeypatch.setattr(metrics.parallel, "is_primary", lambda: False)
+    metrics.print_result("title", record(1.0), 10)
+    with metrics.display(50) as display:
         display.step(1)
         display.record(record(1.0))
     assert capsys.readouterr().out == ""
