@@ -3,6 +3,9 @@
 import hashlib
 import json
 import logging
+import os
+import re
+import shutil
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +20,7 @@ from rethink_jax.train_state import TrainState
 logger = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
+_HALF_WRITTEN = "*.orbax-checkpoint-tmp*"
 
 
 class Saved(NamedTuple):
@@ -86,6 +90,8 @@ class Checkpoints:
                 force=True,
             )
         except Exception as error:  # Orbax and TensorStore agree on no type for a full disk
+            for half in self.folder.glob(_HALF_WRITTEN):
+                shutil.rmtree(half, ignore_errors=True)
             kept = self._newest_whole
             left = "no checkpoint is left" if kept is None else f"step {kept} is the newest left"
             raise RunFailed(
@@ -155,4 +161,6 @@ def _digests(saved: Saved) -> dict[str, str]:
 
 
 def _line(error: Exception) -> str:
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(code[1]))
     return f"{type(error).__name__}: {error}".split("\n")[0][:200]

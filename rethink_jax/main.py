@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -156,12 +157,16 @@ def run() -> None:
     """Runs `main` under absl."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and TFDS tell all they do
+    if "--debug" not in sys.argv:
+        # Orbax's and TensorStore's threads print what the main thread raises and tells in one line.
+        absl_logging.set_verbosity(absl_logging.FATAL)
+        sys.excepthook = sys.unraisablehook = threading.excepthook = lambda *exception: None
     logger = logging.getLogger("rethink_jax")
     logger.addHandler(logging.StreamHandler(sys.stdout))
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
-        with preemption.stop_on_signals():
+        with preemption.stop_on_signals(owns_process=True):
             app.run(main, flags_parser=parse_flags)
     except preemption.Stopped as stopped:
         _leave(stopped, preemption.EXIT_CODE)

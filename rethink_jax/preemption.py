@@ -29,14 +29,15 @@ class StopRequest:
       signal_name: of the signal that came; None before.
       grace_seconds: from the signal to the end of the process, at most.
       saved: in words, what is safe; the last line of a run that has no time to write its own.
-      deferred: whether a signal is only noted; otherwise it raises `Stopped` in the main thread.
+      deferred: whether a signal is only noted, because there is something to save.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, owns_process: bool = False) -> None:
         self.signal_name: str | None = None
         self.grace_seconds = 30.0
         self.saved = "nothing to save yet; run the same command again"
         self.deferred = False
+        self._owns_process = owns_process
         self._timer: threading.Timer | None = None
 
     def raise_if_stopped(self) -> None:
@@ -60,7 +61,7 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.signal_name = signal.Signals(number).name
-        if not self.deferred:
+        if not self.deferred and not self._owns_process:
             self.raise_if_stopped()
 
     def _watch(self, pipe: int) -> None:
@@ -70,6 +71,8 @@ class StopRequest:
                 continue
             if self._timer is None:
                 self.signal_name = signal.Signals(data[0]).name
+                if self._owns_process and not self.deferred:
+                    self._leave()
                 self._timer = threading.Timer(_USABLE * self.grace_seconds, self._leave)
                 self._timer.daemon = True
                 self._timer.start()
@@ -88,18 +91,22 @@ _active: StopRequest | None = None
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals(owns_process: bool = False) -> Iterator[StopRequest]:
     """Yields a request that the first SIGTERM or SIGINT fills in.
 
     A second signal, or the end of the grace time, ends the process at once with `EXIT_CODE`. Inside another
     `stop_on_signals` it is that one's request; outside the main thread, where Python takes no
     signals, it is one that nobody fills in.
+
+    Args:
+      owns_process: whether the process is there for the run alone. Then a signal ends it at once while there is
+        nothing to save; otherwise it raises `Stopped` in the main thread, which some library may swallow.
     """
     global _active
     if _active is not None:
         yield _active
         return
-    request = StopRequest()
+    request = StopRequest(owns_process)
     if threading.current_thread() is not threading.main_thread():
         yield request
         return

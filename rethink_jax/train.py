@@ -110,14 +110,14 @@ def _run(
     describe = (experiment.parameters, experiment.dataset_info.num_classes)
     with Recorder(path, config, fingerprint, stop_request) as recorder:
         state = recorder.restore(experiment.initial_state, total)
-        try:
-            with stop_request.defer():
+        with stop_request.defer():
+            try:
                 whole = _train(experiment, state, total, recorder, stop_request)
-        except config_lib.RunFailed:
-            with contextlib.suppress(config_lib.RunFailed):
-                recorder.summarize("failed", *describe)
-            raise
-        summary = recorder.summarize("finished" if whole else "stopped", *describe)
+            except config_lib.RunFailed:
+                with contextlib.suppress(config_lib.RunFailed):
+                    recorder.summarize("failed", *describe)
+                raise
+            summary = recorder.summarize("finished" if whole else "stopped", *describe)
     if not whole:
         stop_request.raise_if_stopped()
     return summary
