@@ -20,7 +20,7 @@ from rethink_jax.train_state import TrainState
 logger = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
-_HALF_WRITTEN = "*.orbax-checkpoint-tmp*"
+HALF_WRITTEN = "*.orbax-checkpoint-tmp*"
 
 
 class Saved(NamedTuple):
@@ -90,7 +90,7 @@ class Checkpoints:
                 force=True,
             )
         except Exception as error:  # Orbax and TensorStore agree on no type for a full disk
-            for half in self.folder.glob(_HALF_WRITTEN):
+            for half in self.folder.glob(HALF_WRITTEN):
                 shutil.rmtree(half, ignore_errors=True)
             kept = self._newest_whole
             left = "no checkpoint is left" if kept is None else f"step {kept} is the newest left"

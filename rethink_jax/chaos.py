@@ -1,0 +1,317 @@
+"""Stops runs in every way and sees that they end as if nothing had happened: `python -m rethink_jax.chaos`.
+
+Each trial goes through the one door, as a user's run does, on the digits. Times: docs/reliability.md.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+from etils import epath
+from rich.console import Console
+from rich.table import Table
+from tensorboardX.proto.event_pb2 import Event
+
+from rethink_jax import preemption, run_directory
+from rethink_jax.checkpoints import FOLDER, HALF_WRITTEN, Checkpoints
+
+_KILLS = flags.DEFINE_integer("kills", 100, "SIGKILLs, half of them aimed at checkpoint writes.")
+_TERMS = flags.DEFINE_integer("terms", 30, "SIGTERMs.")
+_DAMAGED = flags.DEFINE_integer("damaged", 30, "Damaged newest checkpoints.")
+_PAIRS = flags.DEFINE_integer("pairs", 10, "Runs of two processes of which one is killed.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the moments, files and bytes.")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/chaos", "Removed first; all runs are in it.")
+
+_ROOT = Path(__file__).parents[1]
+_FIELDS = ("--config.model.width=64", "--config.checkpoint.every_steps=5")
+_EPOCHS = 20
+_STOPS_IN_A_ROW = 5
+_CLOCK = ("seconds", "images_per_second")
+# What Orbax needs to restore a checkpoint; the rest it can do without.
+_NEEDED = ("state/d/*", "state/manifest.ocdbt", "state/_METADATA", "meta/metadata")
+
+
+class Outcome(NamedTuple):
+    """How the trials of one kind went; `note` tells what else was seen."""
+
+    trial: str
+    passed: int
+    total: int
+    note: str
+
+
+def start(path: Path, *more: str, devices: int = 1) -> subprocess.Popen:
+    """Starts, or takes up, the run in a directory; what it prints is appended to `<path>.log`."""
+    command = [sys.executable, "-m", "rethink_jax.main", "--config=configs/random_labels.py:digits"]
+    environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    with open(f"{path}.log", "ab") as log:
+        return subprocess.Popen(
+            [*command, *_FIELDS, f"--config.epochs={_EPOCHS}", f"--workdir={path}", *more],
+            cwd=_ROOT,
+            env={**os.environ, **environment, "JAX_PLATFORMS": "cpu"},
+            stdout=log,
+            stderr=log,
+        )
+
+
+def finish(path: Path, *more: str) -> None:
+    """Runs to the end; `RuntimeError` where that fails."""
+    if (code := start(path, *more).wait()) != 0:
+        raise RuntimeError(f"{path} left with {code}; see {path}.log")
+
+
+def differences(path: Path, reference: Path) -> list[str]:
+    """Returns in what a finished run differs from another, the clock aside; arrays are compared as bytes."""
+    a, b = (_final_arrays(epath.Path(run)) for run in (path, reference))
+    found = [name for name in sorted(a | b) if a.get(name) != b.get(name)]
+    for name, read in (("metrics.jsonl", _metrics), ("tensorboard", _events)):
+        if read(path) != read(reference):
+            found.append(name)
+    summaries = [
+        run_directory.read_json(epath.Path(run) / "summary.json") for run in (path, reference)
+    ]
+    if _without_clock(summaries[0]) != _without_clock(summaries[1]):
+        found.append("summary.json")
+    if leftovers := [file.name for file in (path / FOLDER).glob(HALF_WRITTEN)]:
+        found.append(f"half-written {leftovers}")
+    return found
+
+
+def kill(count: int, folder: Path, reference: Path, lifetime: float, rng: random.Random) -> Outcome:
+    """Kills runs at random moments, every second one while it writes a checkpoint, and finishes them."""
+    in_a_write = 0
+
+    def stop(process: subprocess.Popen, path: Path, trial: int) -> bool:
+        nonlocal in_a_write
+        if trial % 2:
+            _wait_for_write(process, path, rng.randint(1, 8))
+            time.sleep(rng.uniform(0, 0.02))
+        else:
+            _wait(process, rng.uniform(0, lifetime))
+        process.kill()
+        killed = process.wait() == -signal.SIGKILL
+        in_a_write += killed and any((path / FOLDER).glob(HALF_WRITTEN))
+        return killed
+
+    passed = _stop_in_a_row(count, folder / "kill", reference, stop)
+    return Outcome("SIGKILL", passed, count, f"{in_a_write} left a half-written checkpoint")
+
+
+def terminate(
+    count: int, folder: Path, reference: Path, lifetime: float, rng: random.Random
+) -> Outcome:
+    """Sends runs SIGTERM at random moments, and finishes them."""
+    slowest, wrong = 0.0, []
+
+    def stop(process: subprocess.Popen, path: Path, trial: int) -> bool:
+        nonlocal slowest
+        _wait(process, rng.uniform(0.5, lifetime))
+        sent = time.monotonic()
+        process.terminate()
+        code = process.wait()
+        if code == 0:  # it was finished before the signal came
+            return False
+        slowest = max(slowest, time.monotonic() - sent)
+        if code != preemption.EXIT_CODE:
+            wrong.append(code)
+        return True
+
+    passed = _stop_in_a_row(count, folder / "term", reference, stop)
+    note = f"the slowest left after {slowest:.1f} s"
+    return Outcome(
+        "SIGTERM", passed - len(wrong), count, note + (f", codes {wrong}" if wrong else "")
+    )
+
+
+def damage(count: int, folder: Path, reference: Path, rng: random.Random) -> Outcome:
+    """Damages the newest checkpoint of a stopped run, and finishes it."""
+    stopped = folder / "stopped"
+    finish(stopped, "--config.steps=100")
+    passed, by_kind = 0, dict.fromkeys(("a byte flipped", "a file cut", "a file gone"), 0)
+    for trial in range(count):
+        path = folder / f"damaged-{trial}"
+        shutil.copytree(stopped, path)
+        steps = sorted(int(file.name) for file in (path / FOLDER).iterdir())
+        newest = path / FOLDER / str(steps[-1])
+        file = rng.choice(sorted(newest.glob(rng.choice(_NEEDED))))
+        kind = list(by_kind)[trial % 3]
+        _damage(file, kind, rng)
+        finish(path)
+        log = Path(f"{path}.log").read_text()
+        noticed = f"going on from step {steps[-2]} " in log and "passed over" in log
+        good = noticed and not _report(path, reference)
+        passed += good
+        by_kind[kind] += good
+    note = ", ".join(f"{kind}: {number}" for kind, number in by_kind.items())
+    return Outcome("damaged newest checkpoint", passed, count, note)
+
+
+def kill_one_of_two(count: int, folder: Path, rng: random.Random) -> Outcome:
+    """Kills one of two processes, sees that the other ends, and finishes both."""
+    reference = folder / "pair"
+    began = time.monotonic()
+    _finish_pair(reference)
+    lifetime = time.monotonic() - began
+    passed, trial, slowest = 0, 0, 0.0
+    while trial < count:
+        path = folder / f"pair-{trial}"
+        victim, other = _start_pair(path)[:: 1 if trial % 2 else -1]
+        _wait(victim, rng.uniform(0.3, 0.9) * lifetime)
+        victim.kill()
+        if victim.wait() == 0:  # it was finished before
+            other.wait()
+            shutil.rmtree(path)
+            continue
+        sent = time.monotonic()
+        _wait(other, 60)
+        code = other.poll()
+        other.kill()
+        slowest = max(slowest, time.monotonic() - sent)
+        _finish_pair(path)
+        passed += code not in (None, 0) and not _report(path, reference)
+        trial += 1
+    return Outcome("one of two killed", passed, count, f"the other left within {slowest:.1f} s")
+
+
+def _stop_in_a_row(
+    count: int, folder: Path, reference: Path, stop: Callable[[subprocess.Popen, Path, int], bool]
+) -> int:
+    """Stops runs up to five times each before they may finish; returns the stops of those that end equal."""
+    passed = trial = chain = 0
+    while trial < count:
+        path = folder.with_name(f"{folder.name}-{chain}")
+        first = trial
+        while trial < min(count, first + _STOPS_IN_A_ROW):
+            if not stop(start(path), path, trial):
+                break
+            trial += 1
+        finish(path)
+        if not _report(path, reference):
+            passed += trial - first
+        chain += 1
+    return passed
+
+
+def _report(path: Path, reference: Path) -> list[str]:
+    found = differences(path, reference)
+    print(f"{path.name}: {', '.join(found) if found else 'equal'}", flush=True)
+    return found
+
+
+def _wait(process: subprocess.Popen, seconds: float) -> None:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return
+
+
+def _wait_for_write(process: subprocess.Popen, path: Path, which: int) -> None:
+    """Waits for the beginning of a checkpoint, the so-and-so-manieth one."""
+    seen: set[str] = set()
+    while process.poll() is None and len(seen) < which:
+        seen |= {file.name for file in (path / FOLDER).glob(HALF_WRITTEN)}
+        time.sleep(0.0005)
+
+
+def _damage(file: Path, kind: str, rng: random.Random) -> None:
+    content = bytearray(file.read_bytes())
+    if kind == "a file gone":
+        file.unlink()
+    elif kind == "a file cut":
+        file.write_bytes(content[: rng.randrange(len(content))])
+    else:
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        file.write_bytes(content)
+
+
+def _start_pair(path: Path) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    together = (f"--coordinator_address={address}", "--num_processes=2")
+    return [start(path, *together, f"--process_id={i}", devices=2) for i in range(2)]
+
+
+def _finish_pair(path: Path) -> None:
+    codes = [process.wait() for process in _start_pair(path)]
+    if codes != [0, 0]:
+        raise RuntimeError(f"{path} left with {codes}; see {path}.log")
+
+
+def _final_arrays(path: epath.Path) -> dict[str, bytes]:
+    checkpoints = Checkpoints(path, read_only=True)
+    saved = checkpoints.restore_newest()
+    checkpoints.close()
+    leaves = jax.tree_util.tree_leaves_with_path(saved and saved.state)
+    return {jax.tree_util.keystr(key): np.asarray(leaf).tobytes() for key, leaf in leaves}
+
+
+def _metrics(path: Path) -> list[dict]:
+    return [_without_clock(record) for record in run_directory.read_metrics(epath.Path(path))]
+
+
+def _without_clock(record: dict) -> dict:
+    return {name: value for name, value in record.items() if name not in _CLOCK}
+
+
+def _events(path: Path) -> list[tuple[int, dict]]:
+    (file,) = (path / "tensorboard").iterdir()
+    scalars = []
+    for event in _records(file.read_bytes()):
+        values = {value.tag: value.simple_value for value in event.summary.value}
+        if values:
+            scalars.append((event.step, _without_clock(values)))
+    return scalars
+
+
+def _records(content: bytes) -> Iterator[Event]:
+    """Yields the events of a TFRecord file: each has its length, two checksums and its bytes."""
+    start = 0
+    while start < len(content):
+        (length,) = struct.unpack_from("<Q", content, start)
+        yield Event.FromString(content[start + 12 : start + 12 + length])
+        start += length + 16
+
+
+def main(argv: list[str]) -> None:
+    """Runs all trials and prints their table."""
+    logging.set_verbosity(logging.FATAL)  # Orbax tells all it does
+    rng = random.Random(_SEED.value)
+    folder = Path(_WORKDIR.value).resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    reference = folder / "undisturbed"
+    finish(folder / "warm-up")  # prepares the data
+    began = time.monotonic()
+    finish(reference)
+    lifetime = time.monotonic() - began
+    outcomes = [
+        kill(_KILLS.value, folder, reference, lifetime, rng),
+        terminate(_TERMS.value, folder, reference, lifetime, rng),
+        damage(_DAMAGED.value, folder, reference, rng),
+        kill_one_of_two(_PAIRS.value, folder, rng),
+    ]
+    table = Table("trial", "equal to the undisturbed run", "seen")
+    for outcome in outcomes:
+        table.add_row(outcome.trial, f"{outcome.passed} of {outcome.total}", outcome.note)
+    Console(soft_wrap=True).print(table)
+    print(json.dumps([outcome._asdict() for outcome in outcomes]))
+    if any(outcome.passed < outcome.total for outcome in outcomes):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main)
