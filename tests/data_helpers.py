@@ -1,0 +1,105 @@
+"""Small data sets on disk, and how tests ask for them."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from rethink_jax import config as config_lib
+from rethink_jax.config import UserError
+from rethink_jax.data import builders
+
+FEATURES = {
+    "image": tfds.features.Image(shape=(4, 5, 3)),
+    "label": tfds.features.ClassLabel(num_classes=10),
+}
+
+
+def fields(name, data_dir=None, examples=None):
+    """Returns `config.data` as a run has it."""
+    config = config_lib.base()
+    config.data.update(
+        name=name, data_dir=None if data_dir is None else str(data_dir), examples=examples
+    )
+    return config.data
+
+
+def error(function, *args):
+    """Returns the one line of the `UserError` that a call raises."""
+    with pytest.raises(UserError) as caught:
+        function(*args)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def random_examples(count, shape=(4, 5, 3), seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, *shape), np.uint8), rng.integers(0, 10, count)
+
+
+def rows(images, labels):
+    return [
+        {"image": png(image), "label": int(label)}
+        for image, label in zip(images, labels, strict=True)
+    ]
+
+
+def write_set(
+    root,
+    splits,
+    features=FEATURES,
+    supervised_keys=None,
+    shards=1,
+    form="array_record",
+    full_name="toy/1.0.0",
+):
+    """Prepares a TFDS data set, its records in the order of the rows, and returns its folder."""
+
+    class Toy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name, version_number = full_name.split("/")
+        VERSION = tfds.core.Version(version_number)
+        code_path = builders.NO_CODE_PATH
+
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                supervised_keys=supervised_keys,
+                disable_shuffling=True,
+            )
+
+        def _split_generators(self, dl_manager):
+            return {split: enumerate(examples) for split, examples in splits.items()}
+
+        def _generate_examples(self):
+            raise NotImplementedError
+
+    Toy(data_dir=root, file_format=form).download_and_prepare(
+        download_config=tfds.download.DownloadConfig(num_shards=shards, try_download_gcs=False)
+    )
+    return root / full_name
+
+
+def write_images(folder, names, shape=(4, 5, 3), seed=0):
+    """Writes random PNGs and returns their pixels."""
+    images, _ = random_examples(len(names), shape, seed)
+    for name, image in zip(names, images, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(png(image))
+    return images
+
+
+def assert_same(first, second):
+    assert first.info == second.info
+    for one, other in zip((*first.train, *first.test), (*second.train, *second.test), strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype
