@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 from tensorflow_datasets.core import hashing
 
 from rethink_jax import data
-from rethink_jax.data import builders, digits
+from rethink_jax.data import builders, digits, scratch
 from tests.data_helpers import error, fields
 
 
@@ -58,6 +58,12 @@ def test_of_two_that_prepare_at_once_the_first_wins(tmp_path):
     builders.prepare("digits", tmp_path, build)
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]
     assert len(data.load(fields("digits", tmp_path)).train.labels) == 1500
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    (tmp_path / f"{scratch.PREFIX}killed" / "digits" / "1.0.0").mkdir(parents=True)
+    digits.prepare(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
 
 
 def test_folder_that_cannot_be_written(tmp_path):

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from rethink_jax.config import UserError
+from rethink_jax.data import scratch
 
 WAYS_ON = (
     "point config.data.data_dir at a folder where it is prepared, or use the embedded data set: "
@@ -37,25 +37,15 @@ def prepare(name: str, root: Path, build: Callable[[Path], tfds.core.DatasetBuil
     """
     tfds.disable_progress_bar()
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="incomplete-", dir=root) as scratch:
-            builder = build(Path(scratch))
+        with scratch.folder(root) as folder:
+            builder = build(folder)
             config = tfds.download.DownloadConfig(try_download_gcs=False)
             with contextlib.redirect_stdout(io.StringIO()):  # TFDS reports by print
                 builder.download_and_prepare(download_config=config)
             prepared = Path(builder.data_dir)
-            _move(prepared, root / prepared.relative_to(scratch))
+            scratch.move(prepared, root / prepared.relative_to(folder))
     except OSError as error:
         raise UserError(f"{name} cannot be prepared in {root}: {error}; {WAYS_ON}") from error
-
-
-def _move(prepared: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        prepared.rename(target)
-    except OSError:
-        if not target.exists():  # otherwise another process was first
-            raise
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -1,12 +1,11 @@
-"""Decoded data sets on disk: one folder a data set, one `.npy` an array."""
+"""Decoded data sets on disk: one folder a data set, one `.npy` an array, their SHA-256 in `info.json`."""
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from rethink_jax.data import scratch
 from rethink_jax.data.examples import Dataset, DatasetInfo, Examples, Source
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
+FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
 
 
 def load(source: Source, decode: Callable[[Source], Dataset]) -> Dataset:
@@ -31,7 +32,7 @@ def load(source: Source, decode: Callable[[Source], Dataset]) -> Dataset:
     if folder.exists():
         try:
             return _read(folder, source.info)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError) as error:
             logger.info("rebuilding the cached arrays in %s: %s", folder, error)
     dataset = decode(source)
     try:
@@ -58,26 +59,40 @@ def _description(info: DatasetInfo) -> dict[str, Any]:
 
 
 def _read(folder: Path, info: DatasetInfo) -> Dataset:
-    if json.loads((folder / "info.json").read_text()) != _description(info):
-        raise ValueError("another format")
+    noted = (folder / "info.json").read_text()
+    digests = _digests(folder)
+    for file, digest in digests.items():
+        if digest not in noted:
+            raise ValueError(f"{file} has another SHA-256 than info.json says")
+    if noted != _noted(info, digests):
+        raise ValueError("info.json is not as it was written")
+    train_images, train_labels, test_images, test_labels = (
+        np.load(folder / file, allow_pickle=False) for file in FILES
+    )
+    train, test = Examples(train_images, train_labels), Examples(test_images, test_labels)
+    return Dataset(info, train, test)
 
-    def read(split: str, count: int) -> Examples:
-        examples = Examples(*(np.load(folder / f"{split}_{part}.npy") for part in Examples._fields))
-        if examples.images.shape != (count, *info.image_shape) or examples.labels.shape != (count,):
-            raise ValueError(f"another shape of {split}")
-        return examples
 
-    return Dataset(info, read("train", info.num_train), read("test", info.num_test))
+def _noted(info: DatasetInfo, digests: dict[str, str]) -> str:
+    return json.dumps(_description(info) | {"sha256": digests})
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Returns the SHA-256 of whole files: a changed header is seen before NumPy parses it."""
+    digests = {}
+    for name in FILES:
+        with (folder / name).open("rb") as file:
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
 
 def _write(folder: Path, dataset: Dataset) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="incomplete-", dir=folder.parent) as scratch:
-        new = Path(scratch, folder.name)
+    with scratch.folder(folder.parent) as temporary:
+        new = temporary / "new"
         new.mkdir()
-        for split, examples in (("train", dataset.train), ("test", dataset.test)):
-            for part, array in examples._asdict().items():
-                np.save(new / f"{split}_{part}.npy", array)
-        (new / "info.json").write_text(json.dumps(_description(dataset.info)))
-        shutil.rmtree(folder, ignore_errors=True)
-        new.rename(folder)
+        for file, array in zip(FILES, (*dataset.train, *dataset.test), strict=True):
+            np.save(new / file, array)
+        (new / "info.json").write_text(_noted(dataset.info, _digests(new)))
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(temporary / "replaced")
+        scratch.move(new, folder)
