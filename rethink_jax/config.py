@@ -8,6 +8,7 @@ command line is read, from the model and the data set. What the paper prints is 
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -16,6 +17,9 @@ from ml_collections.config_dict import placeholder
 # Below this many training examples the paper's schedule, ×0.95 an epoch, has spent its learning rate
 # before random labels are fitted: 0.95 an epoch leaves 20 epochs' worth of steps in all. Ours.
 SMALL_SET = 10_000
+
+# What a field of each type must be, in words.
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 class UserError(Exception):
@@ -114,28 +118,64 @@ def settle(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
 
 def check(config: ConfigDict) -> None:
     """Raises `UserError` for a value that no run could have; each room checks the fields it owns."""
+    check_fields(config)
     for field in (
-        "batch_size",
-        "evaluate.every_epochs",
-        "checkpoint.every_epochs",
-        "checkpoint.keep",
+        *("epochs", "steps", "data.examples", "data.size", "evaluate.every_epochs"),
+        *("checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.keep"),
     ):
-        require(_get(config, field) >= 1, field, _get(config, field), "1 or more")
-    for field in ("epochs", "steps", "data.examples", "data.size", "checkpoint.every_steps"):
-        value = _get(config, field)
-        require(value is None or value >= 1, field, value, "1 or more")
-    rate = config.optimizer.learning_rate
-    require(rate is None or 0 < rate < math.inf, "optimizer.learning_rate", rate, "above 0")
-    decay = config.optimizer.decay_per_epoch
-    require(decay is None or 0 < decay <= 1, "optimizer.decay_per_epoch", decay, "in (0, 1]")
-    grace = config.grace_seconds
-    require(0 < grace < math.inf, "grace_seconds", grace, "above 0")
-    momentum = config.optimizer.momentum
-    require(0 <= momentum < 1, "optimizer.momentum", momentum, "in [0, 1)")
+        _require_in(config, field, lambda value: 1 <= value < 2**31, "in [1, 2**31)")
     for field in ("seed", "corruption.seed"):
-        seed = _get(config, field)
-        require(0 <= seed < 2**32, field, seed, "in [0, 2**32)")
-    require(config.dtype in ("float32", "bfloat16"), "dtype", config.dtype, "float32 or bfloat16")
+        _require_in(config, field, lambda value: 0 <= value < 2**32, "in [0, 2**32)")
+    for field, is_allowed, allowed in (
+        ("batch_size", lambda value: 1 <= value <= 2**20, "in [1, 1048576]"),
+        ("optimizer.learning_rate", lambda value: 0 < value < math.inf, "above 0 and finite"),
+        ("optimizer.decay_per_epoch", lambda value: 0 < value <= 1, "in (0, 1]"),
+        ("optimizer.momentum", lambda value: 0 <= value < 1, "in [0, 1)"),
+        ("grace_seconds", lambda value: 0 < value <= 86_400, "in (0, 86400], a day at most"),
+        ("dtype", lambda value: value in ("float32", "bfloat16"), "float32 or bfloat16"),
+    ):
+        _require_in(config, field, is_allowed, allowed)
+
+
+def check_fields(config: ConfigDict) -> None:
+    """Raises `UserError` unless a config has the fields of `base`, no others, each of its type."""
+    _check_fields(config, base(), "config")
+
+
+def _check_fields(config: ConfigDict, reference: ConfigDict, where: str) -> None:
+    for name in sorted({*config, *reference}):
+        field = f"{where}.{name}"
+        if name not in reference:
+            raise UserError(f"{field} is no field; {where} has {fields_of(reference)}")
+        if name not in config:
+            raise UserError(f"{field} is missing; {where} has {fields_of(reference)}")
+        value, kind = config[name], reference.get_type(name)
+        if isinstance(reference[name], ConfigDict):
+            if not isinstance(value, ConfigDict):
+                fields = fields_of(reference[name])
+                raise UserError(f"{field} is {value!r}; it must be a group of fields: {fields}")
+            _check_fields(value, reference[name], field)
+        elif not (_is_a(value, kind) or value is reference[name] is None):
+            raise UserError(f"{field} is {value!r}; it must be {KINDS[kind]}")
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    """Returns whether a field of a type may hold a value: a whole number is a number, true is none."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def fields_of(group: Any) -> str:
+    """Returns the names of a group's fields, in words."""
+    return ", ".join(sorted(group)) if isinstance(group, ConfigDict) else "no fields"
+
+
+def _require_in(
+    config: ConfigDict, field: str, is_allowed: Callable[[Any], bool], allowed: str
+) -> None:
+    value = _get(config, field)
+    require(value is None or is_allowed(value), field, value, allowed)
 
 
 def require(holds: bool, field: str, value: Any, allowed: str) -> None:

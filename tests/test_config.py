@@ -191,12 +191,17 @@ def test_digest_of_equal_numbers_written_differently():
 
 # Checking.
 
-COUNTS = ("batch_size", "evaluate.every_epochs", "checkpoint.every_epochs", "checkpoint.keep")
-OPTIONAL = ("epochs", "steps", "data.examples", "data.size")
+COUNTS = ("evaluate.every_epochs", "checkpoint.every_epochs", "checkpoint.keep")
+OPTIONAL = ("epochs", "steps", "data.examples", "data.size", "checkpoint.every_steps")
 BAD = [
-    *((field, value, "1 or more") for field in (*COUNTS, *OPTIONAL) for value in (0, -3)),
     *(
-        ("optimizer.learning_rate", value, "above 0")
+        (field, value, "in [1, 2**31)")
+        for field in (*COUNTS, *OPTIONAL)
+        for value in (0, -3, 2**31, 10**30)
+    ),
+    *(("batch_size", value, "in [1, 1048576]") for value in (0, -3, 2**20 + 1)),
+    *(
+        ("optimizer.learning_rate", value, "above 0 and finite")
         for value in (0.0, -0.1, math.nan, math.inf, -math.inf)
     ),
     *(
@@ -204,6 +209,10 @@ BAD = [
         for value in (0.0, -0.5, 1.01, math.nan, math.inf)
     ),
     *(("optimizer.momentum", value, "in [0, 1)") for value in (-0.1, 1.0, math.nan)),
+    *(
+        ("grace_seconds", value, "in (0, 86400], a day at most")
+        for value in (0.0, -1.0, 86401.0, math.nan, math.inf)
+    ),
     *(
         (field, value, "in [0, 2**32)")
         for field in ("seed", "corruption.seed")
@@ -224,7 +233,11 @@ def test_check_refuses(field, value, allowed):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *((field, 1) for field in (*COUNTS, *OPTIONAL)),
+        *((field, value) for field in (*COUNTS, *OPTIONAL) for value in (1, 2**31 - 1)),
+        ("batch_size", 1),
+        ("batch_size", 2**20),
+        ("grace_seconds", 0.1),
+        ("grace_seconds", 86_400.0),
         ("optimizer.learning_rate", 1e-12),
         ("optimizer.learning_rate", 10.0),
         ("optimizer.decay_per_epoch", 1.0),
@@ -247,6 +260,58 @@ def test_check_allows_the_defaults_before_and_after_settling():
 
 
 # Fields.
+
+
+ALL = (
+    "batch_size, checkpoint, corruption, data, dtype, epochs, evaluate, experiment, grace_seconds, "
+)
+ALL += "model, optimizer, seed, steps, stop_when_fitted"
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"epoch": 3}, f"config.epoch is no field; config has {ALL}"),
+        (
+            {"data": {**base().data.to_dict(), "sise": 3}},
+            "config.data.sise is no field; config.data has data_dir, examples, name, size",
+        ),
+        ({"data": {"name": "digits"}}, "config.data.data_dir is missing; config.data has …"),
+        ({"data": "digits"}, "config.data is 'digits'; it must be a group of fields: data_dir, …"),
+        *(
+            ({field: value}, f"config.{field} is {value!r}; it must be {allowed}")
+            for field, value, allowed in (
+                ("seed", None, "a whole number"),
+                ("seed", 1.0, "a whole number"),
+                ("seed", True, "a whole number"),
+                ("epochs", "1", "a whole number"),
+                ("grace_seconds", "1", "a number"),
+                ("grace_seconds", True, "a number"),
+                ("stop_when_fitted", 0, "true or false"),
+                ("dtype", 32, "text"),
+            )
+        ),
+    ],
+)
+def test_check_refuses_other_fields_than_those_of_base(changed, line):
+    pattern = re.escape(line).replace("…", ".*")
+    with pytest.raises(UserError, match=f"^{pattern}$"):
+        config_lib.check(ConfigDict({**base().to_dict(), **changed}))
+
+
+def test_check_refuses_a_config_that_lacks_a_field():
+    fields = base().to_dict()
+    del fields["seed"]
+    with pytest.raises(UserError, match=rf"^config.seed is missing; config has {ALL}$"):
+        config_lib.check(ConfigDict(fields))
+
+
+def test_a_whole_number_is_a_number():
+    config_lib.check(ConfigDict({**base().to_dict(), "grace_seconds": 30}))
+
+
+def test_a_config_without_placeholders_is_one_too():
+    config_lib.check(ConfigDict(base().to_dict()))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,9 @@ MODELS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "small_inception": (SmallInception, ("batch_norm",)),
 }
 
+# Of an MLP; with more a compilation takes hours or no memory is large enough.
+_MOST = {"depth": 1000, "width": 2**20}
+
 
 def create(
     model: ConfigDict, num_classes: int, dtype: Any = jnp.float32, axis_name: str | None = None
@@ -48,9 +51,10 @@ def count_parameters(module: nn.Module, image_shape: tuple[int, int, int]) -> in
 
 
 def check(config: ConfigDict) -> None:
-    """Raises `UserError` for an unknown model, or a depth or width that is not positive."""
+    """Raises `UserError` for an unknown model, or a depth or width that is not positive or too large."""
     model = config.model
     names = ", ".join(MODELS)
     require(model.name is None or model.name in MODELS, "model.name", model.name, f"one of {names}")
-    for field in ("depth", "width"):
+    for field, most in _MOST.items():
         require(model[field] >= 1, f"model.{field}", model[field], "1 or more")
+        require(model[field] <= most, f"model.{field}", model[field], f"at most {most}")

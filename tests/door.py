@@ -1,0 +1,115 @@
+"""The one door, `python -m rethink_jax.main`, for tests: as a process of its own, or forked in no time."""
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+# Relative to where the command is run, so that what it writes lies there.
+PLACES = {"TFDS_DATA_DIR": "tfds", "RETHINK_JAX_CACHE": "cache"}
+
+
+class Outcome(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+
+def make_place(here):
+    """Makes a directory from which commands can be run as from the top of a checkout."""
+    here.mkdir()
+    (here / "configs").symlink_to(ROOT / "configs")
+    return here
+
+
+def start(arguments, here, **environment):
+    """Runs a command as a user does, in another process."""
+    result = subprocess.run(
+        [sys.executable, "-m", "rethink_jax.main", *arguments],
+        cwd=here,
+        env={**_environment(), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    return Outcome(result.returncode, result.stdout, result.stderr)
+
+
+class ForkingDoor:
+    """A process that has imported everything and used nothing; a fork of it runs a command.
+
+    What takes a process of its own three seconds, importing, is done once. JAX has no backend
+    before the fork.
+    """
+
+    def __enter__(self):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.door"],
+            cwd=ROOT,
+            env=_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *exception):
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def start(self, arguments, here, **environment):
+        """Does what the function `start` does."""
+        output = [here.with_name(f"{here.name}.{stream}") for stream in ("stdout", "stderr")]
+        request = [list(arguments), str(here), environment, *map(str, output)]
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        code = json.loads(self._process.stdout.readline())
+        return Outcome(code, *(file.read_text() for file in output))
+
+
+def _environment():
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("JAX_")},
+        **PLACES,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONDONTWRITEBYTECODE": "1",  # Python leaves a cache beside a config file
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": "",
+    }
+
+
+def _serve():
+    import rethink_jax.main
+    import rethink_jax.train
+    from rethink_jax.data import prepared  # noqa: F401
+
+    gc.freeze()  # a collection in a fork would visit, and so copy, every object
+    for request in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            arguments, here, environment, *output = json.loads(request)
+            signal.alarm(120)
+            for number, path in enumerate(["/dev/null", *output]):
+                flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+                os.dup2(os.open(path, flags), number)
+            os.chdir(here)
+            os.environ.update(environment)
+            sys.argv = [rethink_jax.main.__file__, *arguments]
+            code = 0
+            try:
+                rethink_jax.main.run()
+            except SystemExit as error:
+                code = error.code or 0
+            sys.stdout.flush()
+            os._exit(code)  # the interpreter's own end would take most of the time
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    _serve()
