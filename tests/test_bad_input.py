@@ -138,10 +138,7 @@ NUMBERS = {
 }
 FIELDS = {
     # No field, or no field to set.
-    "nope=1": (
-        "config.nope is no field; config has batch_size, checkpoint, corruption, data, dtype, epochs, "
-        "evaluate, experiment, grace_seconds, model, optimizer, seed, steps, stop_when_fitted"
-    ),
+    "nope=1": "config.nope is no field; config has batch_size, checkpoint, …",
     "optimizer.nope=1": (
         "config.optimizer.nope is no field; config.optimizer has decay_per_epoch, learning_rate, momentum"
     ),

@@ -262,10 +262,7 @@ def test_check_allows_the_defaults_before_and_after_settling():
 # Fields.
 
 
-ALL = (
-    "batch_size, checkpoint, corruption, data, dtype, epochs, evaluate, experiment, grace_seconds, "
-)
-ALL += "model, optimizer, seed, steps, stop_when_fitted"
+ALL = ", ".join(sorted(base()))
 
 
 @pytest.mark.parametrize(
