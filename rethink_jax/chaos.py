@@ -67,9 +67,9 @@ def start(path: Path, *more: str, devices: int = 1) -> subprocess.Popen:
         )
 
 
-def finish(path: Path, *more: str) -> None:
+def finish(path: Path, *more: str, devices: int = 1) -> None:
     """Runs to the end; `RuntimeError` where that fails."""
-    if (code := start(path, *more).wait()) != 0:
+    if (code := start(path, *more, devices=devices).wait()) != 0:
         raise RuntimeError(f"{path} left with {code}; see {path}.log")
 
 

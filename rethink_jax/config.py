@@ -63,6 +63,7 @@ def base() -> ConfigDict:
             "evaluate": {"every_epochs": 1},
             "checkpoint": {"every_epochs": 10, "every_steps": placeholder(int), "keep": 3},
             "grace_seconds": 30.0,  # from a signal to the end of the process
+            "compilation_cache": placeholder(str),  # a folder; by default beside the data's cache
         }
     )
 
@@ -197,7 +198,8 @@ def total_steps(config: ConfigDict, num_train: int) -> int:
 def digest(config: ConfigDict) -> str:
     """Returns eight hexadecimal digits that name a settled config: equal configs, equal digits."""
     fields = config.to_dict()
-    fields.pop("experiment")
+    for field in ("experiment", "compilation_cache"):
+        fields.pop(field, None)
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -39,10 +39,9 @@ def main(argv: list[str]) -> None:
 
 
 def _run(argv: list[str]) -> None:
-    from rethink_jax import (
-        parallel,
-        train,
-    )  # JAX takes seconds to import; a wrong flag need not wait
+    # JAX takes seconds to import; a wrong flag need not wait.
+    from rethink_jax import parallel, train
+    from rethink_jax.data import cache
 
     if not _debug():
         faulthandler.disable()  # absl's; JAX ends a process by abort when another one has died
@@ -54,6 +53,7 @@ def _run(argv: list[str]) -> None:
     with preemption.stop_on_signals() as stop_request:
         parallel.start(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
         stop_request.listen()  # JAX's distributed runtime has a handler of its own
+    parallel.use_compilation_cache(config.compilation_cache or cache.root() / "compiled")
     if not parallel.is_primary():
         logging.getLogger("rethink_jax").setLevel(logging.WARNING)
     experiments[config.experiment](config, WORKDIR.value, name=name)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -52,6 +53,12 @@ def start(
             raise UserError(f"--process_id={process_id} of {num_processes}: {error}") from error
     except RuntimeError as error:
         raise UserError(f"{coordinator_address} cannot be reached: {error}") from error
+
+
+def use_compilation_cache(folder: str | Path) -> None:
+    """Has JAX keep compiled programs in a folder, where the next run of the same shapes finds them."""
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def devices() -> list[jax.Device]:

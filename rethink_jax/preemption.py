@@ -115,7 +115,8 @@ def stop_on_signals(owns_process: bool = False) -> Iterator[StopRequest]:
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     wakeup = signal.set_wakeup_fd(writer)
     _active = request
-    threading.Thread(target=request._watch, args=(reader,), daemon=True).start()
+    watcher = threading.Thread(target=request._watch, args=(reader,), daemon=True)
+    watcher.start()
     request.listen()
     try:
         yield request
@@ -124,6 +125,7 @@ def stop_on_signals(owns_process: bool = False) -> Iterator[StopRequest]:
             signal.signal(number, handler)
         signal.set_wakeup_fd(wakeup)
         _active = None
+        os.close(writer)
+        watcher.join()  # it may have a signal yet to read, and would start the timer
         if request._timer:
             request._timer.cancel()
-        os.close(writer)

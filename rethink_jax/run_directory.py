@@ -25,7 +25,7 @@ LOCK = "lock"
 # Fields that a run may change when it is taken up again: they do not change what it computes up to a step.
 CHANGEABLE = (
     *("experiment", "epochs", "steps", "stop_when_fitted"),
-    *("evaluate", "checkpoint", "grace_seconds"),
+    *("evaluate", "checkpoint", "grace_seconds", "compilation_cache"),
 )
 
 _PARTIAL = ".partial"

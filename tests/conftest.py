@@ -32,6 +32,7 @@ def real_data():
 def own_directories(tmp_path_factory):
     """Keeps data sets and caches of the tests away from the user's."""
     root = tmp_path_factory.mktemp("home")
+    parallel.use_compilation_cache(root / "cache" / "compiled")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TFDS_DATA_DIR", str(root / "tfds"))
         patch.setenv("RETHINK_JAX_CACHE", str(root / "cache"))

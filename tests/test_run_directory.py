@@ -54,7 +54,7 @@ def another(value):
 
 FIELDS = dict(flat(settle(base(), 1500, 8).to_dict()))
 FREE = ["experiment", "epochs", "steps", "stop_when_fitted"]
-FREE += ["evaluate.every_epochs", "grace_seconds"]
+FREE += ["evaluate.every_epochs", "grace_seconds", "compilation_cache"]
 FREE += ["checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.keep"]
 
 
@@ -73,7 +73,7 @@ def test_opening_writes_the_config(path):
 @pytest.mark.parametrize("field", sorted(FIELDS))
 def test_another_value_of_a_field(path, field):
     opened(path, settled())
-    new = "elsewhere" if field == "data.data_dir" else another(FIELDS[field])
+    new = "elsewhere" if field in ("data.data_dir", "compilation_cache") else another(FIELDS[field])
     other = settled(**{field: new})
     if field in FREE:
         opened(path, other)

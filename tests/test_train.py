@@ -1,15 +1,26 @@
 import gc
 import json
 import os
+import shutil
 import signal
 
 import jax
 import numpy as np
 import pytest
 
-from rethink_jax import config as config_lib, data, parallel, preemption, run_directory, train
+from rethink_jax import (
+    chaos,
+    config as config_lib,
+    data,
+    metrics,
+    parallel,
+    preemption,
+    run_directory,
+    train,
+)
 from rethink_jax.checkpoints import Checkpoints
-from rethink_jax.config import UserError
+from rethink_jax.config import RunFailed, UserError
+from rethink_jax.recorder import Recorder
 from tests.conftest import use_devices
 
 
@@ -85,29 +96,157 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(fields, toy, tmp_path):
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
-def test_a_signal_in_the_middle_of_an_epoch_saves(number, toy, tmp_path, monkeypatch):
-    train.run(mlp_config(), tmp_path / "whole", toy)
-    dispatches = []
-    shard_ids = parallel.shard_ids
+def signal_at(monkeypatch, owner, name, which, number=signal.SIGTERM):
+    """Has the so-and-so-manieth call of a function send this process a signal first."""
+    function, calls = getattr(owner, name), []
 
-    def signalling(ids):
-        dispatches.append(len(ids))
-        if len(dispatches) == 7:
+    def signalling(*args, **kwargs):
+        calls.append(name)
+        if len(calls) == which:
             os.kill(os.getpid(), number)
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, signalling)
+
+
+MOMENTS = {
+    "the first step": (parallel, "shard_ids", 1, 1),
+    "the middle of an epoch": (parallel, "shard_ids", 7, 5),
+    "an evaluation": (train.inputs, "in_batches", 3, 3),
+    "a checkpoint": (Checkpoints, "save", 1, 7),
+    "the last evaluation": (train.inputs, "in_batches", 11, 12),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_stopped_by_a_signal_and_resumed(moment, toy, tmp_path, monkeypatch):
+    config = mlp_config(**{"checkpoint.every_epochs": 2})
+    train.run(config, tmp_path / "whole", toy)
+    *where, step = MOMENTS[moment]
+    with monkeypatch.context() as patch:
+        signal_at(patch, *where)
+        with pytest.raises(preemption.Stopped, match=f"SIGTERM: stopped; step {step} is saved in"):
+            train.run(config, tmp_path / "parts", toy)
+    assert run_directory.load_run(tmp_path / "parts").summary["status"] == "stopped"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    train.run(config, tmp_path / "parts", toy)
+    assert chaos.differences(tmp_path / "parts", tmp_path / "whole") == []
+
+
+def test_a_signal_before_the_first_step(toy, tmp_path, monkeypatch):
+    signal_at(monkeypatch, train.inputs, "prepare", 1, signal.SIGINT)
+    with pytest.raises(preemption.Stopped, match="SIGINT: nothing to save yet"):
+        train.run(mlp_config(), tmp_path / "run", toy)
+    assert not (tmp_path / "run").exists()
+
+
+class Killed(BaseException):
+    """Ends a run without a chance to write anything, as SIGKILL does."""
+
+
+@pytest.mark.parametrize("every_steps", [None, 2])
+@pytest.mark.parametrize("which", [1, 2, 3])
+@pytest.mark.parametrize("name", ["write", "save", "write_json"])
+def test_killed_and_resumed(name, which, every_steps, toy, tmp_path, monkeypatch):
+    fields = {"checkpoint.every_epochs": 1, "checkpoint.every_steps": every_steps}
+    config = mlp_config(epochs=3, **fields)
+    train.run(config, tmp_path / "whole", toy)
+    owner = {"write": metrics.Writer, "save": Checkpoints, "write_json": run_directory}[name]
+    function, calls = getattr(owner, name), []
+
+    def killing(*args):
+        calls.append(name)
+        function(*args)
+        if len(calls) == which:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, killing)
+        with pytest.raises(Killed):
+            train.run(config, tmp_path / "parts", toy)
+    train.run(config, tmp_path / "parts", toy)
+    assert chaos.differences(tmp_path / "parts", tmp_path / "whole") == []
+
+
+def test_a_fitted_run_that_was_killed_does_not_train_on(toy, tmp_path, monkeypatch):
+    config = mlp_config("true_labels", stop_when_fitted=True, epochs=200)
+    config.optimizer.learning_rate = 0.05
+    summary = train.run(config, tmp_path, toy)
+    (tmp_path / "summary.json").unlink()
+    again = train.run(config, tmp_path, toy)
+    assert again == summary
+
+
+def test_checkpoints_every_few_steps(toy, tmp_path):
+    train.run(mlp_config(**{"checkpoint.every_steps": 5, "checkpoint.keep": 9}), tmp_path, toy)
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"5", "10", "12"}
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (1, 4), (4, 1)])
+def test_resumed_on_another_number_of_devices(before, after, toy, tmp_path, monkeypatch):
+    config = mlp_config()
+    use_devices(monkeypatch, before)
+    train.run(config, tmp_path / "whole", toy)
+    config.epochs = 2
+    train.run(config, tmp_path / "parts", toy)
+    use_devices(monkeypatch, after)
+    config.epochs = 4
+    train.run(config, tmp_path / "parts", toy)
+    whole, parts = (run_directory.load_run(tmp_path / name) for name in ("whole", "parts"))
+    for a, b in zip(whole.metrics, parts.metrics, strict=True):
+        assert a["step"] == b["step"]
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-5)
+        assert a["test_loss"] == pytest.approx(b["test_loss"], rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(toy, tmp_path):
+    config = mlp_config(epochs=2)
+    train.run(config, tmp_path, toy)
+    kept = run_directory.load_run(tmp_path).params
+    file = tmp_path / "config.json"
+    config.optimizer.learning_rate = 1e30
+    config.epochs = 4
+    written = json.loads(file.read_text())
+    written["optimizer"]["learning_rate"] = 1e30  # a run that has been fine so far
+    file.write_text(json.dumps(written))
+    with pytest.raises(RunFailed, match=r"^the loss is nan at step \d+; step 6 is saved in"):
+        train.run(config, tmp_path, toy)
+    run = run_directory.load_run(tmp_path)
+    assert run.summary["status"] == "failed"
+    assert run.summary["steps"] == 6
+    jax.tree.map(np.testing.assert_array_equal, run.params, kept)
+
+
+def test_weights_that_are_not_finite_are_not_saved(toy, tmp_path):
+    config, _ = train.settle(mlp_config(), toy)
+    state = train.build(config, toy).initial_state
+    request = preemption.StopRequest()
+    with Recorder(train.epath.Path(tmp_path), config, "abc", request) as recorder:
+        recorder.restore(state, 12)
+        recorder.save(state)
+        params = jax.tree.map(lambda x: np.full_like(x, np.inf), state.params)
+        with pytest.raises(
+            RunFailed, match=r"weights after step 1 are not finite; step 0 is saved"
+        ):
+            recorder.save(state.replace(step=np.int32(1), params=params))
+    assert [file.name for file in (tmp_path / "checkpoints").iterdir()] == ["0"]
+
+
+def test_a_directory_that_is_removed_ends_the_run(toy, tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    shard_ids, calls = parallel.shard_ids, []
+
+    def removing(ids):
+        calls.append(ids)
+        if len(calls) == 5:
+            shutil.rmtree(path)
         return shard_ids(ids)
 
-    monkeypatch.setattr(parallel, "shard_ids", signalling)
-    with pytest.raises(preemption.Stopped, match=f"{number.name}: stopped; step 5 is saved"):
-        train.run(mlp_config(), tmp_path / "parts", toy)
-    monkeypatch.undo()
-    use_devices(monkeypatch, 2)
-    assert run_directory.load_run(tmp_path / "parts").summary["status"] == "stopped"
-    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
-    train.run(mlp_config(), tmp_path / "parts", toy)
-    assert_same_run(
-        run_directory.load_run(tmp_path / "whole"), run_directory.load_run(tmp_path / "parts")
-    )
+    monkeypatch.setattr(parallel, "shard_ids", removing)
+    with pytest.raises(RunFailed, match=r"run/metrics.jsonl: No such file or directory"):
+        train.run(mlp_config(), path, toy)
+    assert not path.exists()
 
 
 def test_a_finished_run_is_not_run_again(toy, tmp_path, monkeypatch):

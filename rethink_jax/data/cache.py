@@ -28,7 +28,7 @@ def load(source: Source, decode: Callable[[Source], Dataset]) -> Dataset:
     A cache that is broken is rebuilt, one that cannot be written is done without; both are logged.
     """
     name = re.sub(r"[^\w.-]", "-", source.info.name)
-    folder = _root() / f"{name}-{source.version}-{_digest(source)}"
+    folder = root() / f"{name}-{source.version}-{_digest(source)}"
     if folder.exists():
         try:
             return _read(folder, source.info)
@@ -42,7 +42,8 @@ def load(source: Source, decode: Callable[[Source], Dataset]) -> Dataset:
     return dataset
 
 
-def _root() -> Path:
+def root() -> Path:
+    """Returns the user's folder for what can be made again: decoded arrays, compiled programs."""
     if own := os.environ.get("RETHINK_JAX_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rethink_jax"

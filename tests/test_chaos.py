@@ -1,0 +1,90 @@
+"""Short forms of `python -m rethink_jax.chaos`, through the one door, and two processes beside one."""
+
+import random
+import resource
+import shutil
+import time
+
+import pytest
+
+from rethink_jax import chaos, run_directory
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("chaos")
+
+
+@pytest.fixture(scope="module")
+def reference(folder):
+    """An undisturbed run and its seconds."""
+    began = time.monotonic()
+    chaos.finish(folder / "undisturbed")
+    return folder / "undisturbed", time.monotonic() - began
+
+
+def test_differences_are_found(reference, tmp_path):
+    run, _ = reference
+    assert chaos.differences(run, run) == []
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    lines = (other / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (other / "metrics.jsonl").write_text("".join(lines + lines[-1:]))
+    (event_file,) = (other / "tensorboard").iterdir()
+    event_file.write_bytes(event_file.read_bytes() * 2)
+    (other / "checkpoints" / "245.orbax-checkpoint-tmp").mkdir()
+    shutil.rmtree(other / "checkpoints" / "240")
+    found = chaos.differences(other, run)
+    assert ".params" in str(found) or "['params']" in str(found)
+    assert found[-3:] == [
+        "metrics.jsonl",
+        "tensorboard",
+        "half-written ['245.orbax-checkpoint-tmp']",
+    ]
+
+
+def test_sigkill(folder, reference):
+    outcome = chaos.kill(3, folder, *reference, random.Random(0))
+    assert (outcome.passed, outcome.total) == (3, 3)
+
+
+def test_sigterm(folder, reference):
+    outcome = chaos.terminate(2, folder, *reference, random.Random(1))
+    assert (outcome.passed, outcome.total) == (2, 2)
+
+
+def test_damaged_newest_checkpoints(folder, reference):
+    outcome = chaos.damage(3, folder, reference[0], random.Random(2))
+    assert (outcome.passed, outcome.total) == (3, 3)
+
+
+def test_two_processes(folder, reference):
+    """One of two is killed; both together give the losses of one process with as many devices."""
+    outcome = chaos.kill_one_of_two(1, folder, random.Random(3))
+    assert (outcome.passed, outcome.total) == (1, 1)
+    chaos.finish(folder / "four", devices=4)
+    pair, four = (run_directory.load_run(folder / name).metrics for name in ("pair", "four"))
+    assert len(pair) == len(four) == 20
+    for a, b in zip(pair, four, strict=True):
+        for name in ("train_loss", "test_loss", "test_loss_corrupted"):
+            assert a[name] == pytest.approx(b[name], rel=1e-5)
+
+
+def test_a_full_disk(folder, reference):
+    """A file-size limit stands for it: no file of the next checkpoint can be written whole."""
+    path = folder / "full"
+    chaos.finish(path, "--config.steps=96")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
+    try:
+        process = chaos.start(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert process.wait() == 1
+    (line,) = [
+        line for line in (folder / "full.log").read_text().splitlines() if "rethink_jax:" in line
+    ]
+    assert line.startswith("rethink_jax: ")
+    assert "File too large" in line
+    chaos.finish(path)
+    assert chaos.differences(path, reference[0]) == []
