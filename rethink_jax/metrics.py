@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -193,6 +191,10 @@ def print_result(title: str, record: Record, num_classes: int) -> None:
 
 def draw_curves(history: list[Record], num_classes: int, file: epath.Path) -> None:
     """Draws loss and accuracy of both splits against epochs into a PNG."""
+    # It takes a second to import, and is needed at the end.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     losses, accuracies = figure.subplots(1, 2)

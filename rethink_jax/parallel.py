@@ -32,27 +32,27 @@ def start(
     """Starts JAX's distributed runtime where this process is one of several, before any other use of JAX.
 
     Args:
-      coordinator_address: host:port of process 0. The three together; without them the runtime looks whether
-        this is a TPU pod, a Slurm step, a Kubernetes job or an Open MPI job, and where it is
-        none, the process is alone.
+      coordinator_address: host:port of process 0. All three or none: without them the runtime looks whether
+        this is a TPU pod, a Slurm step, a Kubernetes or an Open MPI job, and otherwise the process is alone.
       num_processes: how many there are.
       process_id: which one this is, from 0.
 
     Raises:
-      UserError: some of the three but not all, or the coordinator cannot be reached.
+      UserError: the coordinator cannot be reached.
     """
-    given = (coordinator_address, num_processes, process_id)
-    if None in given and given != (None, None, None):
-        raise UserError(
-            "--coordinator_address, --num_processes and --process_id go together; one is missing"
-        )
     try:
-        jax.distributed.initialize(*given, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
-    except ValueError as error:
-        if None not in given:
-            raise UserError(f"--process_id={process_id} of {num_processes}: {error}") from error
+        jax.distributed.initialize(
+            coordinator_address,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+        )
+    except ValueError:
+        if coordinator_address is not None:
+            raise
     except RuntimeError as error:
-        raise UserError(f"{coordinator_address} cannot be reached: {error}") from error
+        where = coordinator_address or "that the cluster names"
+        raise UserError(f"the coordinator {where} cannot be reached: {error}") from error
 
 
 def use_compilation_cache(folder: str | Path) -> None:

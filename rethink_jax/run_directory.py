@@ -175,16 +175,19 @@ def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
         raise UserError(f"{file} is damaged: {error}") from error
 
 
-def read_json(path: epath.Path) -> Any:
-    """Reads one JSON file.
+def read_json(path: epath.Path) -> dict[str, Any]:
+    """Reads one of a run's JSON files.
 
     Raises:
       UserError: it is none.
     """
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged: {error}; choose another --workdir") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds no object; choose another --workdir")
+    return content
 
 
 def write_json(path: epath.Path, value: Any) -> None:

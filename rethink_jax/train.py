@@ -25,7 +25,7 @@ from rethink_jax import (
     steps,
     train_state,
 )
-from rethink_jax.checkpoints import Checkpoints, restore_on_all
+from rethink_jax.checkpoints import FOLDER, Checkpoints, restore_on_all
 from rethink_jax.config import require
 from rethink_jax.recorder import Recorder
 from rethink_jax.train_state import TrainState
@@ -150,6 +150,8 @@ def evaluate(
         if not (path / run_directory.CONFIG).exists():
             raise config_lib.UserError(f"{path} holds no run to evaluate; train it first")
         run_directory.check_same_run(path, config)
+        if not any((path / FOLDER).glob("[0-9]*")):
+            raise config_lib.UserError(f"{path} has no whole checkpoint to evaluate")
 
     parallel.on_primary(check)
     experiment = parallel.on_all(lambda: build(config, dataset or data.load(config.data)))
@@ -406,9 +408,9 @@ def _finished_summary(path: epath.Path, config: ConfigDict, total: int) -> dict[
     if not file.exists():
         return None
     summary = run_directory.read_json(file)
-    fitted = config.stop_when_fitted and summary["train_accuracy"] == 1.0
-    whole = summary["steps"] >= total or fitted
-    return summary if summary["status"] == "finished" and whole else None
+    fitted = config.stop_when_fitted and summary.get("train_accuracy") == 1.0
+    whole = summary.get("steps", 0) >= total or fitted
+    return summary if summary.get("status") == "finished" and whole else None
 
 
 def _is_fitted(config: ConfigDict, history: list[metrics.Record]) -> bool:

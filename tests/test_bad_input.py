@@ -341,6 +341,19 @@ def a_damaged_summary(here):
     (here / "run/summary.json").write_text("{")
 
 
+def a_list_for_a_config(here):
+    (here / "run/config.json").write_text("[]")
+
+
+def a_folder_for_a_config(here):
+    (here / "run/config.json").unlink()
+    (here / "run/config.json").mkdir()
+
+
+def a_list_for_a_summary(here):
+    (here / "run/summary.json").write_text("[1, 2]")
+
+
 def no_config(here):
     (here / "run/config.json").unlink()
 
@@ -401,6 +414,9 @@ RUNS = [
     (a_damaged_config, "", "HERE/run/config.json is damaged: Expecting property name …"),
     (a_damaged_config, EVALUATE, "HERE/run/config.json is damaged: Expecting property name …"),
     (a_damaged_summary, "", "HERE/run/summary.json is damaged: Expecting property name …"),
+    (a_list_for_a_config, "", f"HERE/run/config.json is damaged: it holds no object; {OTHER}"),
+    (a_folder_for_a_config, "", "HERE/run/config.json is damaged: [Errno 21] Is a directory: …"),
+    (a_list_for_a_summary, "", f"HERE/run/summary.json is damaged: it holds no object; {OTHER}"),
     (in_use, "", f"HERE/run is in use by process 1 on another machine; wait for it, or {OTHER}"),
     (no_config, EVALUATE, "HERE/run holds no run to evaluate; train it first"),
     (

@@ -84,7 +84,10 @@ def _check(data: ConfigDict) -> None:
     if name == folder.NAME:
         require(bool(data_dir), "data.data_dir", data_dir, "the folder that holds the images")
     if data_dir:
-        is_file = Path(data_dir).expanduser().is_file()
+        try:
+            is_file = Path(data_dir).expanduser().is_file()
+        except (OSError, RuntimeError) as error:  # too long a name, nobody's home
+            raise UserError(f"config.data.data_dir is {data_dir!r}: {error}") from error
         require(not is_file, "data.data_dir", data_dir, "a folder, and it is a file")
 
 

@@ -1,6 +1,7 @@
 """What a data set is, encoded (`Source`) and decoded (`Dataset`), and the way between them."""
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -149,4 +150,8 @@ def _size(shape: Sequence[int]) -> str:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    # Pillow names the object that it reads from.
+    return (
+        re.sub(r" <_io.BytesIO object at \w+>", "", " ".join(str(error).split()))
+        or type(error).__name__
+    )

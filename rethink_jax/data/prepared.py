@@ -51,12 +51,12 @@ def open_source(name: str, data_dir: Path | None) -> Source:
 
 
 def _open_builder(name: str, data_dir: Path | None) -> tfds.core.DatasetBuilder:
-    if name == "digits":
-        return digits.Digits(data_dir=data_dir)
     looked_in = data_dir or tfds.core.constants.DATA_DIR
     try:
         if not _NAME.fullmatch(name):
             raise tfds.core.DatasetNotFoundError
+        if name == "digits":
+            return digits.Digits(data_dir=data_dir)
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
         known = [*tfds.list_builders(with_community_datasets=False), "digits", "image_folder"]
