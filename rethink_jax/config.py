@@ -19,7 +19,13 @@ from ml_collections.config_dict import placeholder
 SMALL_SET = 10_000
 
 # What a field of each type must be, in words.
-KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    tuple: "a tuple, for example (150, 225)",
+}
 
 
 class UserError(Exception):
@@ -54,11 +60,21 @@ def base() -> ConfigDict:
                 "per_channel": True,
                 "before_crop": False,
             },
-            "model": {"name": placeholder(str), "depth": 1, "width": 512, "batch_norm": True},
+            "augment": {"random_crop": False, "flip": False, "rotation_degrees": 0.0},
+            "model": {
+                "name": placeholder(str),
+                "depth": 1,
+                "width": 512,
+                "batch_norm": True,
+                "dropout": 0.0,
+            },
             "optimizer": {
                 "learning_rate": placeholder(float),
                 "momentum": 0.9,
                 "decay_per_epoch": placeholder(float),
+                "drop_epochs": (),  # after each of these epochs the rate is a tenth
+                "weight_decay": 0.0,
+                "weight_decay_on": placeholder(str),  # all, kernels or hidden_dense
             },
             "evaluate": {"every_epochs": 1},
             "checkpoint": {"every_epochs": 10, "every_steps": placeholder(int), "keep": 3},
@@ -110,6 +126,7 @@ def settle(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
         "data.size": 28 if image_side == 32 else image_side,
         "optimizer.learning_rate": 0.1 if model == "small_inception" else 0.01,
         "optimizer.decay_per_epoch": 1.0 if small else 0.95,
+        "optimizer.weight_decay_on": "hidden_dense" if model == "small_alexnet" else "all",
     }
     config.update_from_flattened_dict(
         {field: value for field, value in defaults.items() if _get(config, field) is None}
@@ -132,6 +149,19 @@ def check(config: ConfigDict) -> None:
         ("optimizer.learning_rate", lambda value: 0 < value < math.inf, "above 0 and finite"),
         ("optimizer.decay_per_epoch", lambda value: 0 < value <= 1, "in (0, 1]"),
         ("optimizer.momentum", lambda value: 0 <= value < 1, "in [0, 1)"),
+        ("optimizer.weight_decay", lambda value: 0 <= value < 1, "in [0, 1)"),
+        (
+            "optimizer.weight_decay_on",
+            lambda value: value in ("all", "kernels", "hidden_dense"),
+            "all, kernels or hidden_dense",
+        ),
+        (
+            "optimizer.drop_epochs",
+            lambda value: all(type(epoch) is int and epoch >= 1 for epoch in value),
+            "whole numbers of 1 or more",
+        ),
+        ("augment.rotation_degrees", lambda value: 0 <= value <= 180, "in [0, 180]"),
+        ("model.dropout", lambda value: 0 <= value < 1, "in [0, 1)"),
         ("grace_seconds", lambda value: 0 < value <= 86_400, "in (0, 86400], a day at most"),
         ("dtype", lambda value: value in ("float32", "bfloat16"), "float32 or bfloat16"),
     ):
@@ -164,7 +194,8 @@ def _is_a(value: Any, kind: type) -> bool:
     """Returns whether a field of a type may hold a value: a whole number is a number, true is none."""
     if isinstance(value, bool):
         return kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
+    wider = {float: (int, float), tuple: (list, tuple)}  # JSON knows no tuples
+    return isinstance(value, wider.get(kind, kind))
 
 
 def fields_of(group: Any) -> str:

@@ -71,7 +71,7 @@ def load_run(workdir: epath.PathLike) -> Run:
     checkpoints.close()
     state = saved.state if saved else {"params": None, "batch_stats": None}
     return Run(
-        config=ConfigDict(read_json(path / CONFIG)),
+        config=ConfigDict(_with_tuples(read_json(path / CONFIG))),
         metrics=read_metrics(path),
         summary=read_json(summary) if summary.exists() else {},
         params=state["params"],
@@ -132,10 +132,10 @@ def check_same_run(path: epath.Path, config: ConfigDict) -> None:
       UserError: with the fields that differ; those in `CHANGEABLE` may.
     """
     if (path / CONFIG).exists():
-        before = ConfigDict(read_json(path / CONFIG))
+        before, after = _with_tuples(read_json(path / CONFIG)), config.to_dict()
         differences = [
             f"config.{field} {old!r} → {new!r}"
-            for field, old, new in _differences(before, config)
+            for field, old, new in _differences(before, after)
             if field.split(".")[0] not in CHANGEABLE
         ]
         if differences:
@@ -202,13 +202,20 @@ def write_text(path: epath.Path, text: str) -> None:
     partial.replace(path)
 
 
-def _differences(before: ConfigDict, after: ConfigDict) -> list[tuple[str, Any, Any]]:
-    old, new = _flat(before.to_dict()), _flat(after.to_dict())
+def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    old, new = _flat(before), _flat(after)
     return [
         (field, old.get(field), new.get(field))
         for field in sorted(old | new)
         if old.get(field) != new.get(field)
     ]
+
+
+def _with_tuples(value: Any) -> Any:
+    """Returns what JSON has made of a config's fields, with tuples in the place of lists."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(inner) for name, inner in value.items()}
+    return tuple(_with_tuples(inner) for inner in value) if isinstance(value, list) else value
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -98,16 +98,16 @@ FILES = {
 
 # What --config=mine.py makes of the base config.
 CHANGES = {
-    "c.epoch = 3": "config.epoch is no field; config has batch_size, checkpoint, …",
+    "c.epoch = 3": "config.epoch is no field; config has augment, batch_size, …",
     "c.model.nope = 3": (
-        "config.model.nope is no field; config.model has batch_norm, depth, name, width"
+        "config.model.nope is no field; config.model has batch_norm, depth, dropout, name, width"
     ),
     "del c.model.depth": (
-        "config.model.depth is missing; config.model has batch_norm, depth, name, width"
+        "config.model.depth is missing; config.model has batch_norm, depth, dropout, name, width"
     ),
-    "del c.model": "config.model is missing; config has batch_size, checkpoint, …",
+    "del c.model": "config.model is missing; config has augment, batch_size, …",
     "del c.model; c.model = 'mlp'": (
-        "config.model is 'mlp'; it must be a group of fields: batch_norm, depth, name, width"
+        "config.model is 'mlp'; it must be a group of fields: batch_norm, depth, dropout, name, width"
     ),
     "c.batch_size = None": "config.batch_size is None; it must be a whole number",
     "c.batch_size = 'x'": "mine.py: TypeError: Could not override field 'batch_size' …",
@@ -138,9 +138,9 @@ NUMBERS = {
 }
 FIELDS = {
     # No field, or no field to set.
-    "nope=1": "config.nope is no field; config has batch_size, checkpoint, …",
+    "nope=1": "config.nope is no field; config has augment, batch_size, …",
     "optimizer.nope=1": (
-        "config.optimizer.nope is no field; config.optimizer has decay_per_epoch, learning_rate, momentum"
+        "config.optimizer.nope is no field; config.optimizer has decay_per_epoch, drop_epochs, learning_rate, momentum, weight_decay, weight_decay_on"
     ),
     "seed.nope=1": "config.seed.nope is no field; config.seed has no fields",
     "=1": "config. is no field; config has …",
@@ -151,7 +151,7 @@ FIELDS = {
     """data'["name"]'=digits""": 'config.data["name"] is no field; config has …',
     **{
         f"model={shlex.quote(value)}": (
-            "config.model is a group of fields; set one of batch_norm, depth, name, width in it"
+            "config.model is a group of fields; set one of batch_norm, depth, dropout, name, width in it"
         )
         for value in ("mlp", "", "{'name': 'mlp'}", EVIL)
     },
@@ -404,7 +404,8 @@ RUNS = [
         None,
         "--config.optimizer.momentum=0.5 --config.model.name=small_alexnet",
         "HERE/run holds a run of another config (config.model.name 'mlp' → 'small_alexnet', "
-        f"config.optimizer.momentum 0.9 → 0.5); {OTHER}",
+        "config.optimizer.momentum 0.9 → 0.5, config.optimizer.weight_decay_on 'all' → 'hidden_dense'); "
+        + OTHER,
     ),
     (
         None,

@@ -91,7 +91,7 @@ def test_settling_leaves_its_argument_and_every_other_field():
     assert config.to_dict() == before
     settled.corruption.seed, settled.optimizer.momentum = 0, 0.9
     after = settled.to_dict()
-    for field in (*SET, "stop_when_fitted"):
+    for field in (*SET, "stop_when_fitted", "optimizer.weight_decay_on"):
         *group, name = field.split(".")
         holders = before, after
         for part in group:
