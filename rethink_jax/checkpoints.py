@@ -30,11 +30,13 @@ class Saved(NamedTuple):
       state: of NumPy arrays.
       fingerprint: of the run's data.
       history: the evaluations up to the state's step, as in `metrics.jsonl`.
+      epoch_correct: the correct answers of the steps of this epoch so far, each before its step.
     """
 
     state: Any
     fingerprint: str
     history: list[dict[str, Any]]
+    epoch_correct: int = 0
 
 
 class Checkpoints:
@@ -74,11 +76,8 @@ class Checkpoints:
             return
         if not self.folder.exists():
             raise RunFailed(f"{self.folder} is gone; the state at step {step} is not saved")
-        meta = {
-            "fingerprint": saved.fingerprint,
-            "history": saved.history,
-            "sha256": _digests(saved),
-        }
+        meta = {**saved._asdict(), "sha256": _digests(saved)}
+        del meta["state"]
         try:
             if step in self._manager.all_steps():  # damaged, or it would have been restored
                 self._manager.delete(step)
@@ -116,9 +115,9 @@ class Checkpoints:
                         state=ocp.args.StandardRestore(like), meta=ocp.args.JsonRestore()
                     ),
                 )
-                meta = items["meta"]
-                saved = Saved(items["state"], meta["fingerprint"], meta["history"])
-                whole = _digests(saved) == meta["sha256"]
+                digests = items["meta"].pop("sha256")
+                saved = Saved(items["state"], **items["meta"])
+                whole = _digests(saved) == digests
             except Exception as error:  # whatever a damaged file makes of Orbax and TensorStore
                 logger.warning("checkpoint %d is damaged and passed over: %s", step, _line(error))
                 continue
@@ -141,7 +140,7 @@ def restore_on_all(checkpoints: Checkpoints | None, like: TrainState) -> Saved |
       like: a state of the same structure, shapes and dtypes.
     """
     saved = checkpoints.restore_newest(like) if checkpoints is not None else None
-    meta = parallel.on_primary(lambda: saved and [saved.fingerprint, saved.history])
+    meta = parallel.on_primary(lambda: saved and list(saved[1:]))
     if meta is None:
         return None
     return Saved(parallel.broadcast(like if saved is None else saved.state), *meta)
@@ -156,7 +155,7 @@ def _digests(saved: Saved) -> dict[str, str]:
         ): hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest()
         for path, leaf in leaves
     }
-    rest = json.dumps([saved.fingerprint, saved.history], sort_keys=True)
+    rest = json.dumps(saved[1:], sort_keys=True)
     return digests | {"": hashlib.sha256(rest.encode()).hexdigest()}
 
 

@@ -41,6 +41,7 @@ class Inputs(NamedTuple):
 def prepare(config: ConfigDict, dataset: Dataset) -> Inputs:
     """Crops and corrupts a data set, once, as `config.data.size` and `config.corruption` say.
 
+    Where training crops at random, corruption comes before every crop and the training images stay whole.
     The test labels are corrupted like the training labels, beside the true ones: the paper measures against
     the true ones, its authors' own code against the corrupted ones.
 
@@ -63,13 +64,16 @@ def _corrupt(
     moments: corruptions.Moments,
 ) -> Split:
     corrupt = corruptions.from_config(config.corruption, split, num_classes, moments)
+    random_crop = config.augment.random_crop
 
     @jax.jit
     def apply(ids: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        if not config.corruption.before_crop:
+        if not (config.corruption.before_crop or random_crop):
             images = center_crop(images, config.data.size)
         images, labels = corrupt(ids, images, labels)
-        return center_crop(images, config.data.size), labels
+        if not (random_crop and split == "train"):
+            images = center_crop(images, config.data.size)
+        return images, labels
 
     n = len(examples.labels)
     chunk = min(n, _CHUNK)

@@ -24,6 +24,7 @@ class Recorder:
 
     Attributes:
       history: the evaluations so far, as in `metrics.jsonl`.
+      epoch_correct: the correct answers of the epoch's steps so far, each before its step.
       newest: in words, the newest checkpoint.
     """
 
@@ -35,6 +36,7 @@ class Recorder:
         stop_request: preemption.StopRequest,
     ):
         self.history: list[metrics.Record] = []
+        self.epoch_correct = 0
         self.newest = f"no checkpoint is in {path} yet"
         self._path = path
         self._config = config
@@ -72,6 +74,7 @@ class Recorder:
                     f"now {self._fingerprint[:8]}; choose another --workdir"
                 )
             state, self.history = saved.state, saved.history
+            self.epoch_correct = saved.epoch_correct
             self._set_newest(int(state.step))
             logger.info("going on from step %d in %s", state.step, self._path)
 
@@ -104,7 +107,7 @@ class Recorder:
         step = int(state.step)
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
             raise RunFailed(f"the weights after step {step} are not finite; {self.newest}")
-        saved = Saved(state, self._fingerprint, self.history)
+        saved = Saved(state, self._fingerprint, self.history, self.epoch_correct)
         parallel.on_primary(lambda: self._checkpoints.save(saved))
         self._set_newest(step)
 

@@ -15,20 +15,25 @@ from jax import lax
 
 from rethink_jax.inputs import Split
 from rethink_jax.parallel import AXIS
-from rethink_jax.preprocess import whiten
+from rethink_jax.preprocess import center_crop, whiten
 from rethink_jax.train_state import TrainState
 
 Sums = dict[str, jax.Array]
 
 
 def make_train_steps(
-    model: nn.Module, optimizer: optax.GradientTransformation
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    augment: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None,
+    dropout_keys: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
 ) -> Callable[[TrainState, Split, jax.Array, jax.Array], tuple[TrainState, Sums]]:
     """Returns a function that takes several optimizer steps on one device of the axis.
 
     Args:
-      model: `(images, mask, train) -> logits`.
+      model: `(images, mask, train, keys) -> logits`.
       optimizer: what `train_state.make_optimizer` returns.
+      augment: of (step, ids, images), to images; None for none.
+      dropout_keys: of (step, ids), to a key an example; None without dropout.
 
     Returns:
       A function of
@@ -41,16 +46,20 @@ def make_train_steps(
     """
 
     def loss_and_updates(
-        params: Any, batch_stats: Any, split: Split, ids: jax.Array
+        params: Any, state: TrainState, split: Split, ids: jax.Array
     ) -> tuple[jax.Array, tuple[Any, jax.Array]]:
         mask = ids >= 0
-        labels = split.labels[ids]
+        images, labels = split.images[ids], split.labels[ids]
+        if augment is not None:
+            images = augment(state.step, ids, images)
+        keys: Any = {} if dropout_keys is None else {"keys": dropout_keys(state.step, ids)}
         logits, updates = model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            whiten(split.images[ids]),
+            {"params": params, "batch_stats": state.batch_stats},
+            whiten(images),
             mask,
             train=True,
             mutable=["batch_stats"],
+            **keys,
         )
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         correct = jnp.sum(mask & (logits.argmax(axis=-1) == labels), dtype=jnp.int32)
@@ -60,7 +69,7 @@ def make_train_steps(
 
     def train_step(state: TrainState, split: Split, ids: jax.Array) -> tuple[TrainState, Sums]:
         grad = jax.value_and_grad(loss_and_updates, has_aux=True)
-        (loss, (batch_stats, correct)), grads = grad(state.params, state.batch_stats, split, ids)
+        (loss, (batch_stats, correct)), grads = grad(state.params, state, split, ids)
         loss, correct, grads = lax.psum((loss, correct, grads), AXIS)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         state = state.replace(
@@ -92,11 +101,14 @@ def make_train_steps(
     return train_steps
 
 
-def make_eval_steps(model: nn.Module) -> Callable[[TrainState, Split, jax.Array], Sums]:
+def make_eval_steps(
+    model: nn.Module, size: int | None = None
+) -> Callable[[TrainState, Split, jax.Array], Sums]:
     """Returns a function that evaluates fixed weights on several batches, on one device of the axis.
 
     Args:
-      model: `(images, mask, train) -> logits`.
+      model: `(images, mask, train, keys) -> logits`.
+      size: side of the central square that the model sees; None for whole images.
 
     Returns:
       A function of the train state, a split, and ids int32 [k, batch per device], padding below 0, to sums
@@ -109,7 +121,10 @@ def make_eval_steps(model: nn.Module) -> Callable[[TrainState, Split, jax.Array]
     def eval_batch(state: TrainState, split: Split, ids: jax.Array) -> Sums:
         mask = ids >= 0
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        logits: Any = model.apply(variables, whiten(split.images[ids]))
+        images = split.images[ids]
+        if size is not None:
+            images = center_crop(images, size)
+        logits: Any = model.apply(variables, whiten(images))
         answers = logits.argmax(axis=-1)
         labels, true_labels = split.labels[ids], split.true_labels[ids]
 

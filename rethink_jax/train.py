@@ -1,6 +1,7 @@
 """One training run, from its config to its summary."""
 
 import contextlib
+import functools
 import logging
 import math
 import time
@@ -21,8 +22,10 @@ from rethink_jax import (
     models,
     parallel,
     preemption,
+    preprocess,
     run_directory,
     steps,
+    train_keys,
     train_state,
 )
 from rethink_jax.checkpoints import FOLDER, Checkpoints, restore_on_all
@@ -197,7 +200,8 @@ def build(config: ConfigDict, dataset: data.Dataset) -> Experiment:
     info = dataset.info
     steps_per_epoch = config_lib.steps_per_epoch(config, info.num_train)
     prepared = inputs.prepare(config, dataset)
-    image_shape = prepared.train.images.shape[1:]
+    size = config.data.size
+    image_shape = (size, size, info.image_shape[-1])
     model = models.create(config.model, info.num_classes, config.dtype, parallel.AXIS)
     optimizer = train_state.make_optimizer(config, steps_per_epoch)
     initial_state = jax.device_get(train_state.create(model, optimizer, image_shape, config.seed))
@@ -210,11 +214,23 @@ def build(config: ConfigDict, dataset: data.Dataset) -> Experiment:
         initial_state=initial_state,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(initial_state.params)),
         train_steps=parallel.map_over_devices(
-            steps.make_train_steps(model, optimizer), donate_first=True
+            steps.make_train_steps(
+                model,
+                optimizer,
+                preprocess.make_augment(config, steps_per_epoch),
+                _dropout_keys(config),
+            ),
+            donate_first=True,
         ),
-        eval_steps=parallel.map_over_devices(steps.make_eval_steps(model)),
+        eval_steps=parallel.map_over_devices(steps.make_eval_steps(model, size)),
         learning_rate=train_state.learning_rate(config, steps_per_epoch),
     )
+
+
+def _dropout_keys(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+    if not config.model.dropout:
+        return None
+    return functools.partial(train_keys.example_keys, config.seed, train_keys.DROPOUT)
 
 
 def _train(
@@ -237,6 +253,7 @@ def _train(
             record = _evaluate(experiment, state, pace)
             if record is None:
                 break
+            seen = min((step - 1) % per_epoch * config.batch_size + config.batch_size, n)
             for name in ("train_loss", "test_loss"):
                 if not math.isfinite(record[name]):
                     raise config_lib.RunFailed(
@@ -248,6 +265,7 @@ def _train(
                 {
                     "epoch": step / per_epoch,
                     **record,
+                    "train_accuracy_online": recorder.epoch_correct / seen,
                     "seconds": seconds,
                     "images_per_second": speed,
                     "learning_rate": rate,
@@ -262,6 +280,8 @@ def _train(
         end = int(min(total, (epoch + 1) * per_epoch, _next_checkpoint(config, step)))
         batches = inputs.epoch_batches(config.seed, epoch, n, config.batch_size)
         batches = batches[first : first + end - step]
+        if first == 0:
+            recorder.epoch_correct = 0
         started = stopwatch.seconds()
         state, taken = _take_steps(experiment, state, batches, step, recorder, pace)
         step += taken
@@ -339,22 +359,24 @@ def _take_steps(
         state, sums = experiment.train_steps(
             state, experiment.train, parallel.shard_ids(ids), np.int32(len(part))
         )
-        pending.append((step + taken, sums["loss"]))
+        pending.append((step + taken, sums))
         taken += len(part)
         if len(pending) > 1:
-            _require_finite(*pending.pop(0), recorder)
+            _read(*pending.pop(0), recorder)
         recorder.show(step + taken)
         pace.update(len(part))
-    for first, losses in pending:
-        _require_finite(first, losses, recorder)
+    for first, sums in pending:
+        _read(first, sums, recorder)
     return state, taken
 
 
-def _require_finite(first: int, losses: jax.Array, recorder: Recorder) -> None:
-    """Raises `RunFailed` for a loss that is not finite, of the steps from `first` on."""
-    for i, loss in enumerate(parallel.fetch(losses)):
+def _read(first: int, sums: steps.Sums, recorder: Recorder) -> None:
+    """Counts the correct answers of the steps from `first` on; `RunFailed` for a loss that is not finite."""
+    fetched = parallel.fetch(sums)
+    for i, loss in enumerate(fetched["loss"]):
         if not np.isfinite(loss):
             raise config_lib.RunFailed(f"the loss is {loss} at step {first + i}; {recorder.newest}")
+    recorder.epoch_correct += int(fetched["correct"].sum())
 
 
 def _evaluate(

@@ -1,10 +1,12 @@
 """What a training run carries from step to step, and the optimizer that moves it."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from ml_collections import ConfigDict
@@ -56,17 +58,57 @@ def create(
 
 
 def learning_rate(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
-    """Returns the learning rate as a function of the step: multiplied by `decay_per_epoch` after each epoch."""
-    return optax.exponential_decay(
+    """Returns the learning rate as a function of the step.
+
+    It is multiplied by `decay_per_epoch` after each epoch, and by 0.1 after each of `drop_epochs`.
+    """
+    decay = optax.exponential_decay(
         config.optimizer.learning_rate,
         transition_steps=steps_per_epoch,
         decay_rate=config.optimizer.decay_per_epoch,
         staircase=True,
     )
+    if not config.optimizer.drop_epochs:
+        return decay
+    drops = steps_per_epoch * np.asarray(config.optimizer.drop_epochs, np.int32)
+
+    def rate(step: jax.typing.ArrayLike) -> jax.Array:
+        factors = jnp.where(jnp.asarray(step, jnp.int32) >= drops, 0.1, 1.0)
+        return decay(step) * jnp.prod(factors.astype(jnp.float32))
+
+    return rate
 
 
 def make_optimizer(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransformation:
-    """Returns SGD with momentum (section 3 and appendix A of the paper)."""
-    return optax.sgd(
+    """Returns SGD with momentum and weight decay (section 3 and appendix A of the paper).
+
+    Weight decay is λw, added to the gradient; the reported loss leaves it out.
+    """
+    sgd = optax.sgd(
         learning_rate(config, steps_per_epoch), momentum=config.optimizer.momentum or None
     )
+    if not config.optimizer.weight_decay:
+        return sgd
+    mask = functools.partial(decay_mask, on=config.optimizer.weight_decay_on)
+    return optax.chain(optax.add_decayed_weights(config.optimizer.weight_decay, mask), sgd)
+
+
+def decay_mask(params: Any, on: str) -> Any:
+    """Returns which parameters weight decay touches, a tree of booleans.
+
+    Args:
+      params: the model's.
+      on: `all`; `kernels`, those of convolutions and dense layers; `hidden_dense`, the kernels of the dense
+        layers before the last one: our reading of the paper's AlexNet.
+    """
+    dense = sorted((name for name in params if name.startswith("Dense_")), key=_number)
+
+    def touches(path: tuple[Any, ...], leaf: Any) -> bool:
+        first, last = path[0].key, path[-1].key
+        return on == "all" or (last == "kernel" and (on == "kernels" or first in dense[:-1]))
+
+    return jax.tree_util.tree_map_with_path(touches, params)
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("_")[2])

@@ -100,10 +100,10 @@ def two(saved, tmp_path):
 @pytest.mark.parametrize("batch_stats", [True, False])
 def test_round_trip(opened, momentum, batch_stats):
     state = state_at(7, momentum, batch_stats)
-    opened().save(Saved(state, "abc", HISTORY))
+    opened().save(Saved(state, "abc", HISTORY, 17))
     like = state_at(1, momentum, batch_stats)
-    restored, fingerprint, history = opened(read_only=True).restore_newest(like)
-    assert history == HISTORY
+    restored, fingerprint, history, epoch_correct = opened(read_only=True).restore_newest(like)
+    assert (history, epoch_correct) == (HISTORY, 17)
     assert fingerprint == "abc"
     assert_same(restored, state)
 
@@ -117,7 +117,7 @@ def test_values_that_are_no_ordinary_numbers(opened):
 
 
 def test_without_a_pattern_the_same_arrays_come_as_dicts(two, opened):
-    restored, fingerprint, _ = opened().restore_newest()
+    restored, fingerprint, *_ = opened().restore_newest()
     expected = state_at(20)
     assert fingerprint == "data of 20"
     assert int(restored["step"]) == 20
@@ -155,7 +155,7 @@ def test_saving_a_step_twice(two, opened):
     checkpoints = opened(keep=3)
     checkpoints.save(Saved(state_at(20), "data of 20", []))
     assert steps_in(two.parent) == [10, 20]
-    restored, fingerprint, _ = checkpoints.restore_newest(state_at(1))
+    restored, fingerprint, *_ = checkpoints.restore_newest(state_at(1))
     assert fingerprint == "data of 20"
     assert_same(restored, state_at(20))
 
@@ -200,7 +200,7 @@ def test_a_damaged_file_that_is_needed(two, opened, caplog, pattern, damage):
     spoil(list((two / "20").glob(pattern)), damage)
     checkpoints = opened()
     with caplog.at_level(logging.WARNING, "rethink_jax.checkpoints"):
-        restored, fingerprint, _ = checkpoints.restore_newest(state_at(1))
+        restored, fingerprint, *_ = checkpoints.restore_newest(state_at(1))
     assert_same(restored, state_at(10))
     assert fingerprint == "data of 10"
     (record,) = (record for record in caplog.records if record.name == "rethink_jax.checkpoints")
@@ -219,7 +219,7 @@ def test_any_damaged_file(two, opened, damage):
         shutil.rmtree(two, ignore_errors=True)
         shutil.copytree(whole, two)
         spoil([two / file], damage)
-        restored, fingerprint, _ = opened().restore_newest(state_at(1))
+        restored, fingerprint, *_ = opened().restore_newest(state_at(1))
         outcomes.add(int(restored.step))
         assert_same(restored, state_at(int(restored.step)))
         assert fingerprint == f"data of {restored.step}"
@@ -236,7 +236,7 @@ def test_other_arrays_than_were_digested(two, opened, caplog):
     """A checkpoint that reads well, with the arrays of another."""
     shutil.rmtree(two / "20" / "state")
     shutil.copytree(two / "10" / "state", two / "20" / "state")
-    restored, fingerprint, _ = opened().restore_newest(state_at(1))
+    restored, fingerprint, *_ = opened().restore_newest(state_at(1))
     assert_same(restored, state_at(10))
     assert fingerprint == "data of 10"
     assert "checkpoint 20 does not match its digests and is passed over" in caplog.text
@@ -256,7 +256,7 @@ def test_a_half_written_checkpoint_is_ignored(two, opened, name):
     restored, *_ = checkpoints.restore_newest(state_at(1))
     assert_same(restored, state_at(20))
     checkpoints.save(Saved(state_at(30), "abc", []))
-    restored, fingerprint, _ = checkpoints.restore_newest(state_at(1))
+    restored, fingerprint, *_ = checkpoints.restore_newest(state_at(1))
     assert_same(restored, state_at(30))
     assert fingerprint == "abc"
 

@@ -86,7 +86,7 @@ class TinyInception(nn.Module):
     axis_name: str
 
     @nn.compact
-    def __call__(self, images, mask, train):
+    def __call__(self, images, mask, train, keys=None):
         def conv(x, features, kernel=3, stride=1):
             unit = ConvUnit(features, kernel, stride, True, jnp.float64, self.axis_name)
             return unit(x, mask, train)

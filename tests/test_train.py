@@ -1,4 +1,5 @@
 import gc
+import itertools
 import json
 import os
 import shutil
@@ -131,6 +132,53 @@ def test_stopped_by_a_signal_and_resumed(moment, toy, tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     train.run(config, tmp_path / "parts", toy)
     assert chaos.differences(tmp_path / "parts", tmp_path / "whole") == []
+
+
+REGULARIZED = {
+    "augment.random_crop": True,
+    "augment.flip": True,
+    "augment.rotation_degrees": 25.0,
+    "data.size": 10,
+    "model.dropout": 0.5,
+    "optimizer.weight_decay": 1e-3,
+}
+
+
+def test_regularized_stopped_and_resumed(toy, tmp_path, monkeypatch):
+    config = mlp_config(**REGULARIZED)
+    train.run(config, tmp_path / "whole", toy)
+    with monkeypatch.context() as patch:
+        signal_at(patch, parallel, "shard_ids", 7)
+        with pytest.raises(preemption.Stopped, match="step 5 is saved in"):
+            train.run(config, tmp_path / "parts", toy)
+    train.run(config, tmp_path / "parts", toy)
+    assert chaos.differences(tmp_path / "parts", tmp_path / "whole") == []
+    use_devices(monkeypatch, 4)
+    train.run(config, tmp_path / "four", toy)
+    two, four = (run_directory.load_run(tmp_path / name).metrics for name in ("whole", "four"))
+    for a, b in zip(two, four, strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-5)
+        assert a["train_accuracy_online"] == b["train_accuracy_online"]
+
+
+def test_regularizers_change_the_run(toy, tmp_path):
+    config = mlp_config("true_labels", epochs=1)
+    losses = {"none": train.run(config, tmp_path / "none", toy)["train_loss"]}
+    for field, value in REGULARIZED.items():
+        if field != "data.size":
+            config = mlp_config("true_labels", epochs=1, **{field: value})
+            losses[field] = train.run(config, tmp_path / field, toy)["train_loss"]
+    assert len(set(losses.values())) == len(losses) - 1
+    assert losses["augment.random_crop"] == losses["none"]  # no room at the whole image's size
+
+
+def test_online_accuracy_is_that_before_each_step(toy, tmp_path):
+    """With one step an epoch it is the exact accuracy of the epoch before."""
+    train.run(mlp_config("true_labels", batch_size=300, epochs=5), tmp_path, toy)
+    metrics = run_directory.load_run(tmp_path).metrics
+    for before, after in itertools.pairwise(metrics):
+        assert after["train_accuracy_online"] == before["train_accuracy"]
+    assert len({record["train_accuracy"] for record in metrics}) > 2
 
 
 def test_a_signal_before_the_first_step(toy, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The paper's models, each a flax module `(images, mask, train) -> logits`."""
+"""The paper's models, each a flax module `(images, mask, train, keys) -> logits`."""
 
 import math
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from rethink_jax.models.mlp import MLP
 
 # Name -> constructor; what it takes of `config.model`, beside the name, comes with it.
 MODELS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
-    "mlp": (MLP, ("depth", "width")),
-    "small_alexnet": (SmallAlexNet, ()),
-    "small_inception": (SmallInception, ("batch_norm",)),
+    "mlp": (MLP, ("depth", "width", "dropout")),
+    "small_alexnet": (SmallAlexNet, ("dropout",)),
+    "small_inception": (SmallInception, ("batch_norm", "dropout")),
 }
 
 # Of an MLP; with more a compilation takes hours or no memory is large enough.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from rethink_jax.models.layers import (
     at_least_float32,
     convolve,
+    dropout,
     local_response_normalization,
     max_pool,
 )
@@ -22,15 +23,21 @@ class SmallAlexNet(nn.Module):
 
     Attributes:
       num_classes: the number K of logits.
+      dropout: the rate after each hidden dense layer.
       dtype: of the computation.
     """
 
     num_classes: int
+    dropout: float = 0.0
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, mask: jax.Array | None = None, train: bool = False
+        self,
+        images: jax.Array,
+        mask: jax.Array | None = None,
+        train: bool = False,
+        keys: jax.Array | None = None,
     ) -> jax.Array:
         """Maps images [n, height, width, channels] to float32 logits [n, num_classes]."""
         conv_init = nn.initializers.truncated_normal(0.05)
@@ -47,7 +54,8 @@ class SmallAlexNet(nn.Module):
             x = nn.relu(conv(x))
             x = local_response_normalization(max_pool(x))
         x = x.reshape(x.shape[0], -1)
-        for width in (384, 192):
+        for i, width in enumerate((384, 192)):
             x = nn.relu(nn.Dense(width, kernel_init=dense_init, dtype=self.dtype)(x))
+            x = dropout(x, self.dropout, keys, layer=i)
         logits = nn.Dense(self.num_classes, kernel_init=dense_init, dtype=self.dtype)(x)
         return logits.astype(at_least_float32(self.dtype))

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rethink_jax.models.layers import ConvUnit, at_least_float32, max_pool
+from rethink_jax.models.layers import ConvUnit, at_least_float32, dropout, max_pool
 
 
 class SmallInception(nn.Module):
@@ -17,18 +17,24 @@ class SmallInception(nn.Module):
     Attributes:
       num_classes: the number of logits.
       batch_norm: whether each convolution is followed by BatchNorm.
+      dropout: the rate before the linear layer.
       dtype: of the computation.
       axis_name: the mapped axis of BatchNorm's sums, or None.
     """
 
     num_classes: int
     batch_norm: bool = True
+    dropout: float = 0.0
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, mask: jax.Array | None = None, train: bool = False
+        self,
+        images: jax.Array,
+        mask: jax.Array | None = None,
+        train: bool = False,
+        keys: jax.Array | None = None,
     ) -> jax.Array:
         """Maps images [n, height, width, channels] to float32 logits [n, num_classes].
 
@@ -36,6 +42,7 @@ class SmallInception(nn.Module):
           images: floating [n, height, width, channels].
           mask: bool [n], False for examples that BatchNorm's statistics leave out; None for none.
           train: whether BatchNorm uses the batch's statistics.
+          keys: keys [n], of each example's dropout; None for an evaluation.
         """
         if mask is None:
             mask = jnp.ones(images.shape[0], bool)
@@ -58,7 +65,7 @@ class SmallInception(nn.Module):
             partial(_inception, ones=176, threes=160),
         ):
             x = module(conv, x)
-        x = x.mean(axis=(1, 2))
+        x = dropout(x.mean(axis=(1, 2)), self.dropout, keys)
         logits = nn.Dense(self.num_classes, dtype=self.dtype)(x)
         return logits.astype(at_least_float32(self.dtype))
 

@@ -169,6 +169,24 @@ class ConvUnit(nn.Module):
         return nn.relu(x)
 
 
+def dropout(x: jax.Array, rate: float, keys: jax.Array | None, layer: int = 0) -> jax.Array:
+    """Sets values to zero at a rate and scales the others up; flax's own draws by position in the batch.
+
+    Args:
+      x: floating [n, ...].
+      rate: in [0, 1).
+      keys: keys [n], one an example, or None for an evaluation.
+      layer: keeps the draws of several layers apart.
+    """
+    if keys is None or not rate:
+        return x
+
+    def keep(key: jax.Array) -> jax.Array:
+        return jax.random.bernoulli(jax.random.fold_in(key, layer), 1 - rate, x.shape[1:])
+
+    return jnp.where(jax.vmap(keep)(keys), x / (1 - rate), jnp.zeros_like(x))
+
+
 def max_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
     """Takes the maximum over windows with SAME padding, as a maximum over shifted slices.
 
