@@ -108,7 +108,7 @@ def settle(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
     | `stop_when_fitted` | true | false |
     | `optimizer.decay_per_epoch` | 1.0 | 0.95 (paper) |
 
-    `optimizer.learning_rate` is 0.1 for small Inception and 0.01 for the others (paper); `data.size` is
+    `optimizer.learning_rate` is 0.01 for MLPs and small AlexNet and 0.1 for the others (paper); `data.size` is
     28 for images of 32 (paper) and otherwise the whole image's shorter side.
 
     Args:
@@ -124,7 +124,7 @@ def settle(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
         "epochs": 600 if small else 80,
         "stop_when_fitted": small,
         "data.size": 28 if image_side == 32 else image_side,
-        "optimizer.learning_rate": 0.1 if model == "small_inception" else 0.01,
+        "optimizer.learning_rate": 0.01 if model in ("mlp", "small_alexnet") else 0.1,
         "optimizer.decay_per_epoch": 1.0 if small else 0.95,
         "optimizer.weight_decay_on": "hidden_dense" if model == "small_alexnet" else "all",
     }

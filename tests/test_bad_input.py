@@ -140,7 +140,8 @@ FIELDS = {
     # No field, or no field to set.
     "nope=1": "config.nope is no field; config has augment, batch_size, …",
     "optimizer.nope=1": (
-        "config.optimizer.nope is no field; config.optimizer has decay_per_epoch, drop_epochs, learning_rate, momentum, weight_decay, weight_decay_on"
+        "config.optimizer.nope is no field; config.optimizer has decay_per_epoch, drop_epochs, "
+        "learning_rate, momentum, weight_decay, weight_decay_on"
     ),
     "seed.nope=1": "config.seed.nope is no field; config.seed has no fields",
     "=1": "config. is no field; config has …",
@@ -221,7 +222,8 @@ FIELDS = {
     ),
     **{
         f"model.name={value}": (
-            f"config.model.name is '{value}'; it must be one of mlp, small_alexnet, small_inception"
+            f"config.model.name is '{value}'; it must be one of mlp, small_alexnet, small_inception, "
+            "wide_resnet"
         )
         for value in ("vgg", "MLP", "")
     },

@@ -20,6 +20,7 @@ COUNTS = {
     "small AlexNet": 1_387_786,
     "MLP 3×512": 1_735_178,
     "MLP 1×512": 1_209_866,
+    "Wide ResNet 28-1": 369_498,  # its authors' count at this depth and width
 }
 EACH_MODEL = pytest.mark.parametrize("title", COUNTS)
 RNG = np.random.default_rng(0)
@@ -65,7 +66,7 @@ def test_parameters_are_the_papers():
 def test_command_prints_the_parameters():
     command = [sys.executable, "-m", "rethink_jax.models"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert re.findall(r"\d,\d{3},\d{3}", text) == [f"{count:,}" for count in COUNTS.values()]
+    assert re.findall(r"[\d,]+,\d{3}(?= )", text)[1:] == [f"{count:,}" for count in COUNTS.values()]
     for quotient in ("27.8", "24.2"):  # the paper's 28 and 24
         assert quotient in text
 
@@ -218,7 +219,7 @@ def test_initial_values_of_alexnet(monkeypatch):
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [
-        ("name", "resnet", "one of mlp, small_alexnet, small_inception"),
+        ("name", "resnet", "one of mlp, small_alexnet, small_inception, wide_resnet"),
         ("depth", 0, "1 or more"),
         ("width", -1, "1 or more"),
     ],
@@ -360,6 +361,17 @@ def test_batch_norm_against_numpy(count):
     running = updates["batch_stats"]
     np.testing.assert_allclose(running["mean"], 0.9 * STATS["mean"] + 0.1 * mean, rtol=1e-5)
     np.testing.assert_allclose(running["var"], 0.9 * STATS["var"] + 0.1 * var, rtol=1e-5)
+
+
+def test_batch_norm_with_a_scale():
+    scale = np.float32([2, 0, -1, 0.5])
+    variables = {**VARIABLES, "params": {"bias": OFFSET, "scale": scale}}
+    norm = layers.BatchNorm(None, epsilon=1e-5, scale=True)
+    out = norm.apply(variables, BATCH, np.ones(8, bool), False)
+    expected = (BATCH - STATS["mean"]) / np.sqrt(STATS["var"] + 1e-5) * scale + OFFSET
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+    fresh = norm.init(jax.random.key(0), BATCH, np.ones(8, bool), True)
+    assert (fresh["params"]["scale"] == 1).all()
 
 
 def test_batch_norm_in_evaluation():

@@ -13,12 +13,14 @@ from rethink_jax.config import require
 from rethink_jax.models.alexnet import SmallAlexNet
 from rethink_jax.models.inception import SmallInception
 from rethink_jax.models.mlp import MLP
+from rethink_jax.models.wide_resnet import WideResNet
 
 # Name -> constructor; what it takes of `config.model`, beside the name, comes with it.
 MODELS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "mlp": (MLP, ("depth", "width", "dropout")),
     "small_alexnet": (SmallAlexNet, ("dropout",)),
     "small_inception": (SmallInception, ("batch_norm", "dropout")),
+    "wide_resnet": (WideResNet, ("dropout",)),
 }
 
 # Of an MLP; with more a compilation takes hours or no memory is large enough.
@@ -38,7 +40,7 @@ def create(
     """
     constructor, fields = MODELS[model.name]
     extra = {field: model[field] for field in fields}
-    if "batch_norm" in fields:
+    if "axis_name" in constructor.__annotations__:
         extra["axis_name"] = axis_name
     return constructor(num_classes=num_classes, dtype=dtype, **extra)
 

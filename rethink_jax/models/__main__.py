@@ -15,11 +15,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "small AlexNet": {"name": "small_alexnet"},
     "MLP 3×512": {"name": "mlp", "depth": 3},
     "MLP 1×512": {"name": "mlp", "depth": 1},
+    "Wide ResNet 28-1": {"name": "wide_resnet"},
 }
 
 
 def parameter_counts() -> dict[str, int]:
-    """Returns the parameters of each of the paper's CIFAR-10 models, for 28×28 crops and 10 classes."""
+    """Returns the parameters of each of the CIFAR-10 models, for 28×28 crops and 10 classes."""
     counts = {}
     for title, fields in VARIANTS.items():
         model = config_lib.base().model

@@ -74,7 +74,7 @@ _convolve_same.defvjp(_convolve_same_fwd, _convolve_same_bwd)
 
 
 class BatchNorm(nn.Module):
-    """Batch normalization with an offset and no scale, whose statistics leave padding out.
+    """Batch normalization with an offset, whose statistics leave padding out.
 
     Sums and counts over the examples of all devices are added up and divided once, so that the result does
     not depend on how many devices there are or how many examples each has; flax's own averages per-device
@@ -84,11 +84,13 @@ class BatchNorm(nn.Module):
       axis_name: the mapped axis to sum over, or None.
       momentum: of the running mean and variance. The paper prints none; ours.
       epsilon: added to the variance; ours.
+      scale: whether there is one beside the offset.
     """
 
     axis_name: str | None
     momentum: float = 0.9
     epsilon: float = 1e-3
+    scale: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
@@ -114,9 +116,12 @@ class BatchNorm(nn.Module):
                 running_var.value = keep * running_var.value + (1 - keep) * var
         else:
             mean, var = running_mean.value, running_var.value
+        scale = lax.rsqrt(var + self.epsilon)
+        if self.scale:
+            scale *= self.param("scale", nn.initializers.ones, (channels,), precise)
         shape = (1, 1, 1, channels)
-        scale = lax.rsqrt(var + self.epsilon).reshape(shape)
-        normalized = (x.astype(precise) - mean.reshape(shape)) * scale + offset.reshape(shape)
+        normalized = x.astype(precise) - mean.reshape(shape)
+        normalized = normalized * scale.reshape(shape) + offset.reshape(shape)
         return normalized.astype(x.dtype)
 
     def _statistics(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
