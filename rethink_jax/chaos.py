@@ -163,12 +163,12 @@ def kill_one_of_two(count: int, folder: Path, rng: random.Random) -> Outcome:
     """Kills one of two processes, sees that the other ends, and finishes both."""
     reference = folder / "pair"
     began = time.monotonic()
-    _finish_pair(reference)
+    finish_pair(reference)
     lifetime = time.monotonic() - began
     passed, trial, slowest = 0, 0, 0.0
     while trial < count:
         path = folder / f"pair-{trial}"
-        victim, other = _start_pair(path)[:: 1 if trial % 2 else -1]
+        victim, other = start_pair(path)[:: 1 if trial % 2 else -1]
         _wait(victim, rng.uniform(0.3, 0.9) * lifetime)
         victim.kill()
         if victim.wait() == 0:  # it was finished before
@@ -180,7 +180,7 @@ def kill_one_of_two(count: int, folder: Path, rng: random.Random) -> Outcome:
         code = other.poll()
         other.kill()
         slowest = max(slowest, time.monotonic() - sent)
-        _finish_pair(path)
+        finish_pair(path)
         passed += code not in (None, 0) and not _report(path, reference)
         trial += 1
     return Outcome("one of two killed", passed, count, f"the other left within {slowest:.1f} s")
@@ -237,7 +237,8 @@ def _damage(file: Path, kind: str, rng: random.Random) -> None:
         file.write_bytes(content)
 
 
-def _start_pair(path: Path) -> list[subprocess.Popen]:
+def start_pair(path: Path) -> list[subprocess.Popen]:
+    """Starts, or takes up, a run of two processes with two devices each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -245,8 +246,9 @@ def _start_pair(path: Path) -> list[subprocess.Popen]:
     return [start(path, *together, f"--process_id={i}", devices=2) for i in range(2)]
 
 
-def _finish_pair(path: Path) -> None:
-    codes = [process.wait() for process in _start_pair(path)]
+def finish_pair(path: Path) -> None:
+    """Runs both to the end; `RuntimeError` where that fails."""
+    codes = [process.wait() for process in start_pair(path)]
     if codes != [0, 0]:
         raise RuntimeError(f"{path} left with {codes}; see {path}.log")
 

@@ -94,10 +94,11 @@ def run(
         stop_request.grace_seconds = config.grace_seconds
         if jax.process_count() > 1:  # the others have to hear of a signal first
             stack.enter_context(stop_request.defer())
-        summary = parallel.on_primary(lambda: _finished_summary(path, config, total))
+        summary = parallel.on_primary(lambda: finished_summary(path, config, total))
         if summary is None:
             experiment = parallel.on_all(lambda: build(config, dataset or data.load(config.data)))
-            stop_request.raise_if_stopped()  # some library may have swallowed what the signal raised
+            if not stop_request.deferred:  # some library may have swallowed what the signal raised
+                stop_request.raise_if_stopped()
             summary = _run(experiment, path, total, stop_request)
         else:
             logger.info("%s is finished", path)
@@ -256,7 +257,7 @@ def _train(
             seen = min((step - 1) % per_epoch * config.batch_size + config.batch_size, n)
             for name in ("train_loss", "test_loss"):
                 if not math.isfinite(record[name]):
-                    raise config_lib.RunFailed(
+                    raise config_lib.Diverged(
                         f"{name} is {record[name]} at step {step}; {recorder.newest}"
                     )
             seconds = stopwatch.seconds()
@@ -347,7 +348,7 @@ def _take_steps(
     """Takes a step for each batch, and returns the state and how many it took before a request to stop.
 
     Raises:
-      RunFailed: a loss is not finite.
+      Diverged: a loss is not finite.
     """
     per_dispatch = parallel.steps_per_dispatch()
     taken = 0
@@ -371,11 +372,11 @@ def _take_steps(
 
 
 def _read(first: int, sums: steps.Sums, recorder: Recorder) -> None:
-    """Counts the correct answers of the steps from `first` on; `RunFailed` for a loss that is not finite."""
+    """Counts the correct answers of the steps from `first` on; `Diverged` for a loss that is not finite."""
     fetched = parallel.fetch(sums)
     for i, loss in enumerate(fetched["loss"]):
         if not np.isfinite(loss):
-            raise config_lib.RunFailed(f"the loss is {loss} at step {first + i}; {recorder.newest}")
+            raise config_lib.Diverged(f"the loss is {loss} at step {first + i}; {recorder.newest}")
     recorder.epoch_correct += int(fetched["correct"].sum())
 
 
@@ -422,7 +423,7 @@ def _evaluate(
     return record
 
 
-def _finished_summary(path: epath.Path, config: ConfigDict, total: int) -> dict[str, Any] | None:
+def finished_summary(path: epath.Path, config: ConfigDict, total: int) -> dict[str, Any] | None:
     """Returns the summary of a run that has nothing left to do, and refuses another run's directory."""
     run_directory.check_free(path)
     run_directory.check_same_run(path, config)

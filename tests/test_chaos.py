@@ -1,6 +1,7 @@
 """Short forms of `python -m rethink_jax.chaos`, through the one door, and two processes beside one."""
 
 import random
+import re
 import resource
 import shutil
 import time
@@ -68,6 +69,25 @@ def test_two_processes(folder, reference):
     for a, b in zip(pair, four, strict=True):
         for name in ("train_loss", "test_loss", "test_loss_corrupted"):
             assert a[name] == pytest.approx(b[name], rel=1e-5)
+
+
+@pytest.mark.parametrize("which", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_sigterm_to_one_of_two_processes(which, folder):
+    """Both save the same step and leave with 75; the pair goes on."""
+    path = folder / f"pair-term-{which}"
+    pair = chaos.start_pair(path)
+    while not any((path / "checkpoints").glob("[0-9]*")):
+        time.sleep(0.1)
+    pair[which].terminate()
+    assert [process.wait() for process in pair] == [75, 75]
+    log = (folder / f"{path.name}.log").read_text()
+    assert len(set(re.findall(r"stopped; step (\d+) is saved", log))) == 1
+    assert log.count("is saved in") == 2
+    assert "SIGTERM: stopped" in log
+    assert "a signal to another process: stopped" in log
+    chaos.finish_pair(path)
+    steps = [record["step"] for record in run_directory.load_run(path).metrics]
+    assert steps == list(range(12, 241, 12))
 
 
 def test_a_full_disk(folder, reference):
