@@ -36,6 +36,10 @@ class RunFailed(Exception):
     """What ended a run that was underway: one line that says what happened and what is left."""
 
 
+class Diverged(RunFailed):
+    """A loss or a weight that is not finite ended the run."""
+
+
 def base() -> ConfigDict:
     """Returns the config of one training run, with the paper's values and `None` where `settle` decides."""
     return ConfigDict(

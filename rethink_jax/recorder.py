@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from rethink_jax import metrics, parallel, preemption, run_directory
 from rethink_jax.checkpoints import Checkpoints, Saved, restore_on_all
-from rethink_jax.config import RunFailed, UserError
+from rethink_jax.config import Diverged, UserError
 from rethink_jax.train_state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -102,11 +102,11 @@ class Recorder:
         """Saves a state of NumPy arrays; only a finite one is worth going on from.
 
         Raises:
-          RunFailed: it is not finite, or cannot be written.
+          RunFailed: it is not finite, a `Diverged`, or cannot be written.
         """
         step = int(state.step)
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
-            raise RunFailed(f"the weights after step {step} are not finite; {self.newest}")
+            raise Diverged(f"the weights after step {step} are not finite; {self.newest}")
         saved = Saved(state, self._fingerprint, self.history, self.epoch_correct)
         parallel.on_primary(lambda: self._checkpoints.save(saved))
         self._set_newest(step)
