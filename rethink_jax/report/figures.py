@@ -1,0 +1,214 @@
+"""The paper's figures drawn again, its own points as hollow markers; parameters over examples."""
+
+import io
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from rethink_jax import paper
+from rethink_jax.report import measures
+from rethink_jax.report.measures import Censored, Quantity, Reading
+from rethink_jax.report.runs import Run, Sweep
+
+# Narrow, so that the letters can be read on a phone.
+_WIDTH = 4.6
+_COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple")
+_HOLLOW: dict[str, Any] = {"markerfacecolor": "none", "linestyle": "none"}
+_MARKERS = dict(zip(paper.LOSSES, "os^", strict=True))
+_LEVEL = re.compile(r"(\w+)-p(\d+(?:\.\d+)?)")
+_MODELS = dict.fromkeys(row.key.partition("-p")[0] for row in paper.FIGURE1B)
+
+
+class Picture(NamedTuple):
+    """A figure, drawn.
+
+    Attributes:
+      name: of its files.
+      caption: what it shows, and what is hollow.
+      svg: the whole SVG file.
+      png: the same as PNG.
+    """
+
+    name: str
+    caption: str
+    svg: str
+    png: bytes
+
+
+def draw(name: str, caption: str, fill: Callable[[Figure], None], height: float = 3.6) -> Picture:
+    """Returns what `fill` draws on an empty figure: equal data, equal bytes."""
+    with matplotlib.rc_context({"svg.hashsalt": "rethink_jax", "font.size": 9}):
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        fill(figure)
+        svg, png = io.StringIO(), io.BytesIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(svg, format="svg", metadata=nothing)
+        figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+    return Picture(name, caption, svg.getvalue(), png.getvalue())
+
+
+def of_sweep(sweep: Sweep) -> list[Picture]:
+    """Returns the figures that a sweep's runs are drawn in; tables have none."""
+    hollow = "Hollow: the paper's, read from its figure."
+    pictures = {
+        "figure1a": [
+            ("figure1a", "Training loss of the whole set against steps.", figure1a, 3.8),
+        ],
+        "figure1bc": [
+            (
+                "figure1b",
+                "Epochs to fit against label corruption p. Arrows up: never fitted, at the last epoch.",
+                figure1b,
+                5.6,
+            ),
+            ("figure1c", "Test error against label corruption p.", figure1c, 3.6),
+        ],
+        "figure2b": [
+            (
+                "figure2b",
+                "Test accuracy against steps. A filled star is the best epoch, chosen on the test set. "
+                "Hollow circle and star: last and best",
+                figure2b,
+                3.6,
+            )
+        ],
+    }
+    return [
+        draw(name, f"{caption} {hollow}", partial(fill, sweep=sweep), height)
+        for name, caption, fill, height in pictures.get(sweep.name, [])
+    ]
+
+
+def figure1a(figure: Figure, sweep: Sweep) -> None:
+    """Draws each run's training loss, and when the paper's was at 1, 0.1 and 0.01."""
+    axes = figure.subplots()
+    for row, colour in zip(paper.FIGURE1A, _COLOURS, strict=True):
+        for run in sweep.finished(row.key):
+            steps, losses = _curve(run, "train_loss")
+            axes.plot(steps, losses, color=colour, linewidth=1)
+        axes.plot([], [], color=colour, label=row.label)
+        for loss, marker in _MARKERS.items():
+            step = paper.STEPS_PER_EPOCH * (row.values[f"epochs_to_loss_{loss}"] or 0)
+            axes.plot([step], [loss], marker, color=colour, **_HOLLOW)
+    # Small sets end after a hundredth of the paper's steps.
+    axes.set(xlabel="steps", ylabel="training loss", yscale="log")
+    if sweep.size != "full":
+        axes.set_xscale("log")
+    _finish(axes)
+
+
+def figure1b(figure: Figure, sweep: Sweep) -> None:
+    """Draws Inception's relative epochs to fit, and the others' epochs below."""
+    relative, absolute = figure.subplots(2, 1)
+    for i, model in enumerate(_MODELS):
+        axes, quantity = (
+            (relative, measures.RELATIVE) if model == "inception" else (absolute, measures.EPOCHS)
+        )
+        _draw_levels(axes, sweep, model, quantity, paper.FIGURE1B, _COLOURS[i])
+    relative.set(ylabel="epochs to fit, relative to p = 0")
+    absolute.set(ylabel="epochs to fit", xlabel="label corruption p")
+    _finish(relative)
+    _finish(absolute)
+
+
+def figure1c(figure: Figure, sweep: Sweep) -> None:
+    """Draws the test error of the three models."""
+    axes = figure.subplots()
+    for i, model in enumerate(_MODELS):
+        _draw_levels(axes, sweep, model, measures.ERROR, paper.FIGURE1C, _COLOURS[i])
+    axes.axhline(0.9, color="grey", linestyle=":", label="chance")
+    axes.set(xlabel="label corruption p", ylabel="test error", ylim=(0, 1))
+    _finish(axes)
+
+
+def figure2b(figure: Figure, sweep: Sweep) -> None:
+    """Draws test accuracy, best and last, with and without BatchNorm."""
+    axes = figure.subplots()
+    last_step = 1
+    for row, colour in zip(paper.FIGURE2B, _COLOURS, strict=False):
+        for run in sweep.finished(row.key):
+            steps, accuracies = _curve(run, "test_accuracy")
+            axes.plot(steps, accuracies, color=colour, linewidth=1)
+            best = max(range(len(steps)), key=accuracies.__getitem__)
+            axes.plot(steps[best], accuracies[best], "*", color=colour, markersize=9)
+            last_step = max(last_step, steps[-1])
+        axes.plot([], [], color=colour, label=row.label)
+    for row, colour in zip(paper.FIGURE2B, _COLOURS, strict=False):
+        for quantity, marker in (("test_accuracy", "o"), ("best_test_accuracy", "*")):
+            axes.plot([last_step], [row.values[quantity] or 0], marker, color=colour, **_HOLLOW)
+    axes.set(xlabel="steps", ylabel="test accuracy")
+    _finish(axes)
+
+
+def ratios(names: list[str], values: list[float]) -> Picture:
+    """Draws parameters over training examples, with the classical picture's border at p = n."""
+
+    def fill(figure: Figure) -> None:
+        axes = figure.subplots()
+        places = list(range(len(names)))[::-1]
+        axes.hlines(places, 1, values, color="lightgrey", linewidth=1)
+        axes.plot(values, places, "o", color="tab:blue")
+        axes.axvline(1, color="black", linestyle="--", label="p = n")
+        axes.set_yticks(places, names)
+        axes.set(xlabel="parameters over training examples, p/n", xscale="log", xlim=(0.3, 300))
+        _finish(axes)
+
+    caption = "Parameters p over training examples n; the dashed line is p = n."
+    return draw("parameters", caption, fill, 0.9 + 0.25 * len(names))
+
+
+def level_of(run: Run) -> tuple[str, float] | None:
+    """Returns a run's model and p, None for a row that is not of Figures 1b and 1c."""
+    match = _LEVEL.fullmatch(run.row)
+    return (match[1], float(match[2])) if match else None
+
+
+def _draw_levels(
+    axes: Axes,
+    sweep: Sweep,
+    model: str,
+    quantity: Quantity,
+    rows: tuple[paper.Row, ...],
+    colour: str,
+) -> None:
+    """Draws one model's readings at each p, the mean of each p joined, beside the paper's points."""
+    theirs = [row.values[quantity.key] or 0 for row in rows if row.key.startswith(f"{model}-p")]
+    axes.plot(paper.LEVELS, theirs, "o", color=colour, **_HOLLOW)
+    readings: dict[float, list[Reading]] = {}
+    for run in sweep.runs:
+        level = level_of(run)
+        if run.state == "finished" and level and level[0] == model:
+            readings.setdefault(level[1], []).append(quantity.read(run, sweep))
+    means = []
+    for p, values in sorted(readings.items()):
+        for reading in values:
+            if isinstance(reading, Censored):
+                axes.plot([p], [reading.until], "^", color=colour)
+            elif reading is not None:
+                axes.plot([p], [reading], ".", color=colour)
+        fitted = [reading for reading in values if isinstance(reading, int | float)]
+        whole = fitted and len(fitted) == len(values)
+        means.append((p, sum(fitted) / len(fitted) if whole else float("nan")))
+    axes.plot(
+        [p for p, _ in means],
+        [mean for _, mean in means],
+        color=colour,
+        linewidth=1,
+        label=paper.label(model),
+    )
+
+
+def _curve(run: Run, name: str) -> tuple[list[int], list[float]]:
+    return [r["step"] for r in run.history], [r[name] for r in run.history]
+
+
+def _finish(axes: Axes) -> None:
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)

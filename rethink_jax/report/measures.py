@@ -1,0 +1,199 @@
+"""What is measured in each table and figure, and each row's numbers over its seeds beside the paper's."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from rethink_jax import paper
+from rethink_jax.report.runs import Run, Sweep
+from rethink_jax.report.statistics import Estimate, estimate
+
+
+class Censored(NamedTuple):
+    """What was waited for did not come until then."""
+
+    until: float
+
+
+Reading = float | Censored | None
+
+
+class Quantity(NamedTuple):
+    """A column.
+
+    Attributes:
+      key: as in the paper's rows.
+      title: of the column.
+      unit: "percent", "epochs" or "times".
+      read: a finished run → its number.
+    """
+
+    key: str
+    title: str
+    unit: str
+    read: Callable[[Run, Sweep], Reading]
+
+
+class Measure(NamedTuple):
+    """A quantity of one row, over its finished runs, beside the paper's.
+
+    Attributes:
+      row: the row's key.
+      quantity: which.
+      readings: one for each run that has it.
+      paper: the paper's number; None where there is none.
+      flag: `paper.PRINTED` or `paper.READ`, where the paper has something there.
+    """
+
+    row: str
+    quantity: Quantity
+    readings: list[float | Censored]
+    paper: float | None
+    flag: str | None
+
+    @property
+    def values(self) -> list[float]:
+        """The numbers, without the censored readings."""
+        return [reading for reading in self.readings if not isinstance(reading, Censored)]
+
+    @property
+    def censored(self) -> int:
+        """How many readings are censored."""
+        return len(self.readings) - len(self.values)
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The mean over the seeds; None where there is no run, or a censored one."""
+        return estimate(self.values) if self.readings and not self.censored else None
+
+    @property
+    def difference(self) -> float | None:
+        """Our mean less the paper's number."""
+        if self.estimate is None or self.paper is None:
+            return None
+        return self.estimate.mean - self.paper
+
+
+class Section(NamedTuple):
+    """A table of the report: the paper's rows, and what is measured in each."""
+
+    title: str
+    rows: tuple[paper.Row, ...]
+    quantities: tuple[Quantity, ...]
+
+    def row_keys(self, sweep: Sweep) -> list[str]:
+        """Returns the paper's rows, then those that only the sweep has."""
+        return list(dict.fromkeys([row.key for row in self.rows] + [run.row for run in sweep.runs]))
+
+    def measure(self, sweep: Sweep, key: str, quantity: Quantity) -> Measure:
+        """Returns one row's numbers."""
+        readings = [quantity.read(run, sweep) for run in sweep.finished(key)]
+        theirs = next((row for row in self.rows if row.key == key), None)
+        known = theirs is not None and quantity.key in theirs.values
+        return Measure(
+            row=key,
+            quantity=quantity,
+            readings=[reading for reading in readings if reading is not None],
+            paper=theirs.values[quantity.key] if theirs and known else None,
+            flag=theirs.flag if theirs and known else None,
+        )
+
+
+def from_summary(key: str) -> Callable[[Run, Sweep], Reading]:
+    """Returns a reader of one of the summary's numbers."""
+    return lambda run, sweep: run.summary.get(key)
+
+
+def _online(run: Run, sweep: Sweep) -> Reading:
+    return run.history[-1].get("train_accuracy_online") if run.history else None
+
+
+def _test_error(run: Run, sweep: Sweep) -> Reading:
+    accuracy = run.summary.get("test_accuracy")
+    return None if accuracy is None else 1 - accuracy
+
+
+def epochs_to_fit(run: Run, sweep: Sweep, key: str = "epochs_to_fit") -> float | Censored:
+    """Returns when a run fitted, or for how long it did not."""
+    epoch = run.summary.get(key)
+    return Censored(run.summary["epochs"]) if epoch is None else epoch
+
+
+def _relative_epochs(run: Run, sweep: Sweep) -> Reading:
+    """Returns Inception's epochs to fit over their mean at p = 0, as Figure 1b draws them."""
+    model, _, _ = run.row.partition("-p")
+    at_zero = [epochs_to_fit(other, sweep) for other in sweep.finished("inception-p0.0")]
+    fitted = [reading for reading in at_zero if not isinstance(reading, Censored)]
+    if model != "inception" or not fitted or len(fitted) < len(at_zero):
+        return None
+    base = sum(fitted) / len(fitted)
+    reading = epochs_to_fit(run, sweep)
+    return Censored(reading.until / base) if isinstance(reading, Censored) else reading / base
+
+
+def _epochs_to_loss(loss: float) -> Callable[[Run, Sweep], Reading]:
+    def read(run: Run, sweep: Sweep) -> Reading:
+        fitted = (record["epoch"] for record in run.history if record["train_loss"] <= loss)
+        return next(fitted, Censored(run.summary["epochs"]))
+
+    return read
+
+
+def _accuracy(key: str, title: str) -> Quantity:
+    return Quantity(key, title, "percent", from_summary(key))
+
+
+TRAIN = _accuracy("train_accuracy", "training accuracy")
+TEST = _accuracy("test_accuracy", "test accuracy, true labels")
+TEST_CORRUPTED = _accuracy("test_accuracy_corrupted", "test accuracy, corrupted labels")
+BEST = _accuracy("best_test_accuracy", "best test accuracy")
+ONLINE = Quantity("train_accuracy_online", "training accuracy, online", "percent", _online)
+EPOCHS = Quantity("epochs_to_fit", "epochs to fit", "epochs", epochs_to_fit)
+RELATIVE = Quantity("epochs_to_fit_relative", "relative to p = 0", "times", _relative_epochs)
+EPOCHS_BY_ACCURACY = Quantity(
+    *("epochs_to_fit_accuracy", "epochs to fit by accuracy", "epochs"),
+    lambda run, sweep: epochs_to_fit(run, sweep, "epochs_to_fit_accuracy"),
+)
+ERROR = Quantity("test_error", "test error, true labels", "percent", _test_error)
+LOSSES = tuple(
+    Quantity(f"epochs_to_loss_{x}", f"epochs to loss {x}", "epochs", _epochs_to_loss(x))
+    for x in paper.LOSSES
+)
+
+SECTIONS = {
+    "table1": (
+        Section("Table 1: CIFAR-10, accuracy", paper.TABLE1, (TRAIN, TEST, TEST_CORRUPTED)),
+    ),
+    "table4": (
+        Section(
+            "Table 4: fitting random labels with a regularizer",
+            paper.TABLE4,
+            (TRAIN, ONLINE, TEST, TEST_CORRUPTED),
+        ),
+    ),
+    "figure1a": (
+        Section(
+            "Figure 1a: training loss against steps",
+            paper.FIGURE1A,
+            (*LOSSES, TRAIN, TEST, TEST_CORRUPTED),
+        ),
+    ),
+    "figure1bc": (
+        Section(
+            "Figure 1b: epochs to fit against label corruption",
+            paper.FIGURE1B,
+            (EPOCHS, RELATIVE, EPOCHS_BY_ACCURACY, TRAIN),
+        ),
+        Section(
+            "Figure 1c: test error against label corruption",
+            paper.FIGURE1C,
+            (ERROR, TEST_CORRUPTED),
+        ),
+    ),
+    "figure2b": (
+        Section(
+            "Figure 2b: test accuracy with and without BatchNorm",
+            paper.FIGURE2B,
+            (TEST, BEST, TRAIN),
+        ),
+    ),
+}

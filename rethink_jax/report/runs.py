@@ -1,0 +1,120 @@
+"""Reads a sweep's directory: which runs it lists, how each of them ended, and what it left."""
+
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from rethink_jax import paper, run_directory
+from rethink_jax.config import UserError
+
+SWEEP = "sweep.json"
+STATUSES = ("finished", "stopped", "failed", "not run yet", "not run")
+DIVERGED = "diverged"
+
+# A run directory does not tell how large a data set is of which all examples are taken.
+_TRAIN_EXAMPLES = {
+    "cifar10": paper.CIFAR10_TRAIN,
+    "cifar10_jpeg": paper.CIFAR10_TRAIN,
+    "digits": 1_500,
+}
+
+
+class Run(NamedTuple):
+    """One run of a sweep.
+
+    Attributes:
+      row: key of the paper's row that it measures again.
+      seed: of the run.
+      state: "finished", "stopped", "failed", "not run", or `DIVERGED` for a run that was expected to.
+      config: as it ran; empty for a run that is not finished.
+      environment: `run.json`, likewise.
+      history: the records of `metrics.jsonl`, likewise.
+      summary: `summary.json`, likewise.
+    """
+
+    row: str
+    seed: int
+    state: str
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    history: list[dict[str, Any]]
+    summary: dict[str, Any]
+
+
+class Sweep(NamedTuple):
+    """The runs of one table or figure; `size` is smoke, small or full."""
+
+    name: str
+    size: str
+    runs: tuple[Run, ...]
+
+    def of(self, row: str) -> list[Run]:
+        """Returns a row's runs, by seed."""
+        return sorted((run for run in self.runs if run.row == row), key=lambda run: run.seed)
+
+    def finished(self, row: str) -> list[Run]:
+        """Returns those that finished: the only ones that numbers are taken from."""
+        return [run for run in self.of(row) if run.state == "finished"]
+
+
+def read_sweep(workdir: epath.PathLike) -> Sweep:
+    """Reads a sweep's directory.
+
+    Raises:
+      UserError: there is none, or it holds no sweep, or one that is damaged.
+    """
+    path = epath.Path(workdir).expanduser()
+    if not path.is_dir():
+        raise UserError(f"--workdir is {workdir}; there is no such directory")
+    file = path / SWEEP
+    if not file.exists():
+        raise UserError(f"--workdir is {workdir}; it holds no sweep: {SWEEP} is missing there")
+    content = run_directory.read_json(file)
+    try:
+        name, size, entries = (content[field] for field in ("name", "size", "runs"))
+        runs = tuple(_read_run(path, **entry) for entry in entries)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged: {type(error).__name__}: {error}") from error
+    return Sweep(str(name), str(size), runs)
+
+
+def _read_run(
+    path: epath.Path,
+    name: str,
+    seed: int,
+    directory: str,
+    status: str,
+    expect_divergence: bool = False,
+    diverged: bool = False,
+    **_: Any,
+) -> Run:
+    """Reads one run from the fields of its entry in the sweep's list."""
+    if status not in STATUSES:
+        raise UserError(
+            f"{path / SWEEP} is damaged: the status of {directory} is {status!r}; "
+            f"it must be one of {', '.join(STATUSES)}"
+        )
+    state = DIVERGED if expect_divergence and diverged else status.removesuffix(" yet")
+    if state != "finished":
+        return Run(name, seed, state, {}, {}, [], {})
+    place = path / directory
+    config, environment, summary = (
+        run_directory.read_json(place / file)
+        for file in (run_directory.CONFIG, run_directory.ENVIRONMENT, run_directory.SUMMARY)
+    )
+    return Run(name, seed, state, config, environment, run_directory.read_metrics(place), summary)
+
+
+def data_of(run: Run) -> tuple[str, int | None]:
+    """Returns the data set's name and its number of training examples, None where that is not known."""
+    data = run.config["data"]
+    known = _TRAIN_EXAMPLES.get(data["name"])
+    first = data.get("examples")
+    return data["name"], min(first, known) if first and known else first or known
+
+
+def hardware_of(run: Run) -> str:
+    """Returns the devices of a run in words: "2 × NVIDIA H200"."""
+    devices = run.environment.get("devices", [])
+    kinds = {kind: devices.count(kind) for kind in dict.fromkeys(devices)}
+    return ", ".join(f"{count} × {kind}" for kind, count in kinds.items()) or "not recorded"
