@@ -101,6 +101,8 @@ def _load(argument: str) -> ConfigDict:
     try:
         loader.exec_module(module)
         config = module.get_config(*given)
+    except UserError as error:
+        raise UserError(f"{argument}: {error}") from error
     except Exception as error:  # the file is a program and may raise anything
         raise UserError(f"{argument}: {_line_with_type(error)}") from error
     if not isinstance(config, ConfigDict):

@@ -8,7 +8,7 @@ command line is read, from the model and the data set. What the paper prints is 
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -17,6 +17,27 @@ from ml_collections.config_dict import placeholder
 # Below this many training examples the paper's schedule, ×0.95 an epoch, has spent its learning rate
 # before random labels are fitted: 0.95 an epoch leaves 20 epochs' worth of steps in all. Ours.
 SMALL_SET = 10_000
+
+# What follows the colon in `--config=FILE:DATA,SIZE`.
+SIZES = ("smoke", "small", "full")
+
+# The paper's networks for CIFAR-10, by what a sweep calls them.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "inception": {"model.name": "small_inception"},
+    "inception_nobn": {"model.name": "small_inception", "model.batch_norm": False},
+    "alexnet": {"model.name": "small_alexnet"},
+    "mlp3": {"model.name": "mlp", "model.depth": 3},
+    "mlp1": {"model.name": "mlp", "model.depth": 1},
+}
+
+# "The default coefficient for each model"; the paper prints no value. Ours, on the weights that `settle` says.
+WEIGHT_DECAY = {
+    "inception": 4e-5,
+    "inception_nobn": 4e-5,
+    "alexnet": 0.004,
+    "mlp3": 5e-4,
+    "mlp1": 5e-4,
+}
 
 # What a field of each type must be, in words.
 KINDS = {
@@ -102,6 +123,97 @@ def train(data: str, corruption: str, **corruption_fields: Any) -> ConfigDict:
     return config
 
 
+def sweep(
+    name: str,
+    argument: str,
+    runs: Iterable[dict[str, Any]],
+    fields: Mapping[str, Any] | None = None,
+) -> ConfigDict:
+    """Returns the config of a sweep for a config file: a training config whose fields hold for all runs.
+
+    Args:
+      name: of the table or the figure.
+      argument: what follows the colon in `--config=FILE:DATA,SIZE`; for `smoke` and `small` it sets how
+        many examples are taken, how long they are trained on and how often evaluated.
+      runs: what `named_run` and `paper_run` return, in the order in which they are to run.
+      fields: further fields for all runs, flattened: `{"corruption.name": "random_labels"}`.
+
+    Raises:
+      UserError: the argument is no `DATA,SIZE`.
+    """
+    config = base()
+    config.experiment = "sweep"
+    config.data.name, size = data_and_size(argument)
+    config.update_from_flattened_dict({**_SIZE_FIELDS[size], **(fields or {})})
+    config.sweep = {"name": name, "size": size, "runs": tuple(runs), "seeds": 1}
+    config.launcher = "local"  # here, one after another; slurm: a job for each
+    return config
+
+
+def named_run(
+    name: str, fields: Mapping[str, Any], expect_divergence: bool = False
+) -> dict[str, Any]:
+    """Returns one run of a sweep.
+
+    Args:
+      name: of its directory, less the seed.
+      fields: what it changes in the sweep's config, flattened.
+      expect_divergence: whether a loss that is not finite is a result and no failure.
+    """
+    return {"name": name, "fields": dict(fields), "expect_divergence": expect_divergence}
+
+
+# Ours. On few examples `settle` ends a run as soon as they are fitted.
+_SIZE_FIELDS: dict[str, dict[str, Any]] = {
+    "smoke": {"data.examples": 256, "epochs": 3},
+    "small": {"data.examples": 1000, "evaluate.every_epochs": 5},
+    "full": {},
+}
+
+
+def paper_run(
+    name: str, fields: Mapping[str, Any] | None = None, expect_divergence: bool = False
+) -> dict[str, Any]:
+    """Returns one run of a sweep, which its name describes: `inception-crop-decay`.
+
+    Args:
+      name: one of `NETWORKS`, then, after dashes, any of `crop`, `augment`, `decay` and `random`, which set
+        what they say; other words set nothing.
+      fields: further fields, as for `named_run`.
+      expect_divergence: as for `named_run`.
+    """
+    network, *words = name.split("-")
+    options: dict[str, dict[str, Any]] = {
+        "crop": {"augment.random_crop": True},
+        "augment": {"augment.flip": True, "augment.rotation_degrees": 25.0},
+        "decay": {"optimizer.weight_decay": WEIGHT_DECAY[network]},
+        "random": {"corruption.name": "random_labels"},
+    }
+    chosen = dict(NETWORKS[network])
+    for word in words:
+        chosen |= options.get(word, {})
+    return named_run(name, {**chosen, **(fields or {})}, expect_divergence)
+
+
+def data_and_size(argument: str) -> tuple[str, str]:
+    """Returns the data set and the size that `DATA,SIZE` names, either of which may be left out.
+
+    A word that is no size is a data set's name. Without one it is `digits` for `smoke` and otherwise
+    `cifar10`; without a size it is `full`.
+
+    Raises:
+      UserError: two sizes, two data sets, or an empty word.
+    """
+    words = argument.split(",") if argument else []
+    sizes = [word for word in words if word in SIZES]
+    names = [word for word in words if word not in SIZES]
+    if len(sizes) > 1 or len(names) > 1 or "" in words:
+        allowed = f"DATA, SIZE or DATA,SIZE, and SIZE one of {', '.join(SIZES)}"
+        raise UserError(f"the config's argument is {argument!r}; it must be {allowed}")
+    size = sizes[0] if sizes else "full"
+    return (names[0] if names else "digits" if size == "smoke" else "cifar10"), size
+
+
 def settle(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
     """Returns a copy in which every default that depends on the model or the data set has its value.
 
@@ -133,7 +245,7 @@ def settle(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
         "optimizer.weight_decay_on": "hidden_dense" if model == "small_alexnet" else "all",
     }
     config.update_from_flattened_dict(
-        {field: value for field, value in defaults.items() if _get(config, field) is None}
+        {field: value for field, value in defaults.items() if get(config, field) is None}
     )
     return config
 
@@ -173,8 +285,11 @@ def check(config: ConfigDict) -> None:
 
 
 def check_fields(config: ConfigDict) -> None:
-    """Raises `UserError` unless a config has the fields of `base`, no others, each of its type."""
-    _check_fields(config, base(), "config")
+    """Raises `UserError` unless a config has the fields of `base`, or `sweep`, no others, each of its type."""
+    reference = base()
+    if "sweep" in config:
+        reference = sweep("", "full", ())
+    _check_fields(config, reference, "config")
 
 
 def _check_fields(config: ConfigDict, reference: ConfigDict, where: str) -> None:
@@ -210,7 +325,7 @@ def fields_of(group: Any) -> str:
 def _require_in(
     config: ConfigDict, field: str, is_allowed: Callable[[Any], bool], allowed: str
 ) -> None:
-    value = _get(config, field)
+    value = get(config, field)
     require(value is None or is_allowed(value), field, value, allowed)
 
 
@@ -238,7 +353,8 @@ def digest(config: ConfigDict) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _get(config: ConfigDict, field: str) -> Any:
+def get(config: ConfigDict, field: str) -> Any:
+    """Returns the value of a flattened field, `model.name` for example."""
     for part in field.split("."):
         config = config[part]
     return config

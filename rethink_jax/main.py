@@ -40,13 +40,15 @@ def main(argv: list[str]) -> None:
 
 def _run(argv: list[str]) -> None:
     # JAX takes seconds to import; a wrong flag need not wait.
-    from rethink_jax import parallel, train
+    from rethink_jax import parallel, sweep, train
     from rethink_jax.data import cache
 
     if not _debug():
         faulthandler.disable()  # absl's; JAX ends a process by abort when another one has died
-    experiments = {"train": train.run, "evaluate": train.evaluate}
     config = CONFIG.value
+    experiments = {"train": train.run, "evaluate": train.evaluate}
+    if "sweep" in config:
+        experiments = {"sweep": sweep.run}
     allowed = "one of " + ", ".join(experiments)
     name = Path(command_line.config_argument(argv).partition(":")[0]).stem
     require(config.experiment in experiments, "experiment", config.experiment, allowed)

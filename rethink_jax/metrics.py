@@ -133,6 +133,11 @@ class Display:
         if progress is not None:
             self._task = progress.add_task("training", total=total, status="")
 
+    def remove(self) -> None:
+        """Takes the bar away."""
+        if self._progress is not None:
+            self._progress.remove_task(self._task)
+
     def step(self, step: int) -> None:
         """Shows how far the run is."""
         if self._progress is not None:
@@ -154,9 +159,30 @@ class Display:
             )
 
 
+_outer: tuple[Console, Progress | None] | None = None
+
+
+@contextmanager
+def show_within(console: Console, progress: Progress | None) -> Iterator[None]:
+    """Has runs show their progress within a sweep's, which prints their results itself."""
+    global _outer
+    _outer = console, progress
+    try:
+        yield
+    finally:
+        _outer = None
+
+
 @contextmanager
 def display(total_steps: int) -> Iterator[Display]:
     """Yields the display of a run of `total_steps` steps; only the primary process shows one."""
+    if _outer is not None:
+        inner = Display(*_outer, total_steps)
+        try:
+            yield inner
+        finally:
+            inner.remove()
+        return
     quiet = not parallel.is_primary()
     console = Console(soft_wrap=True, quiet=quiet)
     if quiet or not sys.stdout.isatty():
@@ -174,6 +200,8 @@ def display(total_steps: int) -> Iterator[Display]:
 
 def print_result(title: str, record: Record, num_classes: int) -> None:
     """Prints the accuracies of a summary or an evaluation beside chance, on the primary process."""
+    if _outer is not None:
+        return
     table = Table(title=title)
     table.add_column("")
     table.add_column("accuracy", justify="right")

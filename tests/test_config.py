@@ -11,6 +11,7 @@ from rethink_jax import config as config_lib, corruptions, models, parallel
 from rethink_jax.config import UserError, base, settle, train
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+CORRUPTIONS = [file for file in CONFIGS if file.stem in corruptions.CORRUPTIONS]
 EACH_FILE = pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 
 
@@ -344,7 +345,7 @@ def test_the_papers_values():
 # The files.
 
 
-@EACH_FILE
+@pytest.mark.parametrize("file", CORRUPTIONS, ids=lambda file: file.stem)
 def test_config_file(file):
     module = load(file)
     config = module.get_config("digits")
