@@ -104,7 +104,8 @@ def _counts(sweep: Sweep) -> str:
     missing = sum(not sweep.finished(key) for key in keys)
     return (
         f"{len(states)} runs" + (f": {counts}" if counts else "") + ". "
-        f"Of {len(keys)} rows {len(keys) - missing} have a finished run; the others show why not."
+        f"Of {len(keys)} rows {len(keys) - missing} have a finished run"
+        + ("; the others show why not." if missing else ".")
     )
 
 

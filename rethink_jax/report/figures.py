@@ -59,7 +59,12 @@ def of_sweep(sweep: Sweep) -> list[Picture]:
     hollow = "Hollow: the paper's, read from its figure."
     pictures = {
         "figure1a": [
-            ("figure1a", "Training loss of the whole set against steps.", figure1a, 3.8),
+            (
+                "figure1a",
+                "Training loss of the whole set against steps; the paper's points are at its own steps.",
+                figure1a,
+                3.8,
+            ),
         ],
         "figure1bc": [
             (
@@ -74,7 +79,7 @@ def of_sweep(sweep: Sweep) -> list[Picture]:
             (
                 "figure2b",
                 "Test accuracy against steps. A filled star is the best epoch, chosen on the test set. "
-                "Hollow circle and star: last and best",
+                "The paper's star is its best, its circle its last accuracy, at our last step.",
                 figure2b,
                 3.6,
             )
@@ -97,8 +102,8 @@ def figure1a(figure: Figure, sweep: Sweep) -> None:
         for loss, marker in _MARKERS.items():
             step = paper.STEPS_PER_EPOCH * (row.values[f"epochs_to_loss_{loss}"] or 0)
             axes.plot([step], [loss], marker, color=colour, **_HOLLOW)
+    axes.set(xlabel="steps", ylabel="training loss", yscale="log", ylim=(0.003, 5))
     # Small sets end after a hundredth of the paper's steps.
-    axes.set(xlabel="steps", ylabel="training loss", yscale="log")
     if sweep.size != "full":
         axes.set_xscale("log")
     _finish(axes)
@@ -141,27 +146,35 @@ def figure2b(figure: Figure, sweep: Sweep) -> None:
             last_step = max(last_step, steps[-1])
         axes.plot([], [], color=colour, label=row.label)
     for row, colour in zip(paper.FIGURE2B, _COLOURS, strict=False):
-        for quantity, marker in (("test_accuracy", "o"), ("best_test_accuracy", "*")):
-            axes.plot([last_step], [row.values[quantity] or 0], marker, color=colour, **_HOLLOW)
+        for quantity, marker, width in (("test_accuracy", "o", 5), ("best_test_accuracy", "*", 10)):
+            theirs = [row.values[quantity] or 0]
+            axes.plot([last_step], theirs, marker, color=colour, markersize=width, **_HOLLOW)
     axes.set(xlabel="steps", ylabel="test accuracy")
     _finish(axes)
 
 
-def ratios(names: list[str], values: list[float]) -> Picture:
-    """Draws parameters over training examples, with the classical picture's border at p = n."""
+def ratios(models: list[tuple[str, str, float]]) -> Picture:
+    """Draws p/n of models, each (name, data set, p/n), beside the classical picture's border at p = n."""
 
     def fill(figure: Figure) -> None:
         axes = figure.subplots()
-        places = list(range(len(names)))[::-1]
-        axes.hlines(places, 1, values, color="lightgrey", linewidth=1)
-        axes.plot(values, places, "o", color="tab:blue")
+        places = range(len(models), 0, -1)
+        axes.hlines(places, 1, [ratio for _, _, ratio in models], color="lightgrey", linewidth=1)
+        for data, colour in zip(
+            dict.fromkeys(data for _, data, _ in models), _COLOURS, strict=False
+        ):
+            points = [
+                (m[2], place) for m, place in zip(models, places, strict=True) if m[1] == data
+            ]
+            axes.plot(*zip(*points, strict=True), "o", color=colour, label=data)
         axes.axvline(1, color="black", linestyle="--", label="p = n")
-        axes.set_yticks(places, names)
-        axes.set(xlabel="parameters over training examples, p/n", xscale="log", xlim=(0.3, 300))
-        _finish(axes)
+        axes.set_yticks(places, [name for name, _, _ in models])
+        axes.set(xlabel="p/n", xscale="log", xlim=(0.3, 300))
+        axes.grid(alpha=0.3)
+        figure.legend(loc="outside upper right", ncols=3, fontsize=7)
 
     caption = "Parameters p over training examples n; the dashed line is p = n."
-    return draw("parameters", caption, fill, 0.9 + 0.25 * len(names))
+    return draw("parameters", caption, fill, 1.1 + 0.25 * len(models))
 
 
 def level_of(run: Run) -> tuple[str, float] | None:

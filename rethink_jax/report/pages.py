@@ -39,11 +39,13 @@ table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: ta
 th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid #ccc; text-align: right;
   white-space: nowrap; }
 th { vertical-align: bottom; white-space: normal; min-width: 4.5rem; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child { position: sticky; left: 0; background: inherit; text-align: left;
+  white-space: normal; min-width: 6rem; max-width: 9.5rem; }
+tr { background: #fff; }
 figure { margin: 1rem 0; } figcaption { font-size: 0.875rem; }
 svg { display: block; width: 100%; max-width: 36rem; height: auto; background: #fff; }
 @media (prefers-color-scheme: dark) {
-  body { color: #e6e6e6; background: #161616; } th, td { border-color: #444; }
+  body { color: #e6e6e6; background: #161616; } tr { background: #161616; } th, td { border-color: #444; }
 }
 """
 
@@ -91,7 +93,7 @@ def _html(block: Block) -> str:
             head = _html_row("th", columns)
             body = "\n".join(_html_row("td", cells) for cells in rows)
             return (
-                f'<div class="scroll"><table>\n<thead>{head}</thead>\n'
+                f'<div class="scroll" tabindex="0"><table>\n<thead>{head}</thead>\n'
                 f"<tbody>\n{body}\n</tbody>\n</table></div>"
             )
         case Picture(_, caption, svg):

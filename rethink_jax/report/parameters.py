@@ -24,12 +24,11 @@ def compare() -> tuple[Table, Picture]:
         *((name, "CIFAR-10", count, printed.get(name)) for name, count in own.items()),
         *((s.model, s.data, None, s) for s in paper.SIZES if s.model not in own),
     ]
-    rows, names, values = [], [], []
+    rows, models = [], []
     for name, data, count, size in sizes:
         parameters = count or (size.parameters if size else 0)
         n = size.examples if size else paper.CIFAR10_TRAIN
-        names.append(f"{name} ({data})")
-        values.append(parameters / n)
+        models.append((name, data, parameters / n))
         rows.append(
             [
                 *(name, data, f"{n:,}", f"{count:,}" if count else NOTHING),
@@ -38,4 +37,4 @@ def compare() -> tuple[Table, Picture]:
             ]
         )
     columns = ["model", "data", "n", "p: ours", "paper", "p/n", "paper"]
-    return Table(columns, rows), ratios(names, values)
+    return Table(columns, rows), ratios(models)
