@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import functools
+import importlib.util
 import logging
 import re
 import sys
@@ -117,12 +118,16 @@ def plan(config: ConfigDict, path: epath.Path, dataset: data.Dataset | None = No
       UserError: naming the run whose config has no run.
     """
     config_lib.check_fields(config)
-    require(config.launcher in LAUNCHERS, "launcher", config.launcher, f"one of {LAUNCHERS}")
+    launcher, allowed = config.launcher, f"one of {', '.join(LAUNCHERS)}"
+    require(launcher in LAUNCHERS, "launcher", launcher, allowed)
     if config.launcher != "local" and (dataset is not None or jax.process_count() > 1):
         raise UserError(
             f"config.launcher is {config.launcher!r}; it must be local in several processes "
             "and for a data set of one's own arrays"
         )
+    if launcher != "local" and importlib.util.find_spec("submitit") is None:
+        needed = "which needs submitit: pip install -e '.[slurm]'"
+        raise UserError(f"config.launcher is {launcher!r}, {needed}")
     seeds = config.sweep.seeds
     require(1 <= seeds <= 1000, "sweep.seeds", seeds, "in [1, 1000]")
     _check_runs(config.sweep.runs)
@@ -389,12 +394,8 @@ def _run_in_jobs(
 
 
 def _executor(ledger: Ledger, launcher: str) -> Any:
-    try:
-        import submitit
-    except ImportError as error:
-        raise UserError(
-            f"config.launcher is {launcher!r}, which needs submitit: pip install -e '.[slurm]'"
-        ) from error
+    import submitit  # an extra
+
     cluster = "slurm" if launcher == "slurm" else "local"
     try:
         executor = submitit.AutoExecutor(folder=str(ledger.path / "jobs"), cluster=cluster)
