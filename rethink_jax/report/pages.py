@@ -40,7 +40,7 @@ th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid #ccc; text-align: rig
   white-space: nowrap; }
 th { vertical-align: bottom; white-space: normal; min-width: 4.5rem; }
 th:first-child, td:first-child { position: sticky; left: 0; background: inherit; text-align: left;
-  white-space: normal; min-width: 6rem; max-width: 9.5rem; }
+  white-space: normal; min-width: 7.5rem; max-width: 9.5rem; }
 tr { background: #fff; }
 figure { margin: 1rem 0; } figcaption { font-size: 0.875rem; }
 svg { display: block; width: 100%; max-width: 36rem; height: auto; background: #fff; }
