@@ -181,6 +181,39 @@ def test_online_accuracy_is_that_before_each_step(toy, tmp_path):
     assert len({record["train_accuracy"] for record in metrics}) > 2
 
 
+def test_many_steps_in_a_dispatch_give_the_same_run(toy, tmp_path, monkeypatch):
+    """As on accelerators: dispatches of up to 4 steps, in epochs of 3 and to a checkpoint every 2."""
+    config = mlp_config(**{"checkpoint.every_steps": 2})
+    train.run(config, tmp_path / "one", toy)
+    monkeypatch.setattr(parallel, "steps_per_dispatch", lambda: 4)
+    train.run(config, tmp_path / "many", toy)
+    one, many = (run_directory.load_run(tmp_path / name).metrics for name in ("one", "many"))
+    for a, b in zip(one, many, strict=True):
+        assert a["step"] == b["step"]
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-5)
+        assert a["train_accuracy_online"] == b["train_accuracy_online"]
+
+
+def test_a_dispatch_takes_a_quarter_of_the_grace_time(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(train.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(parallel, "steps_per_dispatch", lambda: 64)
+    request = preemption.StopRequest()
+    request.grace_seconds = 20.0
+    pace = train._Pace(request)
+    taken = []
+    for seconds_per_step in (30.0, 0.5, 0.5, 0.01, 0.01, 100.0):
+        taken.append(pace.steps)
+        now[0] += pace.steps * seconds_per_step
+        pace.update(pace.steps)
+    assert taken == [1, 1, 10, 10, 64, 64]
+    assert pace.steps == 1
+    assert not pace.stopped
+    request.signal_name = "SIGTERM"
+    pace.update(0)
+    assert pace.stopped
+
+
 def test_a_signal_before_the_first_step(toy, tmp_path, monkeypatch):
     signal_at(monkeypatch, train.inputs, "prepare", 1, signal.SIGINT)
     with pytest.raises(preemption.Stopped, match="SIGINT: nothing to save yet"):
