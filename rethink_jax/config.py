@@ -145,7 +145,7 @@ def sweep(
     config.experiment = "sweep"
     config.data.name, size = data_and_size(argument)
     config.update_from_flattened_dict({**_SIZE_FIELDS[size], **(fields or {})})
-    config.sweep = {"name": name, "size": size, "runs": tuple(runs), "seeds": 1}
+    config.sweep = {"name": name, "size": size, "runs": tuple(runs), "seeds": 1, "only": "*"}
     config.launcher = "local"  # here, one after another; slurm: a job for each
     return config
 

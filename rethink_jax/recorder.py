@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from rethink_jax import metrics, parallel, preemption, run_directory
 from rethink_jax.checkpoints import Checkpoints, Saved, restore_on_all
 from rethink_jax.config import Diverged, UserError
+from rethink_jax.data import DatasetInfo
 from rethink_jax.train_state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Recorder:
         path: epath.Path,
         config: ConfigDict,
         fingerprint: str,
+        dataset_info: DatasetInfo,
         stop_request: preemption.StopRequest,
     ):
         self.history: list[metrics.Record] = []
@@ -41,6 +43,7 @@ class Recorder:
         self._path = path
         self._config = config
         self._fingerprint = fingerprint
+        self._dataset_info = dataset_info
         self._stop_request = stop_request
         self._open_files = contextlib.ExitStack()
         self._checkpoints: Any = None
@@ -79,7 +82,12 @@ class Recorder:
             logger.info("going on from step %d in %s", state.step, self._path)
 
         def begin() -> None:
-            run_directory.describe(self._path, self._config, fingerprint=self._fingerprint)
+            run_directory.describe(
+                self._path,
+                self._config,
+                num_train=self._dataset_info.num_train,
+                fingerprint=self._fingerprint,
+            )
             self._writer = metrics.Writer(self._path, self.history)
             self._open_files.callback(self._writer.close)
             logger.info("run directory: %s", self._path)
@@ -111,12 +119,13 @@ class Recorder:
         parallel.on_primary(lambda: self._checkpoints.save(saved))
         self._set_newest(step)
 
-    def summarize(self, status: str, parameters: int, num_classes: int) -> metrics.Record:
+    def summarize(self, status: str, parameters: int) -> metrics.Record:
         """Writes `summary.json`, and the curves of a run that has any, and returns the summary."""
         summary = metrics.summarize(self.history, status, parameters)
 
         def write() -> None:
             if self.history:
+                num_classes = self._dataset_info.num_classes
                 metrics.draw_curves(self.history, num_classes, self._path / "curves.png")
             run_directory.write_json(self._path / run_directory.SUMMARY, summary)
 

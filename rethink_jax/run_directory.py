@@ -152,9 +152,14 @@ def environment(**more: Any) -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.devices()],
         "processes": jax.process_count(),
+        "matmul_precision": jax.config.values["jax_default_matmul_precision"] or "default",
         **more,
     }
 
@@ -226,6 +231,14 @@ def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         )
         flat.update(inner)
     return flat
+
+
+def _cpu_model() -> str:
+    """Returns the processor's name; Python's own `platform.processor` does not know it on Linux."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _git_revision() -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import fnmatch
 import functools
 import importlib.util
 import logging
@@ -96,12 +97,13 @@ def run(
         if jax.process_count() > 1:  # the others have to hear of a signal first
             stack.enter_context(stop_request.defer())
         runs = parallel.on_all(lambda: plan(config, path, dataset))
+        executor = None if config.launcher == "local" else _executor(config, path)
         ledger = Ledger(path, config.sweep.name, config.sweep.size, runs)
         display = stack.enter_context(_display(len(runs)))
-        if config.launcher == "local":
+        if executor is None:
             _run_here(ledger, dataset, display, stop_request)
         else:
-            _run_in_jobs(ledger, config.launcher, display, stop_request)
+            _run_in_jobs(ledger, executor, display, stop_request)
     ledger.print_table()
     if left := [run.path.name for run in ledger.left()]:
         raise RunFailed(
@@ -131,9 +133,10 @@ def plan(config: ConfigDict, path: epath.Path, dataset: data.Dataset | None = No
     seeds = config.sweep.seeds
     require(1 <= seeds <= 1000, "sweep.seeds", seeds, "in [1, 1000]")
     _check_runs(config.sweep.runs)
+    chosen = _chosen(config)
     runs = []
     for repeat in range(seeds):
-        for entry in config.sweep.runs:
+        for entry in chosen:
             try:
                 settled, info = train.settle(_config_of(config, entry, repeat), dataset)
             except UserError as error:
@@ -143,6 +146,22 @@ def plan(config: ConfigDict, path: epath.Path, dataset: data.Dataset | None = No
             expect = entry["expect_divergence"]
             runs.append(Run(entry["name"], settled.seed, settled, run_path, expect, total))
     return runs
+
+
+def _chosen(config: ConfigDict) -> list[dict[str, Any]]:
+    """Returns the runs whose names `config.sweep.only` matches: patterns with * and ?, commas between."""
+    patterns = config.sweep.only.split(",")
+    names = [entry["name"] for entry in config.sweep.runs]
+    for pattern in patterns:
+        known = f"a name or a pattern of {', '.join(names)}"
+        require(
+            any(fnmatch.fnmatchcase(name, pattern) for name in names), "sweep.only", pattern, known
+        )
+    return [
+        entry
+        for entry in config.sweep.runs
+        if any(fnmatch.fnmatchcase(entry["name"], pattern) for pattern in patterns)
+    ]
 
 
 def _check_runs(runs: Any) -> None:
@@ -370,12 +389,11 @@ def _raise_if_stopped(stop_request: preemption.StopRequest) -> None:
 
 
 def _run_in_jobs(
-    ledger: Ledger, launcher: str, display: "_Display", stop_request: preemption.StopRequest
+    ledger: Ledger, executor: Any, display: "_Display", stop_request: preemption.StopRequest
 ) -> None:
     """Submits a job for each run that is left, and waits for them."""
     left = ledger.left()
     display.skip(len(ledger.runs) - len(left))
-    executor = _executor(ledger, launcher)
     jobs = {run: executor.submit(_job, run.config.to_dict(), str(run.path)) for run in left}
     stop_request.saved = "the jobs go on; run the same command again when they have ended"
     for run, job in jobs.items():
@@ -393,15 +411,20 @@ def _run_in_jobs(
                 display.end(run, outcome, ledger)
 
 
-def _executor(ledger: Ledger, launcher: str) -> Any:
+def _executor(config: ConfigDict, path: epath.Path) -> Any:
+    """Returns submitit's executor for `config.launcher`; writes nothing.
+
+    Raises:
+      UserError: there is no Slurm.
+    """
     import submitit  # an extra
 
-    cluster = "slurm" if launcher == "slurm" else "local"
+    cluster = "slurm" if config.launcher == "slurm" else "local"
     try:
-        executor = submitit.AutoExecutor(folder=str(ledger.path / "jobs"), cluster=cluster)
-    except RuntimeError as error:  # there is no Slurm
-        raise UserError(f"config.launcher is {launcher!r}: {error}") from error
-    executor.update_parameters(name=ledger.content["name"], timeout_min=_JOB_MINUTES)
+        executor = submitit.AutoExecutor(folder=str(path / "jobs"), cluster=cluster)
+    except RuntimeError as error:
+        raise UserError(f"config.launcher is {config.launcher!r}: {error}") from error
+    executor.update_parameters(name=config.sweep.name, timeout_min=_JOB_MINUTES)
     return executor
 
 
@@ -510,10 +533,10 @@ def _percent(fraction: float | None) -> str:
 def _path(
     config: ConfigDict, workdir: epath.PathLike | None, name: str, dataset: data.Dataset | None
 ) -> epath.Path:
-    """Returns the sweep's directory; without a `workdir`, equal configs get one, whatever the seeds."""
+    """Returns the sweep's directory; without a `workdir`, equal configs get one, whichever runs are chosen."""
     if workdir is not None:
         return epath.Path(workdir).expanduser().resolve()
     fields = ConfigDict(config.to_dict())
-    del fields.launcher, fields.sweep.seeds
+    del fields.launcher, fields.sweep.seeds, fields.sweep.only
     data_name = config.data.name if dataset is None else dataset.info.name
     return epath.Path("runs", f"{name}-{data_name}-{config_lib.digest(fields)}").resolve()

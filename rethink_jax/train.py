@@ -110,18 +110,18 @@ def _run(
     experiment: Experiment, path: epath.Path, total: int, stop_request: preemption.StopRequest
 ) -> dict[str, Any]:
     """Trains in a run directory from what is there, and returns the summary that it leaves."""
-    config, fingerprint = experiment.config, experiment.inputs.fingerprint
-    describe = (experiment.parameters, experiment.dataset_info.num_classes)
-    with Recorder(path, config, fingerprint, stop_request) as recorder:
+    fingerprint, info = experiment.inputs.fingerprint, experiment.dataset_info
+    with Recorder(path, experiment.config, fingerprint, info, stop_request) as recorder:
         state = recorder.restore(experiment.initial_state, total)
         with stop_request.defer():
             try:
                 whole = _train(experiment, state, total, recorder, stop_request)
             except config_lib.RunFailed:
                 with contextlib.suppress(config_lib.RunFailed):
-                    recorder.summarize("failed", *describe)
+                    recorder.summarize("failed", experiment.parameters)
                 raise
-            summary = recorder.summarize("finished" if whole else "stopped", *describe)
+            status = "finished" if whole else "stopped"
+            summary = recorder.summarize(status, experiment.parameters)
     if not whole:
         stop_request.raise_if_stopped()
     return summary

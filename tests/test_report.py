@@ -43,6 +43,10 @@ def write_run(path, status, summary):
             "platform": "Linux",
             "backend": "gpu",
             "devices": ["NVIDIA H200", "NVIDIA H200"],
+            "cpu": "AMD EPYC",
+            "cores": 2,
+            "matmul_precision": "default",
+            "num_train": 50_000,
         },
         "summary.json": SUMMARY | {"status": status} | summary,
     }
@@ -111,12 +115,13 @@ def test_how_rows_were_measured(table1):
     contents.write(table1)
     assert markdown_row(table1, "MLP 1×512, random labels", 1) == (
         "| MLP 1×512, random labels | finished | cifar10_jpeg, 50,000 examples | 2 × NVIDIA H200 "
-        "| 4 | 300 |"
+        "| float32, products in TF32 where the GPU has it | 4 | 300 |"
     )
     assert markdown_row(table1, "MLP 1×512", 1) == (
-        "| MLP 1×512 | 1 finished, 1 failed | cifar10_jpeg, 50,000 examples | 2 × NVIDIA H200 | 4 | 100 |"
+        "| MLP 1×512 | 1 finished, 1 failed | cifar10_jpeg, 50,000 examples | 2 × NVIDIA H200 "
+        "| float32, products in TF32 where the GPU has it | 4 | 100 |"
     )
-    assert markdown_row(table1, "AlexNet", 1) == "| AlexNet | failed | — | — | — | — |"
+    assert markdown_row(table1, "AlexNet", 1) == "| AlexNet | failed | — | — | — | — | — |"
     text = (table1 / "report" / "report.md").read_text()
     assert "9 runs: 5 finished, 2 failed, 1 stopped, 1 not run." in text
     assert "Of 19 rows 3 have a finished run" in text

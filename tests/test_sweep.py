@@ -85,6 +85,33 @@ def test_runs_every_run_in_a_directory_of_its_own(toy, tmp_path, capsys):
     assert "chance" not in printed  # the runs leave their results to the sweep
 
 
+def test_only_some_of_the_runs(toy, tmp_path, trained, capsys):
+    config = sweep_config(TRUE, RANDOM, named_run("random-wide", {"model.depth": 2}))
+    config.sweep.only = "true"
+    sweep.run(config, tmp_path, toy)
+    assert trained == ["true-seed0"]
+    config.sweep.only = "*-wide,tr?e"
+    result = sweep.run(config, tmp_path, toy)
+    assert trained == ["true-seed0", "random-wide-seed0"]
+    assert list(statuses(tmp_path)) == ["true-seed0", "random-wide-seed0"]
+    config.sweep.only = "random"
+    result = sweep.run(config, tmp_path, toy)
+    assert [entry["directory"] for entry in result["runs"]] == [
+        *("random-seed0", "true-seed0", "random-wide-seed0")
+    ]
+
+
+@pytest.mark.parametrize("only", ["", "wide", "true,", "TRUE", "true,*-x"])
+def test_a_choice_of_no_run_is_refused(only, toy, tmp_path):
+    config = sweep_config()
+    config.sweep.only = only
+    with pytest.raises(
+        UserError, match=r"config.sweep.only is '.*'; it must be a name or a pattern"
+    ):
+        sweep.run(config, tmp_path / "sweep", toy)
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_a_run_is_what_the_door_makes_of_its_config(toy, tmp_path):
     sweep.run(sweep_config(RANDOM), tmp_path / "sweep", toy)
     config = config_lib.train("toy", "random_labels")
@@ -388,7 +415,7 @@ def test_through_the_door(door, tmp_path):
         ),
         (
             "--config=mine.py",
-            "config.sweep.seeds is missing; config.sweep has name, runs, seeds, …",
+            "config.sweep.seeds is missing; config.sweep has name, only, runs, seeds, …",
         ),
         (f"{SMOKE} --config.launcher=slurm", "config.launcher is 'slurm'…"),
     ],

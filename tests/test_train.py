@@ -303,7 +303,7 @@ def test_weights_that_are_not_finite_are_not_saved(toy, tmp_path):
     config, _ = train.settle(mlp_config(), toy)
     state = train.build(config, toy).initial_state
     request = preemption.StopRequest()
-    with Recorder(train.epath.Path(tmp_path), config, "abc", request) as recorder:
+    with Recorder(train.epath.Path(tmp_path), config, "abc", toy.info, request) as recorder:
         recorder.restore(state, 12)
         recorder.save(state)
         params = jax.tree.map(lambda x: np.full_like(x, np.inf), state.params)

@@ -184,7 +184,7 @@ def _versions(sweep: Sweep) -> list[str]:
             text = (
                 f"revision {revision}, JAX {environment.get('packages', {}).get('jax')}, "
                 f"Python {environment.get('python')}, {environment.get('backend')}, "
-                f"{environment.get('platform')}, {run.config.get('dtype')}"
+                f"{environment.get('platform')}"
             )
             found[text] = found.get(text, 0) + 1
     return [f"{count} of the runs: {text}." for text, count in found.items()]

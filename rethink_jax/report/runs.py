@@ -4,19 +4,12 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from rethink_jax import paper, run_directory
+from rethink_jax import run_directory
 from rethink_jax.config import UserError
 
 SWEEP = "sweep.json"
 STATUSES = ("finished", "stopped", "failed", "not run yet", "not run")
 DIVERGED = "diverged"
-
-# A run directory does not tell how large a data set is of which all examples are taken.
-_TRAIN_EXAMPLES = {
-    "cifar10": paper.CIFAR10_TRAIN,
-    "cifar10_jpeg": paper.CIFAR10_TRAIN,
-    "digits": 1_500,
-}
 
 
 class Run(NamedTuple):
@@ -105,16 +98,26 @@ def _read_run(
     return Run(name, seed, state, config, environment, run_directory.read_metrics(place), summary)
 
 
-def data_of(run: Run) -> tuple[str, int | None]:
-    """Returns the data set's name and its number of training examples, None where that is not known."""
-    data = run.config["data"]
-    known = _TRAIN_EXAMPLES.get(data["name"])
-    first = data.get("examples")
-    return data["name"], min(first, known) if first and known else first or known
+def data_of(run: Run) -> tuple[str, int]:
+    """Returns the data set's name and its number of training examples."""
+    return run.config["data"]["name"], run.environment["num_train"]
 
 
 def hardware_of(run: Run) -> str:
-    """Returns the devices of a run in words: "2 × NVIDIA H200"."""
-    devices = run.environment.get("devices", [])
-    kinds = {kind: devices.count(kind) for kind in dict.fromkeys(devices)}
-    return ", ".join(f"{count} × {kind}" for kind, count in kinds.items()) or "not recorded"
+    """Returns the devices of a run in words: "2 × NVIDIA H200", or "AMD EPYC, 2 cores"."""
+    found = run.environment
+    kinds = {kind: found["devices"].count(kind) for kind in dict.fromkeys(found["devices"])}
+    if found["backend"] == "cpu":
+        return f"{found['cpu']}, {found['cores']} core{'s' if found['cores'] > 1 else ''}"
+    return ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
+
+
+def precision_of(run: Run) -> str:
+    """Returns what matrix products are computed in, in words."""
+    found = run.environment
+    dtype, setting = run.config["dtype"], found["matmul_precision"]
+    if found["backend"] == "cpu" or dtype != "float32":
+        return dtype
+    if found["backend"] == "gpu" and setting == "default":
+        return "float32, products in TF32 where the GPU has it"
+    return f"float32, products at {setting} precision"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from rethink_jax import paper
 from rethink_jax.report.measures import Censored, Measure, Quantity, Section
-from rethink_jax.report.runs import DIVERGED, Run, Sweep, data_of, hardware_of
+from rethink_jax.report.runs import DIVERGED, Run, Sweep, data_of, hardware_of, precision_of
 from rethink_jax.report.statistics import Estimate
 
 NOTHING = "—"
@@ -127,17 +127,20 @@ def how_measured(sweep: Sweep, section: Section) -> Table:
     for key in section.row_keys(sweep):
         runs = sweep.finished(key)
         rows.append([paper.label(key), state(sweep, key), *_circumstances(runs)])
-    return Table(["row", "runs", "data", "devices", "epochs", "seconds, all seeds"], rows)
+    return Table(
+        ["row", "runs", "data", "devices", "precision", "epochs", "seconds, all seeds"], rows
+    )
 
 
 def _circumstances(runs: list[Run]) -> list[str]:
-    """Returns data, devices, epochs and seconds in words."""
+    """Returns data, devices, precision, epochs and seconds in words."""
     if not runs:
-        return [NOTHING] * 4
+        return [NOTHING] * 5
     epochs = _distinct(f"{run.summary.get('epochs', 0):g}" for run in runs)
     return [
         _distinct(describe_data(run) for run in runs),
         _distinct(hardware_of(run) for run in runs),
+        _distinct(precision_of(run) for run in runs),
         epochs,
         f"{sum(run.summary.get('seconds', 0.0) for run in runs):.0f}",
     ]
@@ -150,13 +153,13 @@ def _distinct(texts: object) -> str:
 def describe_data(run: Run) -> str:
     """Returns the data set's name and number of training examples in words."""
     name, examples = data_of(run)
-    return f"{name}, {examples:,} examples" if examples else f"{name}, all examples"
+    return f"{name}, {examples:,} examples"
 
 
 _CSV_COLUMNS = (
     *("section", "row", "quantity", "unit", "mean", "standard_deviation", "low_95", "high_95"),
     *("seeds", "censored", "values", "paper", "paper_flag", "difference"),
-    *("runs", "data", "devices", "epochs", "seconds"),
+    *("runs", "data", "devices", "precision", "epochs", "seconds"),
 )
 
 
