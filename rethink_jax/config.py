@@ -90,6 +90,9 @@ def base() -> ConfigDict:
                 "name": placeholder(str),
                 "depth": 1,
                 "width": 512,
+                "initial_std": placeholder(
+                    float
+                ),  # of the MLP's kernels; LeCun's where none is set
                 "batch_norm": True,
                 "dropout": 0.0,
             },

@@ -100,14 +100,14 @@ FILES = {
 CHANGES = {
     "c.epoch = 3": "config.epoch is no field; config has augment, batch_size, …",
     "c.model.nope = 3": (
-        "config.model.nope is no field; config.model has batch_norm, depth, dropout, name, width"
+        "config.model.nope is no field; config.model has batch_norm, depth, dropout, initial_std, name, width"
     ),
     "del c.model.depth": (
-        "config.model.depth is missing; config.model has batch_norm, depth, dropout, name, width"
+        "config.model.depth is missing; config.model has batch_norm, depth, dropout, initial_std, name, width"
     ),
     "del c.model": "config.model is missing; config has augment, batch_size, …",
     "del c.model; c.model = 'mlp'": (
-        "config.model is 'mlp'; it must be a group of fields: batch_norm, depth, dropout, name, width"
+        "config.model is 'mlp'; it must be a group of fields: batch_norm, depth, …"
     ),
     "c.batch_size = None": "config.batch_size is None; it must be a whole number",
     "c.batch_size = 'x'": "mine.py: TypeError: Could not override field 'batch_size' …",
@@ -152,7 +152,8 @@ FIELDS = {
     """data'["name"]'=digits""": 'config.data["name"] is no field; config has …',
     **{
         f"model={shlex.quote(value)}": (
-            "config.model is a group of fields; set one of batch_norm, depth, dropout, name, width in it"
+            "config.model is a group of fields; set one of batch_norm, depth, dropout, "
+            "initial_std, name, width in it"
         )
         for value in ("mlp", "", "{'name': 'mlp'}", EVIL)
     },
@@ -192,6 +193,11 @@ FIELDS = {
         for field in ("depth", "width")
         for value in (0, -1)
     },
+    "model.initial_std=0": "config.model.initial_std is 0.0; it must be in (0, 1]",
+    "model.initial_std=1.5": "config.model.initial_std is 1.5; it must be in (0, 1]",
+    "model.name=wide_resnet --config.model.initial_std=0.04": (
+        "config.model.initial_std is 0.04; it must be left out for wide_resnet, which has its own"
+    ),
     "model.depth=1001": "config.model.depth is 1001; it must be at most 1000",
     "model.width=1048577": "config.model.width is 1048577; it must be at most 1048576",
     "data.examples=1501": (

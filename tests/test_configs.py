@@ -7,7 +7,14 @@ from rethink_jax.config import UserError
 from tests.test_config import CONFIGS, load
 
 FILES = {file.stem: file for file in CONFIGS}
-COUNTS = {"table1": 19, "table4": 6, "figure1a": 5, "figure1bc": 33, "figure2b": 2}
+COUNTS = {
+    "table1": 19,
+    "table4": 6,
+    "figure1a": 5,
+    "figure1bc": 33,
+    "figure2b": 2,
+    "mlp1_settings": 7,
+}
 
 
 def config_of(name, argument=""):

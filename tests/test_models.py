@@ -216,6 +216,16 @@ def test_initial_values_of_alexnet(monkeypatch):
         assert not layer["bias"].any()
 
 
+@pytest.mark.parametrize("std", [None, 0.04])
+def test_initial_values_of_mlps(std):
+    params = make("MLP 3×512", initial_std=std).init(jax.random.key(0), np.zeros((1, 8, 8, 1), "f"))
+    for layer in params["params"].values():
+        # Cut off at two of it, a standard deviation is 0.8796 of what it was; LeCun's makes up for that.
+        expected = 0.8796 * std if std else layer["kernel"].shape[0] ** -0.5
+        np.testing.assert_allclose(layer["kernel"].std(), expected, rtol=0.03)
+        assert not layer["bias"].any()
+
+
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [

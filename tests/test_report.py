@@ -125,9 +125,7 @@ def test_how_rows_were_measured(table1):
     text = (table1 / "report" / "report.md").read_text()
     assert "9 runs: 5 finished, 2 failed, 1 stopped, 1 not run." in text
     assert "Of 19 rows 3 have a finished run" in text
-    assert (
-        "5 of the runs: revision 01234567, JAX 0.10.2, Python 3.11.7, gpu, Linux, float32." in text
-    )
+    assert "5 of the runs: revision 01234567, JAX 0.10.2, Python 3.11.7, gpu, Linux." in text
     assert "lossy JPEG" in text
     assert "on other or on fewer ones" not in text
 
@@ -401,7 +399,7 @@ def test_bad_input_is_told_in_one_line(tmp_path, capsys):
         ("[]", "it holds no object"),
         ('{"name": "table1", "runs": []}', "'size'"),
         ('{"name": "table1", "size": "full", "runs": [{"name": "mlp1"}]}', "is damaged: TypeError"),
-        ('{"name": "table9", "size": "full", "runs": []}', "there is a report of table1, table4,"),
+        ('{"name": "table9", "size": "full", "runs": []}', "there is a report of table1, "),
         (
             '{"name": "table1", "size": "full", "runs": [{"name": "mlp1", "seed": 0, '
             '"directory": "a", "status": "lost"}]}',

@@ -17,7 +17,7 @@ from rethink_jax.models.wide_resnet import WideResNet
 
 # Name -> constructor; what it takes of `config.model`, beside the name, comes with it.
 MODELS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
-    "mlp": (MLP, ("depth", "width", "dropout")),
+    "mlp": (MLP, ("depth", "width", "initial_std", "dropout")),
     "small_alexnet": (SmallAlexNet, ("dropout",)),
     "small_inception": (SmallInception, ("batch_norm", "dropout")),
     "wide_resnet": (WideResNet, ("dropout",)),
@@ -53,10 +53,19 @@ def count_parameters(module: nn.Module, image_shape: tuple[int, int, int]) -> in
 
 
 def check(config: ConfigDict) -> None:
-    """Raises `UserError` for an unknown model, or a depth or width that is not positive or too large."""
+    """Raises `UserError` for an unknown model, or a size or initial value that it cannot have."""
     model = config.model
     names = ", ".join(MODELS)
     require(model.name is None or model.name in MODELS, "model.name", model.name, f"one of {names}")
     for field, most in _MOST.items():
         require(model[field] >= 1, f"model.{field}", model[field], "1 or more")
         require(model[field] <= most, f"model.{field}", model[field], f"at most {most}")
+    std = model.initial_std
+    require(std is None or 0 < std <= 1, "model.initial_std", std, "in (0, 1]")
+    is_mlp = model.name in (None, "mlp")
+    require(
+        std is None or is_mlp,
+        "model.initial_std",
+        std,
+        f"left out for {model.name}, which has its own",
+    )

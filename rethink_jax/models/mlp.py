@@ -12,10 +12,14 @@ from rethink_jax.models.layers import at_least_float32, dropout
 class MLP(nn.Module):
     """Fully connected ReLU layers, then one linear layer, biases everywhere.
 
+    The paper prints no initial values; ours are LeCun's, a truncated normal of variance 1/inputs, and zero for
+    biases.
+
     Attributes:
       num_classes: the number of logits.
       depth: the number of hidden layers.
       width: units in each.
+      initial_std: of all kernels, a normal's before it is cut off at two of it; None for LeCun's.
       dropout: the rate after each hidden layer.
       dtype: of the computation.
     """
@@ -23,6 +27,7 @@ class MLP(nn.Module):
     num_classes: int
     depth: int = 1
     width: int = 512
+    initial_std: float | None = None
     dropout: float = 0.0
     dtype: Any = jnp.float32
 
@@ -35,8 +40,12 @@ class MLP(nn.Module):
         keys: jax.Array | None = None,
     ) -> jax.Array:
         """Maps images [n, height, width, channels] to float32 logits [n, num_classes]."""
+        init = nn.initializers.lecun_normal()
+        if self.initial_std is not None:
+            init = nn.initializers.truncated_normal(self.initial_std)
         x = images.reshape(images.shape[0], -1)
         for i in range(self.depth):
-            x = nn.relu(nn.Dense(self.width, dtype=self.dtype)(x))
+            x = nn.relu(nn.Dense(self.width, kernel_init=init, dtype=self.dtype)(x))
             x = dropout(x, self.dropout, keys, layer=i)
-        return nn.Dense(self.num_classes, dtype=self.dtype)(x).astype(at_least_float32(self.dtype))
+        logits = nn.Dense(self.num_classes, kernel_init=init, dtype=self.dtype)(x)
+        return logits.astype(at_least_float32(self.dtype))

@@ -23,7 +23,7 @@ class Quantity(NamedTuple):
     Attributes:
       key: as in the paper's rows.
       title: of the column.
-      unit: "percent", "epochs" or "times".
+      unit: "percent", "epochs", "times" or "nats".
       read: a finished run → its number.
     """
 
@@ -143,6 +143,7 @@ def _accuracy(key: str, title: str) -> Quantity:
 
 
 TRAIN = _accuracy("train_accuracy", "training accuracy")
+TRAIN_LOSS = Quantity("train_loss", "training loss", "nats", from_summary("train_loss"))
 TEST = _accuracy("test_accuracy", "test accuracy, true labels")
 TEST_CORRUPTED = _accuracy("test_accuracy_corrupted", "test accuracy, corrupted labels")
 BEST = _accuracy("best_test_accuracy", "best test accuracy")
@@ -162,6 +163,13 @@ LOSSES = tuple(
 SECTIONS = {
     "table1": (
         Section("Table 1: CIFAR-10, accuracy", paper.TABLE1, (TRAIN, TEST, TEST_CORRUPTED)),
+    ),
+    "mlp1_settings": (
+        Section(
+            "Table 1's MLP 1×512 on random labels, one setting changed at a time",
+            tuple(row for row in paper.TABLE1 if row.key == "mlp1-random"),
+            (TRAIN, TRAIN_LOSS, TEST),
+        ),
     ),
     "table4": (
         Section(

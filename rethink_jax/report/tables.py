@@ -12,8 +12,8 @@ from rethink_jax.report.statistics import Estimate
 NOTHING = "—"
 FAILED_TO_CONVERGE = "failed to converge"
 
-_SCALES = {"percent": 100.0, "epochs": 1.0, "times": 1.0}
-_DIGITS = {"percent": 2, "epochs": 1, "times": 2}
+_SCALES = {"percent": 100.0, "epochs": 1.0, "times": 1.0, "nats": 1.0}
+_DIGITS = {"percent": 2, "epochs": 1, "times": 2, "nats": 3}
 _WORDS = {DIVERGED: "diverged, as the paper's did"}
 
 
