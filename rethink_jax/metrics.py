@@ -1,23 +1,16 @@
-"""Exact metrics from sums and counts, and where they go: JSON lines, TensorBoard, the terminal, curves."""
+"""Exact metrics from sums and counts, and where they go: JSON lines, TensorBoard, curves."""
 
 import json
 import math
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from etils import epath
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
-from rethink_jax import parallel
 from rethink_jax.run_directory import METRICS, write_text
 
 Record = dict[str, Any]
@@ -122,99 +115,6 @@ class Writer:
 
 def _line(record: Record) -> str:
     return json.dumps(record) + "\n"
-
-
-class Display:
-    """A progress bar on a terminal, a line for each evaluation elsewhere."""
-
-    def __init__(self, console: Console, progress: Progress | None, total: int):
-        self._console = console
-        self._progress = progress
-        if progress is not None:
-            self._task = progress.add_task("training", total=total, status="")
-
-    def remove(self) -> None:
-        """Takes the bar away."""
-        if self._progress is not None:
-            self._progress.remove_task(self._task)
-
-    def step(self, step: int) -> None:
-        """Shows how far the run is."""
-        if self._progress is not None:
-            self._progress.update(self._task, completed=step)
-
-    def record(self, record: Record) -> None:
-        """Shows one evaluation."""
-        text = (
-            f"train {record['train_accuracy']:.2%} (loss {record['train_loss']:.4f})  "
-            f"test {record['test_accuracy']:.2%}"
-        )
-        if self._progress is not None:
-            self._progress.update(self._task, status=text, completed=record["step"])
-        else:
-            self._console.print(
-                f"epoch {record['epoch']:g}  step {record['step']}  {text}  "
-                f"{record['images_per_second']:.0f} images/s",
-                highlight=False,
-            )
-
-
-_outer: tuple[Console, Progress | None] | None = None
-
-
-@contextmanager
-def show_within(console: Console, progress: Progress | None) -> Iterator[None]:
-    """Has runs show their progress within a sweep's, which prints their results itself."""
-    global _outer
-    _outer = console, progress
-    try:
-        yield
-    finally:
-        _outer = None
-
-
-@contextmanager
-def display(total_steps: int) -> Iterator[Display]:
-    """Yields the display of a run of `total_steps` steps; only the primary process shows one."""
-    if _outer is not None:
-        inner = Display(*_outer, total_steps)
-        try:
-            yield inner
-        finally:
-            inner.remove()
-        return
-    quiet = not parallel.is_primary()
-    console = Console(soft_wrap=True, quiet=quiet)
-    if quiet or not sys.stdout.isatty():
-        yield Display(console, None, total_steps)
-        return
-    with Progress(
-        TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
-        BarColumn(),
-        TextColumn("{task.fields[status]}"),
-        TimeRemainingColumn(),
-        console=console,
-    ) as progress:
-        yield Display(console, progress, total_steps)
-
-
-def print_result(title: str, record: Record, num_classes: int) -> None:
-    """Prints the accuracies of a summary or an evaluation beside chance, on the primary process."""
-    if _outer is not None:
-        return
-    table = Table(title=title)
-    table.add_column("")
-    table.add_column("accuracy", justify="right")
-    rows = {
-        "training set": "train_accuracy",
-        "test set, true labels": "test_accuracy",
-        "test set, corrupted labels": "test_accuracy_corrupted",
-    }
-    for title, name in rows.items():
-        if record.get(name) is not None:
-            table.add_row(title, f"{record[name]:.2%}")
-    table.add_row("chance", f"{1 / num_classes:.2%}", style="dim")
-    Console(soft_wrap=True, quiet=not parallel.is_primary()).print(table)
 
 
 def draw_curves(history: list[Record], num_classes: int, file: epath.Path) -> None:

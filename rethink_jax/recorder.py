@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax import metrics, parallel, preemption, run_directory
+from rethink_jax import display, metrics, parallel, preemption, run_directory
 from rethink_jax.checkpoints import Checkpoints, Saved, restore_on_all
 from rethink_jax.config import Diverged, UserError
 from rethink_jax.data import DatasetInfo
@@ -62,8 +62,10 @@ class Recorder:
     def __exit__(self, *exception: object) -> None:
         self._open_files.close()
 
-    def restore(self, initial_state: TrainState, total_steps: int) -> TrainState:
-        """Returns the state to go on from, with `history` as it was then, and begins to write.
+    def restore(
+        self, initial_state: TrainState, total_steps: int, screen: display.Screen | None = None
+    ) -> TrainState:
+        """Returns the state to go on from, with `history` as it was then, and begins to write and to show.
 
         Raises:
           UserError: the directory's run was trained on other data.
@@ -93,7 +95,7 @@ class Recorder:
             logger.info("run directory: %s", self._path)
 
         parallel.on_primary(begin)
-        self._display = self._open_files.enter_context(metrics.display(total_steps))
+        self._display = self._open_files.enter_context(display.show_run(total_steps, screen))
         return state
 
     def show(self, step: int) -> None:

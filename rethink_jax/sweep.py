@@ -1,28 +1,21 @@
 """Many runs from one config: which are done, which to start, and where."""
 
 import contextlib
-import datetime
 import fnmatch
 import functools
 import importlib.util
-import logging
 import re
-import sys
 import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
 
 from rethink_jax import (
     config as config_lib,
     data,
-    metrics,
+    display,
     parallel,
     preemption,
     run_directory,
@@ -30,43 +23,11 @@ from rethink_jax import (
 )
 from rethink_jax.config import Diverged, RunFailed, UserError, require
 from rethink_jax.data import cache
+from rethink_jax.ledger import Ledger, Outcome, Run
 
-FILE = "sweep.json"
 LAUNCHERS = ("local", "slurm", "submitit_local")
 
 _JOB_MINUTES = 24 * 60  # unless Slurm's own variable SBATCH_TIMELIMIT says otherwise
-
-
-class Run(NamedTuple):
-    """One run of a sweep.
-
-    Attributes:
-      name: as the config file has it.
-      seed: of training.
-      config: settled.
-      path: its run directory.
-      expect_divergence: whether a loss that is not finite is a result and no failure.
-      total_steps: of the whole run.
-    """
-
-    name: str
-    seed: int
-    config: ConfigDict
-    path: epath.Path
-    expect_divergence: bool
-    total_steps: int
-
-
-class Outcome(NamedTuple):
-    """How an attempt at a run ended.
-
-    Attributes:
-      error: in one line, what ended it early; None for a finished run.
-      diverged: whether that was a loss that is not finite.
-    """
-
-    error: str | None = None
-    diverged: bool = False
 
 
 def run(
@@ -99,12 +60,12 @@ def run(
         runs = parallel.on_all(lambda: plan(config, path, dataset))
         executor = None if config.launcher == "local" else _executor(config, path)
         ledger = Ledger(path, config.sweep.name, config.sweep.size, runs)
-        display = stack.enter_context(_display(len(runs)))
+        shown = stack.enter_context(display.show_sweep(len(runs)))
         if executor is None:
-            _run_here(ledger, dataset, display, stop_request)
+            _run_here(ledger, dataset, shown, stop_request)
         else:
-            _run_in_jobs(ledger, executor, display, stop_request)
-    ledger.print_table()
+            _run_in_jobs(ledger, executor, shown, stop_request)
+    ledger.print_table(shown.screen)
     if left := [run.path.name for run in ledger.left()]:
         raise RunFailed(
             f"{len(left)} of {len(runs)} runs are not done: {', '.join(left)}; "
@@ -207,140 +168,15 @@ def _config_of(config: ConfigDict, entry: dict[str, Any], repeat: int) -> Config
     return own
 
 
-class Ledger:
-    """What is known of the runs of a sweep, and `sweep.json`, which says it; all processes call alike.
-
-    Attributes:
-      path: the sweep's directory.
-      runs: all of them.
-      content: of `sweep.json`.
-    """
-
-    def __init__(self, path: epath.Path, name: str, size: str, runs: list[Run]):
-        self.path = path
-        self.runs = runs
-        self.content: dict[str, Any] = {"name": name, "size": size, "runs": []}
-        self._outcomes: dict[epath.Path, Outcome] = {}
-        self._summaries: dict[str, dict[str, Any]] = {}
-        self._others: list[dict[str, Any]] = []
-        self._diverged_before = parallel.on_primary(self._take_up)
-        self._update()
-
-    def _take_up(self) -> list[str]:
-        """Returns the directories of runs that have diverged before; refuses another sweep's directory."""
-        if (self.path / run_directory.CONFIG).exists():
-            raise UserError(f"{self.path} holds a run and no sweep; choose another --workdir")
-        for run in self.runs:
-            run_directory.check_free(run.path)
-            run_directory.check_same_run(run.path, run.config)
-        file = self.path / FILE
-        if not file.exists():
-            return []
-        before = run_directory.read_json(file)
-        try:
-            names = before["name"], before["size"]
-            diverged = [entry["directory"] for entry in before["runs"] if entry["diverged"]]
-            own = {run.path.name for run in self.runs}
-            self._others = [entry for entry in before["runs"] if entry["directory"] not in own]
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{file} is damaged; remove it") from error
-        if names != (self.content["name"], self.content["size"]):
-            raise UserError(
-                f"{self.path} holds another sweep ({names[0]}, {names[1]}); choose another --workdir"
-            )
-        return diverged
-
-    def left(self) -> list[Run]:
-        """Returns the runs that are not done."""
-        return [run for run in self.runs if not self.is_done(run)]
-
-    def is_done(self, run: Run) -> bool:
-        """Returns whether a run is finished, or has diverged as expected."""
-        entry = self._entry(run)
-        return entry["status"] == "finished" or (entry["diverged"] and run.expect_divergence)
-
-    def status(self, run: Run) -> str:
-        """Returns what `sweep.json` says of a run, or that it has diverged."""
-        entry = self._entry(run)
-        return "diverged" if entry["diverged"] else entry["status"]
-
-    def summary(self, run: Run) -> dict[str, Any]:
-        """Returns what the run's `summary.json` says; nothing where there is none."""
-        return self._summaries[run.path.name]
-
-    def end(self, run: Run, outcome: Outcome) -> None:
-        """Notes how a run ended."""
-        self._outcomes[run.path] = outcome
-        self._update()
-
-    def _entry(self, run: Run) -> dict[str, Any]:
-        return next(e for e in self.content["runs"] if e["directory"] == run.path.name)
-
-    def _update(self) -> None:
-        """Looks into the run directories and writes `sweep.json`."""
-        entries = parallel.on_primary(lambda: [self._look(run) for run in self.runs])
-        self._summaries = {entry["directory"]: entry.pop("summary") for entry in entries}
-        self.content["runs"] = [*entries, *self._others]
-
-        def write() -> None:
-            self.path.mkdir(parents=True, exist_ok=True)
-            run_directory.write_json(self.path / FILE, self.content)
-
-        parallel.on_primary(write)
-
-    def _look(self, run: Run) -> dict[str, Any]:
-        outcome = self._outcomes.get(run.path, Outcome())
-        file = run.path / run_directory.SUMMARY
-        summary = run_directory.read_json(file) if file.exists() else {}
-        began = (run.path / run_directory.CONFIG).exists()
-        finished = None
-        with contextlib.suppress(UserError):  # another process may have taken the directory
-            finished = train.finished_summary(run.path, run.config, run.total_steps)
-        if finished is not None:
-            status = "finished"
-        elif outcome.error is not None or summary.get("status") == "failed":
-            status = "failed"
-        else:
-            status = "stopped" if began else "not run yet"
-        diverged = outcome.diverged or run.path.name in self._diverged_before
-        return {
-            "name": run.name,
-            "seed": run.seed,
-            "directory": run.path.name,
-            "expect_divergence": run.expect_divergence,
-            "status": status,
-            "diverged": status == "failed" and diverged,
-            "summary": summary,
-        }
-
-    def print_table(self) -> None:
-        """Prints a line for each run, on the primary process."""
-        table = Table(title=self.content["name"])
-        table.add_column("run")
-        for title in ("seed", "status", "train", "test", "seconds"):
-            table.add_column(title, justify="left" if title == "status" else "right")
-        for run in self.runs:
-            summary = self.summary(run)
-            table.add_row(
-                run.name,
-                str(run.seed),
-                self.status(run),
-                _percent(summary.get("train_accuracy")),
-                _percent(summary.get("test_accuracy")),
-                f"{summary['seconds']:.0f}" if summary else "",
-            )
-        Console(soft_wrap=True, quiet=not parallel.is_primary()).print(table)
-
-
 def _run_here(
     ledger: Ledger,
     dataset: data.Dataset | None,
-    display: "_Display",
+    shown: display.SweepDisplay,
     stop_request: preemption.StopRequest,
 ) -> None:
     """Runs what is left, one run after another, in this process."""
     left = ledger.left()
-    display.skip(len(ledger.runs) - len(left))
+    shown.skip(len(ledger.runs) - len(left))
     loaded: tuple[dict[str, Any], data.Dataset] | None = None
     for run in left:
         done = len(ledger.runs) - len(ledger.left())
@@ -349,7 +185,7 @@ def _run_here(
             "run the same command again to go on"
         )
         _raise_if_stopped(stop_request)
-        display.begin(run)
+        shown.begin(_title(run))
         own = dataset
         if own is None:
             source = run.config.data.to_dict()
@@ -357,20 +193,23 @@ def _run_here(
                 loaded = source, parallel.on_all(functools.partial(data.load, run.config.data))
             own = loaded[1]
         try:
-            outcome = _attempt(run.config, run.path, own)
+            outcome = _attempt(run.config, run.path, own, shown.screen)
         except preemption.Stopped:
             ledger.end(run, Outcome())
             raise
         ledger.end(run, outcome)
-        display.end(run, outcome, ledger)
+        shown.end(_title(run), _how_it_ended(run, outcome, ledger))
 
 
 def _attempt(
-    config: ConfigDict, path: epath.PathLike, dataset: data.Dataset | None = None
+    config: ConfigDict,
+    path: epath.PathLike,
+    dataset: data.Dataset | None = None,
+    screen: display.Screen | None = None,
 ) -> Outcome:
     """Runs one run to its end, whatever that is, but for a signal."""
     try:
-        train.run(config, path, dataset)
+        train.run(config, path, dataset, screen=screen)
     except (RunFailed, UserError) as error:
         return Outcome(str(error), isinstance(error, Diverged))
     except jax.errors.JaxRuntimeError as error:  # too little memory on a device, for example
@@ -389,15 +228,18 @@ def _raise_if_stopped(stop_request: preemption.StopRequest) -> None:
 
 
 def _run_in_jobs(
-    ledger: Ledger, executor: Any, display: "_Display", stop_request: preemption.StopRequest
+    ledger: Ledger,
+    executor: Any,
+    shown: display.SweepDisplay,
+    stop_request: preemption.StopRequest,
 ) -> None:
     """Submits a job for each run that is left, and waits for them."""
     left = ledger.left()
-    display.skip(len(ledger.runs) - len(left))
+    shown.skip(len(ledger.runs) - len(left))
     jobs = {run: executor.submit(_job, run.config.to_dict(), str(run.path)) for run in left}
     stop_request.saved = "the jobs go on; run the same command again when they have ended"
     for run, job in jobs.items():
-        display.begin(run, f"job {job.job_id}")
+        shown.begin(_title(run), f"job {job.job_id}")
     waiting = dict(jobs)
     while waiting:
         time.sleep(0.5)
@@ -408,7 +250,7 @@ def _run_in_jobs(
                 error = job.exception()
                 outcome = Outcome(" ".join(str(error).split())[-500:]) if error else job.result()
                 ledger.end(run, outcome)
-                display.end(run, outcome, ledger)
+                shown.end(_title(run), _how_it_ended(run, outcome, ledger))
 
 
 def _executor(config: ConfigDict, path: epath.Path) -> Any:
@@ -438,96 +280,20 @@ def _job(fields: dict[str, Any], path: str) -> Outcome:
         return Outcome()
 
 
-class _Display:
-    """One display over the whole sweep: a bar on a terminal, elsewhere two lines for each run."""
-
-    def __init__(self, console: Console, progress: Progress | None, total: int):
-        self._console, self._progress, self._total = console, progress, total
-        self._begun = self._done = self._done_here = 0
-        self._start = time.monotonic()
-        if progress is not None:
-            self._task = progress.add_task("sweep", total=total, status="")
-
-    def skip(self, count: int) -> None:
-        """Counts runs that are done already."""
-        self._begun += count
-        self._done += count
-        if count:
-            self._print(f"{count} of {self._total} runs are done already")
-
-    def begin(self, run: Run, where: str = "") -> None:
-        """Shows that a run begins."""
-        self._begun += 1
-        title = f"run {self._begun} of {self._total}"
-        self._show(f"{title}: {run.name}, seed {run.seed}", where or self._time_left())
-
-    def end(self, run: Run, outcome: Outcome, ledger: Ledger) -> None:
-        """Shows how a run ended, and the time left for the others."""
-        self._done += 1
-        self._done_here += 1
-        text = ledger.status(run)
-        if outcome.error is not None:
-            text += f"{', as expected' if ledger.is_done(run) else ''}: {outcome.error}"
-        elif summary := ledger.summary(run):
-            accuracies = [_percent(summary[f"{split}_accuracy"]) for split in ("train", "test")]
-            text += ", train {}, test {}".format(*accuracies)
-        self._print(f"{run.name}, seed {run.seed}: {text}")
-        if self._progress is not None:
-            self._progress.update(self._task, completed=self._done, status=self._time_left())
-
-    def _show(self, title: str, status: str) -> None:
-        if self._progress is None:
-            self._print(f"{title}  {status}".rstrip())
-        else:
-            self._progress.update(
-                self._task, description=title, completed=self._done, status=status
-            )
-
-    def _print(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False)
-
-    def _time_left(self) -> str:
-        """Returns how long the runs that are left take, if they take as long as those done here."""
-        if not self._done_here:
-            return ""
-        each = (time.monotonic() - self._start) / self._done_here
-        left = datetime.timedelta(seconds=round(each * (self._total - self._done)))
-        return f"about {left} left"
+def _title(run: Run) -> str:
+    return f"{run.name}, seed {run.seed}"
 
 
-@contextlib.contextmanager
-def _display(total: int) -> Iterator[_Display]:
-    console = Console(soft_wrap=True, quiet=not parallel.is_primary())
-    if console.quiet or not sys.stdout.isatty():
-        with metrics.show_within(console, None):
-            yield _Display(console, None, total)
-        return
-    columns = (
-        *(TextColumn("{task.description}"), BarColumn()),
-        TextColumn("{task.fields[status]}"),
-    )
-    with (
-        Progress(*columns, console=console) as progress,
-        metrics.show_within(console, progress),
-        _without_log(),
-    ):
-        yield _Display(console, progress, total)
-
-
-@contextlib.contextmanager
-def _without_log() -> Iterator[None]:
-    """Has the runs' log give way to the bar, which it would tear."""
-    log = logging.getLogger("rethink_jax")
-    level = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-
-
-def _percent(fraction: float | None) -> str:
-    return "" if fraction is None else f"{fraction:.2%}"
+def _how_it_ended(run: Run, outcome: Outcome, ledger: Ledger) -> str:
+    text = ledger.status(run)
+    if outcome.error is not None:
+        return f"{text}{', as expected' if ledger.is_done(run) else ''}: {outcome.error}"
+    if summary := ledger.summary(run):
+        train_accuracy, test_accuracy = (
+            display.percent(summary[f"{split}_accuracy"]) for split in ("train", "test")
+        )
+        text += f", train {train_accuracy}, test {test_accuracy}"
+    return text
 
 
 def _path(

@@ -17,6 +17,7 @@ from rethink_jax import (
     config as config_lib,
     corruptions,
     data,
+    display,
     inputs,
     metrics,
     models,
@@ -70,6 +71,7 @@ def run(
     workdir: epath.PathLike | None = None,
     dataset: data.Dataset | None = None,
     name: str = "train",
+    screen: display.Screen | None = None,
 ) -> dict[str, Any]:
     """Trains as a config says, or goes on with a run that was stopped, and reports.
 
@@ -78,6 +80,7 @@ def run(
       workdir: the run's directory; by default `runs/<name>-<data>-<model>-<digits of the config>`.
       dataset: what `rethink_jax.data.from_arrays` made of one's own arrays, in place of `config.data.name`.
       name: of the config file, for the default directory.
+      screen: a sweep's, which shows the results itself.
 
     Returns:
       The content of `summary.json`.
@@ -99,20 +102,25 @@ def run(
             experiment = parallel.on_all(lambda: build(config, dataset or data.load(config.data)))
             if not stop_request.deferred:  # some library may have swallowed what the signal raised
                 stop_request.raise_if_stopped()
-            summary = _run(experiment, path, total, stop_request)
+            summary = _run(experiment, path, total, stop_request, screen)
         else:
             logger.info("%s is finished", path)
-    metrics.print_result(_title(summary), summary, info.num_classes)
+    if screen is None:
+        display.print_result(_title(summary), summary, info.num_classes)
     return summary
 
 
 def _run(
-    experiment: Experiment, path: epath.Path, total: int, stop_request: preemption.StopRequest
+    experiment: Experiment,
+    path: epath.Path,
+    total: int,
+    stop_request: preemption.StopRequest,
+    screen: display.Screen | None,
 ) -> dict[str, Any]:
     """Trains in a run directory from what is there, and returns the summary that it leaves."""
     fingerprint, info = experiment.inputs.fingerprint, experiment.dataset_info
     with Recorder(path, experiment.config, fingerprint, info, stop_request) as recorder:
-        state = recorder.restore(experiment.initial_state, total)
+        state = recorder.restore(experiment.initial_state, total, screen)
         with stop_request.defer():
             try:
                 whole = _train(experiment, state, total, recorder, stop_request)
@@ -165,7 +173,7 @@ def evaluate(
         raise config_lib.UserError(f"{path} has no whole checkpoint to evaluate")
     record = _evaluate(experiment, parallel.replicate(saved.state)) or {}
     parallel.on_primary(lambda: run_directory.write_json(path / "evaluation.json", record))
-    metrics.print_result(f"step {record['step']}", record, info.num_classes)
+    display.print_result(f"step {record['step']}", record, info.num_classes)
     return record
 
 

@@ -1,7 +1,5 @@
-import io
 import json
 import struct
-import sys
 
 import numpy as np
 import pytest
@@ -229,76 +227,6 @@ def test_curves_of_one_evaluation_and_of_none(tmp_path):
         metrics.draw_curves(history, 10, file)
         with Image.open(file) as image:
             assert image.format == "PNG"
-
-
-# Result.
-
-
-def test_result_beside_chance(capsys):
-    summary = metrics.summarize(HISTORY, "finished", 1_649_402)
-    metrics.print_result("5 epochs, 1,649,402 parameters", summary, 3)
-    text = capsys.readouterr().out
-    assert "5 epochs, 1,649,402 parameters" in text
-    rows = [line.replace("│", " ").split() for line in text.splitlines() if "%" in line]
-    assert rows == [
-        ["training", "set", "99.80%"],
-        ["test", "set,", "true", "labels", "10.00%"],
-        ["chance", "33.33%"],
-    ]
-
-
-def test_result_on_corrupted_labels(capsys):
-    history = [record(1.0, test_accuracy_corrupted=0.111)]
-    metrics.print_result("a run", metrics.summarize(history, "finished", 5), 10)
-    text = capsys.readouterr().out
-    assert "corrupted labels" in text
-    for percent in ("50.00%", "25.00%", "11.10%", "10.00%"):
-        assert percent in text
-
-
-def test_result_of_no_evaluation(capsys):
-    metrics.print_result("a run", metrics.summarize([], "stopped", 5), 10)
-    text = capsys.readouterr().out
-    assert [line.split()[1] for line in text.splitlines() if "%" in line] == ["chance"]
-
-
-# Display.
-
-
-def test_plain_lines_where_there_is_no_terminal(capsys):
-    with metrics.display(50) as display:
-        for step in range(1, 11):
-            display.step(step)
-        display.record(record(1.0))
-        display.record(record(1.5, 0.5, 1.0, 0.125))
-    assert capsys.readouterr().out.splitlines() == [
-        "epoch 1  step 10  train 50.00% (loss 1.0000)  test 25.00%  1234 images/s",
-        "epoch 1.5  step 15  train 100.00% (loss 0.5000)  test 12.50%  1234 images/s",
-    ]
-
-
-def test_other_processes_are_quiet(capsys, monkeypatch):
-    monkeypatch.setattr(metrics.parallel, "is_primary", lambda: False)
-    metrics.print_result("title", record(1.0), 10)
-    with metrics.display(50) as display:
-        display.step(1)
-        display.record(record(1.0))
-    assert capsys.readouterr().out == ""
-
-
-def test_a_bar_on_a_terminal(monkeypatch):
-    terminal = io.StringIO()
-    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(sys, "stdout", terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "150")
-    with metrics.display(50) as display:
-        display.step(7)
-        display.record(record(1.0))
-    text = terminal.getvalue()
-    assert "10/50 steps" in text
-    assert "train 50.00% (loss 1.0000)  test 25.00%" in text
-    assert "images/s" not in text  # the line of other places
 
 
 def test_stopwatch_counts_on(monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from rethink_jax import (
     config as config_lib,
     data,
+    display,
     parallel,
     preemption,
     run_directory,
@@ -42,9 +43,9 @@ def trained(monkeypatch):
     """The names of the directories that `train.run` is called for."""
     calls, run = [], train.run
 
-    def counting(config, path, *rest):
+    def counting(config, path, *rest, **options):
         calls.append(path.name)
-        return run(config, path, *rest)
+        return run(config, path, *rest, **options)
 
     monkeypatch.setattr(train, "run", counting)
     return calls
@@ -174,13 +175,13 @@ def test_stopped_by_a_signal_the_same_command_goes_on(toy, tmp_path, monkeypatch
 
 
 def test_a_signal_between_two_runs(toy, tmp_path, monkeypatch):
-    end = sweep._Display.end
+    end = display.SweepDisplay.end
 
     def signalling(*args):
         end(*args)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(sweep._Display, "end", signalling)
+    monkeypatch.setattr(display.SweepDisplay, "end", signalling)
     with pytest.raises(preemption.Stopped, match="SIGTERM: stopped; "):
         sweep.run(sweep_config(), tmp_path, toy)
     assert statuses(tmp_path) == {"true-seed0": "finished", "random-seed0": "not run yet"}

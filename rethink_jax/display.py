@@ -1,0 +1,193 @@
+"""What the primary process shows of runs and sweeps: bars on a terminal, lines elsewhere."""
+
+import datetime
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from rethink_jax import parallel
+
+
+class Screen(NamedTuple):
+    """Where a sweep and its runs are shown together.
+
+    Attributes:
+      console: quiet on other processes than the primary one.
+      progress: on it, where it is a terminal; else None.
+    """
+
+    console: Console
+    progress: Progress | None
+
+
+@contextmanager
+def _screen(*columns: ProgressColumn) -> Iterator[Screen]:
+    console = Console(soft_wrap=True, quiet=not parallel.is_primary())
+    if console.quiet or not sys.stdout.isatty():
+        yield Screen(console, None)
+        return
+    with Progress(*columns, console=console) as progress:
+        yield Screen(console, progress)
+
+
+class RunDisplay:
+    """A bar of the steps on a terminal, a line for each evaluation elsewhere."""
+
+    def __init__(self, screen: Screen, total_steps: int):
+        self._console, self._progress = screen
+        if self._progress is not None:
+            self._task = self._progress.add_task("training", total=total_steps, status="")
+
+    def remove(self) -> None:
+        """Takes the bar away."""
+        if self._progress is not None:
+            self._progress.remove_task(self._task)
+
+    def step(self, step: int) -> None:
+        """Shows how far the run is."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step)
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Shows one evaluation, as `metrics.jsonl` has it."""
+        text = (
+            f"train {percent(record['train_accuracy'])} (loss {record['train_loss']:.4f})  "
+            f"test {percent(record['test_accuracy'])}"
+        )
+        if self._progress is not None:
+            self._progress.update(self._task, status=text, completed=record["step"])
+        else:
+            self._console.print(
+                f"epoch {record['epoch']:g}  step {record['step']}  {text}  "
+                f"{record['images_per_second']:.0f} images/s",
+                highlight=False,
+            )
+
+
+@contextmanager
+def show_run(total_steps: int, screen: Screen | None = None) -> Iterator[RunDisplay]:
+    """Yields the display of a run, on a sweep's screen or on one of its own."""
+    if screen is not None:
+        run_display = RunDisplay(screen, total_steps)
+        try:
+            yield run_display
+        finally:
+            run_display.remove()
+        return
+    columns = (
+        *(TextColumn("{task.completed:.0f}/{task.total:.0f} steps"), BarColumn()),
+        *(TextColumn("{task.fields[status]}"), TimeRemainingColumn()),
+    )
+    with _screen(*columns) as own:
+        yield RunDisplay(own, total_steps)
+
+
+class SweepDisplay:
+    """A bar of the runs on a terminal, elsewhere two lines for each run.
+
+    Attributes:
+      screen: for the runs.
+    """
+
+    def __init__(self, screen: Screen, total: int):
+        self.screen = screen
+        self._total = total
+        self._begun = self._done = self._done_here = 0
+        self._start = time.monotonic()
+        if screen.progress is not None:
+            self._task = screen.progress.add_task("sweep", total=total, status="")
+
+    def skip(self, count: int) -> None:
+        """Counts runs that are done already."""
+        self._begun += count
+        self._done += count
+        if count:
+            self._print(f"{count} of {self._total} runs are done already")
+
+    def begin(self, name: str, where: str = "") -> None:
+        """Shows that a run begins."""
+        self._begun += 1
+        self._show(f"run {self._begun} of {self._total}: {name}", where or self._time_left())
+
+    def end(self, name: str, how: str) -> None:
+        """Shows how a run ended, and the time left for the others."""
+        self._done += 1
+        self._done_here += 1
+        self._print(f"{name}: {how}")
+        if self.screen.progress is not None:
+            self.screen.progress.update(self._task, completed=self._done, status=self._time_left())
+
+    def _show(self, title: str, status: str) -> None:
+        if self.screen.progress is None:
+            self._print(f"{title}  {status}".rstrip())
+        else:
+            self.screen.progress.update(
+                self._task, description=title, completed=self._done, status=status
+            )
+
+    def _print(self, line: str) -> None:
+        self.screen.console.print(line, highlight=False, markup=False)
+
+    def _time_left(self) -> str:
+        """Returns how long the runs that are left take, if they take as long as those done here."""
+        if not self._done_here:
+            return ""
+        each = (time.monotonic() - self._start) / self._done_here
+        left = datetime.timedelta(seconds=round(each * (self._total - self._done)))
+        return f"about {left} left"
+
+
+@contextmanager
+def show_sweep(total: int) -> Iterator[SweepDisplay]:
+    """Yields the display of a sweep of so many runs."""
+    columns = (
+        *(TextColumn("{task.description}"), BarColumn()),
+        TextColumn("{task.fields[status]}"),
+    )
+    with _screen(*columns) as screen:
+        if screen.progress is None:
+            yield SweepDisplay(screen, total)
+            return
+        with _without_log():
+            yield SweepDisplay(screen, total)
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """Has the runs' log give way to the bar, which it would tear."""
+    log = logging.getLogger("rethink_jax")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def print_result(title: str, record: dict[str, Any], num_classes: int) -> None:
+    """Prints the accuracies of a summary or an evaluation beside chance, on the primary process."""
+    table = Table(title=title)
+    table.add_column("")
+    table.add_column("accuracy", justify="right")
+    rows = {
+        "training set": "train_accuracy",
+        "test set, true labels": "test_accuracy",
+        "test set, corrupted labels": "test_accuracy_corrupted",
+    }
+    for title, name in rows.items():
+        if record.get(name) is not None:
+            table.add_row(title, percent(record[name]))
+    table.add_row("chance", percent(1 / num_classes), style="dim")
+    Console(soft_wrap=True, quiet=not parallel.is_primary()).print(table)
+
+
+def percent(fraction: float | None) -> str:
+    """Returns a fraction in percent, and nothing for None."""
+    return "" if fraction is None else f"{fraction:.2%}"

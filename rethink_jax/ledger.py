@@ -1,0 +1,171 @@
+"""What is known of a sweep's runs, and the `sweep.json` that says it."""
+
+import contextlib
+from typing import Any, NamedTuple
+
+from etils import epath
+from ml_collections import ConfigDict
+from rich.table import Table
+
+from rethink_jax import parallel, run_directory, train
+from rethink_jax.config import UserError
+from rethink_jax.display import Screen, percent
+
+FILE = "sweep.json"
+
+
+class Run(NamedTuple):
+    """One run of a sweep.
+
+    Attributes:
+      name: as the config file has it.
+      seed: of training.
+      config: settled.
+      path: its run directory.
+      expect_divergence: whether a loss that is not finite is a result and no failure.
+      total_steps: of the whole run.
+    """
+
+    name: str
+    seed: int
+    config: ConfigDict
+    path: epath.Path
+    expect_divergence: bool
+    total_steps: int
+
+
+class Outcome(NamedTuple):
+    """How an attempt at a run ended.
+
+    Attributes:
+      error: in one line, what ended it early; None for a finished run.
+      diverged: whether that was a loss that is not finite.
+    """
+
+    error: str | None = None
+    diverged: bool = False
+
+
+class Ledger:
+    """What is known of the runs of a sweep, and `sweep.json`, which says it; all processes call alike.
+
+    Attributes:
+      path: the sweep's directory.
+      runs: all of them.
+      content: of `sweep.json`.
+    """
+
+    def __init__(self, path: epath.Path, name: str, size: str, runs: list[Run]):
+        self.path = path
+        self.runs = runs
+        self.content: dict[str, Any] = {"name": name, "size": size, "runs": []}
+        self._outcomes: dict[epath.Path, Outcome] = {}
+        self._summaries: dict[str, dict[str, Any]] = {}
+        self._others: list[dict[str, Any]] = []
+        self._diverged_before = parallel.on_primary(self._take_up)
+        self._update()
+
+    def _take_up(self) -> list[str]:
+        """Returns the directories of runs that have diverged before; refuses another sweep's directory."""
+        if (self.path / run_directory.CONFIG).exists():
+            raise UserError(f"{self.path} holds a run and no sweep; choose another --workdir")
+        for run in self.runs:
+            run_directory.check_free(run.path)
+            run_directory.check_same_run(run.path, run.config)
+        file = self.path / FILE
+        if not file.exists():
+            return []
+        before = run_directory.read_json(file)
+        try:
+            names = before["name"], before["size"]
+            diverged = [entry["directory"] for entry in before["runs"] if entry["diverged"]]
+            own = {run.path.name for run in self.runs}
+            self._others = [entry for entry in before["runs"] if entry["directory"] not in own]
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{file} is damaged; remove it") from error
+        if names != (self.content["name"], self.content["size"]):
+            raise UserError(
+                f"{self.path} holds another sweep ({names[0]}, {names[1]}); choose another --workdir"
+            )
+        return diverged
+
+    def left(self) -> list[Run]:
+        """Returns the runs that are not done."""
+        return [run for run in self.runs if not self.is_done(run)]
+
+    def is_done(self, run: Run) -> bool:
+        """Returns whether a run is finished, or has diverged as expected."""
+        entry = self._entry(run)
+        return entry["status"] == "finished" or (entry["diverged"] and run.expect_divergence)
+
+    def status(self, run: Run) -> str:
+        """Returns what `sweep.json` says of a run, or that it has diverged."""
+        entry = self._entry(run)
+        return "diverged" if entry["diverged"] else entry["status"]
+
+    def summary(self, run: Run) -> dict[str, Any]:
+        """Returns what the run's `summary.json` says; nothing where there is none."""
+        return self._summaries[run.path.name]
+
+    def end(self, run: Run, outcome: Outcome) -> None:
+        """Notes how a run ended."""
+        self._outcomes[run.path] = outcome
+        self._update()
+
+    def _entry(self, run: Run) -> dict[str, Any]:
+        return next(e for e in self.content["runs"] if e["directory"] == run.path.name)
+
+    def _update(self) -> None:
+        """Looks into the run directories and writes `sweep.json`."""
+        entries = parallel.on_primary(lambda: [self._look(run) for run in self.runs])
+        self._summaries = {entry["directory"]: entry.pop("summary") for entry in entries}
+        self.content["runs"] = [*entries, *self._others]
+
+        def write() -> None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            run_directory.write_json(self.path / FILE, self.content)
+
+        parallel.on_primary(write)
+
+    def _look(self, run: Run) -> dict[str, Any]:
+        outcome = self._outcomes.get(run.path, Outcome())
+        file = run.path / run_directory.SUMMARY
+        summary = run_directory.read_json(file) if file.exists() else {}
+        began = (run.path / run_directory.CONFIG).exists()
+        finished = None
+        with contextlib.suppress(UserError):  # another process may have taken the directory
+            finished = train.finished_summary(run.path, run.config, run.total_steps)
+        if finished is not None:
+            status = "finished"
+        elif outcome.error is not None or summary.get("status") == "failed":
+            status = "failed"
+        else:
+            status = "stopped" if began else "not run yet"
+        diverged = outcome.diverged or run.path.name in self._diverged_before
+        return {
+            "name": run.name,
+            "seed": run.seed,
+            "directory": run.path.name,
+            "expect_divergence": run.expect_divergence,
+            "status": status,
+            "diverged": status == "failed" and diverged,
+            "summary": summary,
+        }
+
+    def print_table(self, screen: Screen) -> None:
+        """Prints a line for each run."""
+        table = Table(title=self.content["name"])
+        table.add_column("run")
+        for title in ("seed", "status", "train", "test", "seconds"):
+            table.add_column(title, justify="left" if title == "status" else "right")
+        for run in self.runs:
+            summary = self.summary(run)
+            table.add_row(
+                run.name,
+                str(run.seed),
+                self.status(run),
+                percent(summary.get("train_accuracy")),
+                percent(summary.get("test_accuracy")),
+                f"{summary['seconds']:.0f}" if summary else "",
+            )
+        screen.console.print(table)
