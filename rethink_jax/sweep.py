@@ -236,21 +236,22 @@ def _run_in_jobs(
     """Submits a job for each run that is left, and waits for them."""
     left = ledger.left()
     shown.skip(len(ledger.runs) - len(left))
-    jobs = {run: executor.submit(_job, run.config.to_dict(), str(run.path)) for run in left}
     stop_request.saved = "the jobs go on; run the same command again when they have ended"
-    for run, job in jobs.items():
+    waiting = []
+    for run in left:
+        job = executor.submit(_job, run.config.to_dict(), str(run.path))
+        waiting.append((run, job))
         shown.begin(_title(run), f"job {job.job_id}")
-    waiting = dict(jobs)
     while waiting:
         time.sleep(0.5)
         stop_request.raise_if_stopped()
-        for run, job in list(waiting.items()):
-            if job.done():
-                del waiting[run]
-                error = job.exception()
-                outcome = Outcome(" ".join(str(error).split())[-500:]) if error else job.result()
-                ledger.end(run, outcome)
-                shown.end(_title(run), _how_it_ended(run, outcome, ledger))
+        ended = [(run, job) for run, job in waiting if job.done()]
+        for run, job in ended:
+            error = job.exception()
+            outcome = Outcome(" ".join(str(error).split())[-500:]) if error else job.result()
+            ledger.end(run, outcome)
+            shown.end(_title(run), _how_it_ended(run, outcome, ledger))
+        waiting = [pair for pair in waiting if all(pair[1] is not job for _, job in ended)]
 
 
 def _executor(config: ConfigDict, path: epath.Path) -> Any:

@@ -270,6 +270,52 @@ def test_in_a_terminal_there_is_one_display(toy, tmp_path, monkeypatch, capsys):
     assert "epoch 1  step" not in printed
 
 
+def test_a_job_that_dies_is_a_failure(tmp_path, monkeypatch, capsys):
+    class Job:
+        job_id = "7"
+
+        def __init__(self, dies):
+            self.dies, self.looks = dies, 0
+
+        def done(self):
+            self.looks += 1
+            return self.looks == (1 if self.dies else 2)
+
+        def exception(self):
+            return RuntimeError("killed,\n  signal 9") if self.dies else None
+
+        def result(self):
+            return sweep.Outcome()
+
+    class Executor:
+        def submit(self, function, fields, path):
+            dies = "wild" in path
+            if not dies:
+                function(fields, path)
+            return Job(dies)
+
+    monkeypatch.setattr(sweep, "_executor", lambda config, path: Executor())
+    fields = {"model.name": "mlp", "model.width": 4, "data.examples": 64, "epochs": 1}
+    config = config_lib.sweep("toys", "digits", [named_run("wild", {}), TRUE], fields)
+    config.launcher = "submitit_local"
+    with pytest.raises(RunFailed, match=r"^1 of 2 runs are not done: wild-seed0; "):
+        sweep.run(config, tmp_path)
+    assert statuses(tmp_path) == {"wild-seed0": "failed", "true-seed0": "finished"}
+    printed = capsys.readouterr().out
+    assert "run 2 of 2: true, seed 0  job 7\n" in printed
+    assert "wild, seed 0: failed: killed, signal 9\n" in printed
+
+
+def test_without_submitit(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    config = config_lib.sweep("toys", "digits", [TRUE])
+    config.launcher = "slurm"
+    line = r"^config.launcher is 'slurm', which needs submitit: pip install -e '\.\[slurm\]'$"
+    with pytest.raises(UserError, match=line):
+        sweep.run(config, tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
+
+
 # Mistakes, each before the first run.
 
 
@@ -379,6 +425,20 @@ def test_through_the_door(door, tmp_path):
     again = door.start([*arguments, "--config.sweep.seeds=2"], here)
     assert again.code == 0
     assert "5 of 10 runs are done already" in again.stdout
+
+
+def test_a_job_for_each_run(door, tmp_path):
+    """Submitit's local executor runs what Slurm would, each in a process of its own."""
+    here = make_place(tmp_path / "here")
+    arguments = [
+        *("--config=configs/table1.py:smoke", "--config.sweep.only=mlp1,mlp1-random"),
+        *("--config.launcher=submitit_local", "--config.epochs=1", "--workdir=table1"),
+    ]
+    outcome = door.start(arguments, here)
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert statuses(here / "table1") == {"mlp1-seed0": "finished", "mlp1-random-seed0": "finished"}
+    assert "run 2 of 2: mlp1-random, seed 0  job " in outcome.stdout
+    assert "mlp1-random, seed 0: finished, train " in outcome.stdout
 
 
 @pytest.mark.parametrize(
