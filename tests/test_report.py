@@ -276,6 +276,23 @@ def test_csv_has_every_number(table1):
     assert (waiting["mean"], waiting["seeds"], waiting["runs"]) == ("", "0", "not run")
 
 
+def test_json_has_what_the_runs_left(table1):
+    place = table1 / "mlp3-seed0" / "config.json"
+    config = json.loads(place.read_text())
+    config["data"]["data_dir"] = config["compilation_cache"] = "/secret"
+    place.write_text(json.dumps(config))
+    text = (contents.write(table1) / "report.json").read_text()
+    assert "secret" not in text
+    content = json.loads(text)
+    assert (content["name"], content["size"], len(content["runs"])) == ("table1", "full", 9)
+    (run,) = (run for run in content["runs"] if run["name"] == "mlp3")
+    assert run["config"] == {"data": {"name": "cifar10_jpeg", "examples": None}, "dtype": "float32"}
+    assert run["environment"] == json.loads((place.parent / "run.json").read_text())
+    assert run["summary"] == json.loads((place.parent / "summary.json").read_text())
+    (run,) = (run for run in content["runs"] if run["state"] == "stopped")
+    assert (run["config"], run["summary"]) == ({}, {})
+
+
 class Elements(HTMLParser):
     """Collects a page's elements, and fails where they are not nested."""
 

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     except (UserError, OSError) as error:
         print(f"rethink_jax: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT if isinstance(error, UserError) else FAILED)
-    print(f"{folder}/report.md, report.csv, report.html and the figures are written")
+    print(f"{folder}/report.md, report.html, report.csv, report.json and the figures are written")
 
 
 if __name__ == "__main__":

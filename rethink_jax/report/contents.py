@@ -7,7 +7,7 @@ from rethink_jax.config import UserError
 from rethink_jax.report import figures, measures, parameters, tables
 from rethink_jax.report.measures import SECTIONS, Censored, Section
 from rethink_jax.report.pages import Block, Bullets, Heading, Text, to_html, to_markdown
-from rethink_jax.report.runs import SWEEP, Run, Sweep, data_of, read_sweep
+from rethink_jax.report.runs import SWEEP, Run, Sweep, data_of, read_sweep, to_dict
 from rethink_jax.report.statistics import rank_correlation
 
 FOLDER = "report"
@@ -57,6 +57,7 @@ def write(workdir: epath.PathLike) -> epath.Path:
             run_directory.write_text(folder / f"{block.name}.svg", block.svg)
             (folder / f"{block.name}.png").write_bytes(block.png)
     run_directory.write_text(folder / "report.csv", tables.to_csv(sweep, SECTIONS[sweep.name]))
+    run_directory.write_json(folder / "report.json", to_dict(sweep))
     run_directory.write_text(folder / "report.md", to_markdown(blocks))
     run_directory.write_text(folder / "report.html", to_html(_title(sweep), blocks))
     return folder

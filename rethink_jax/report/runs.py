@@ -98,6 +98,19 @@ def _read_run(
     return Run(name, seed, state, config, environment, run_directory.read_metrics(place), summary)
 
 
+def to_dict(sweep: Sweep) -> dict[str, Any]:
+    """Returns what the runs left, less their curves and what only this machine knows: where things lie."""
+    runs = []
+    for run in sweep.runs:
+        fields = {name: value for name, value in run.config.items() if name != "compilation_cache"}
+        if fields:
+            data = {name: value for name, value in fields["data"].items() if name != "data_dir"}
+            fields["data"] = data
+        left = {"config": fields, "environment": run.environment, "summary": run.summary}
+        runs.append({"name": run.row, "seed": run.seed, "state": run.state, **left})
+    return {"name": sweep.name, "size": sweep.size, "runs": runs}
+
+
 def data_of(run: Run) -> tuple[str, int]:
     """Returns the data set's name and its number of training examples."""
     return run.config["data"]["name"], run.environment["num_train"]
