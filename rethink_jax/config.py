@@ -153,6 +153,25 @@ def sweep(
     return config
 
 
+def expressivity(data: str) -> ConfigDict:
+    """Returns the config of Theorem 1 for a config file.
+
+    Args:
+      data: the data set's name, or `synthetic` for as many random points as ImageNet has training images.
+    """
+    return ConfigDict(
+        {
+            "experiment": "expressivity",
+            "seed": 0,  # of the direction a, and of synthetic points
+            "data": {"name": data, "data_dir": placeholder(str), "examples": placeholder(int)},
+            "corruption": {"name": "random_labels", "probability": 1.0, "seed": 0},
+            "synthetic": {"points": 1_281_167, "dimension": 100, "classes": 1000},
+            "theorem": {"depth": 5, "whole_up_to": 100_000, "run_points": 10_000},
+            "compilation_cache": placeholder(str),
+        }
+    )
+
+
 def named_run(
     name: str, fields: Mapping[str, Any], expect_divergence: bool = False
 ) -> dict[str, Any]:
@@ -288,10 +307,12 @@ def check(config: ConfigDict) -> None:
 
 
 def check_fields(config: ConfigDict) -> None:
-    """Raises `UserError` unless a config has the fields of `base`, or `sweep`, no others, each of its type."""
+    """Raises `UserError` unless a config has the fields of its kind, no others, each of its type."""
     reference = base()
     if "sweep" in config:
         reference = sweep("", "full", ())
+    if "theorem" in config:
+        reference = expressivity("")
     _check_fields(config, reference, "config")
 
 

@@ -4,7 +4,7 @@ import datetime
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -173,18 +173,23 @@ def _without_log() -> Iterator[None]:
 
 def print_result(title: str, record: dict[str, Any], num_classes: int) -> None:
     """Prints the accuracies of a summary or an evaluation beside chance, on the primary process."""
-    table = Table(title=title)
-    table.add_column("")
-    table.add_column("accuracy", justify="right")
-    rows = {
+    names = {
         "training set": "train_accuracy",
         "test set, true labels": "test_accuracy",
         "test set, corrupted labels": "test_accuracy_corrupted",
     }
-    for title, name in rows.items():
-        if record.get(name) is not None:
-            table.add_row(title, percent(record[name]))
-    table.add_row("chance", percent(1 / num_classes), style="dim")
+    rows = [(text, percent(record[name])) for text, name in names.items() if name in record]
+    rows = [row for row in rows if row[1]] + [("chance", percent(1 / num_classes))]
+    print_rows(title, ("", "accuracy"), rows)
+
+
+def print_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table of which the first column names the rows, on the primary process."""
+    table = Table(title=title)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*row)
     Console(soft_wrap=True, quiet=not parallel.is_primary()).print(table)
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,13 +43,16 @@ def _run(argv: list[str]) -> None:
     # JAX takes seconds to import; a wrong flag need not wait.
     from rethink_jax import parallel, sweep, train
     from rethink_jax.data import cache
+    from rethink_jax.theory import expressivity
 
     if not _debug():
         faulthandler.disable()  # absl's; JAX ends a process by abort when another one has died
     config = CONFIG.value
-    experiments = {"train": train.run, "evaluate": train.evaluate}
+    experiments: dict[str, Callable] = {"train": train.run, "evaluate": train.evaluate}
     if "sweep" in config:
         experiments = {"sweep": sweep.run}
+    if "theorem" in config:
+        experiments = {"expressivity": expressivity.run}
     allowed = "one of " + ", ".join(experiments)
     name = Path(command_line.config_argument(argv).partition(":")[0]).stem
     require(config.experiment in experiments, "experiment", config.experiment, allowed)

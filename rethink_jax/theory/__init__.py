@@ -1,0 +1,1 @@
+"""The paper's theory, run: Theorem 1 and its corollary."""

@@ -1,0 +1,187 @@
+"""Theorem 1 and Corollary 1 on a data set: constructs the network, runs it, and counts what it fits."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from rethink_jax import config as config_lib, corruptions, data, display, run_directory
+from rethink_jax.config import UserError, require
+from rethink_jax.theory import theorem1
+
+logger = logging.getLogger(__name__)
+
+SYNTHETIC = "synthetic"
+
+
+def run(
+    config: ConfigDict, workdir: epath.PathLike | None = None, name: str = "expressivity"
+) -> dict[str, Any]:
+    """Constructs a network that has the labels of a data set at its points, and says how exactly it does.
+
+    Args:
+      config: as `rethink_jax.config.expressivity` returns it, changed at will.
+      workdir: the run's directory; by default `runs/<name>-<data>-<digits of the config>`.
+      name: of the config file, for the default directory.
+
+    Returns:
+      The content of `summary.json`.
+
+    Raises:
+      UserError: for a config or a directory that cannot be run, and for equal points.
+    """
+    check(config)
+    if jax.process_count() > 1:
+        raise UserError("config.experiment is 'expressivity'; it runs in one process")
+    if workdir is None:
+        workdir = epath.Path("runs", f"{name}-{config.data.name}-{config_lib.digest(config)}")
+    path = epath.Path(workdir).expanduser().resolve()
+    run_directory.check_free(path)
+    run_directory.check_same_run(path, config)
+    file = path / run_directory.SUMMARY
+    if file.exists():
+        logger.info("%s is finished", path)
+        summary = run_directory.read_json(file)
+    else:
+        points, labels = _points(config)
+        summary = _run(config, points, labels)
+        with run_directory.open_run(path, config):
+            run_directory.describe(path, config, num_train=len(labels))
+            run_directory.write_json(file, summary)
+        logger.info("run directory: %s", path)
+    display.print_rows(_title(summary), ("", "points", "fitted", "largest error"), _rows(summary))
+    return summary
+
+
+def check(config: ConfigDict) -> None:
+    """Raises `UserError` for a value that no run could have."""
+    config_lib.check_fields(config)
+    corruptions.check(config)
+    for field in ("seed", "corruption.seed"):
+        seed = config_lib.get(config, field)
+        require(0 <= seed < 2**32, field, seed, "in [0, 2**32)")
+    name = config.corruption.name
+    allowed = ("true_labels", *corruptions.LABEL_CORRUPTIONS)
+    require(name in allowed, "corruption.name", name, f"one of {', '.join(allowed)}")
+    for group, field, most in (
+        *(("synthetic", "points", 10**8), ("synthetic", "dimension", 10**6)),
+        *(("synthetic", "classes", 10**6), ("theorem", "depth", 10**4)),
+        *(("theorem", "whole_up_to", 10**6), ("theorem", "run_points", 10**6)),
+    ):
+        value = config[group][field]
+        require(1 <= value <= most, f"{group}.{field}", value, f"in [1, {most}]")
+    if config.data.name != SYNTHETIC:
+        data.check(config)
+
+
+def _points(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
+    """Returns points uint8 [n, d] and labels int32 [n], corrupted as the config says."""
+    if config.data.name == SYNTHETIC:
+        made, rng = config.synthetic, np.random.default_rng(config.seed)
+        points = rng.integers(0, 256, (made.points, made.dimension), dtype=np.uint8)
+        labels = rng.integers(0, made.classes, made.points, dtype=np.int32)
+        num_classes = made.classes
+    else:
+        dataset = data.load(config.data)
+        points = dataset.train.images.reshape(dataset.info.num_train, -1)
+        labels, num_classes = dataset.train.labels, dataset.info.num_classes
+    ids = np.arange(len(labels), dtype=np.int32)
+    no_images = np.zeros((len(labels), 1, 1, 1), np.uint8)
+    moments = corruptions.pixel_moments(no_images)
+    corrupt = corruptions.from_config(config.corruption, "train", num_classes, moments)
+    _, labels = corrupt(*map(jnp.asarray, (ids, no_images, labels)))
+    return points, np.asarray(labels)
+
+
+def _run(config: ConfigDict, points: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    started = time.perf_counter()
+    network = theorem1.construct(points, labels, config.seed)
+    seconds = time.perf_counter() - started
+    logger.info("%s weights constructed in %.1f s", f"{network.size:,}", seconds)
+    z = theorem1.project(points, network.a)
+    order = np.argsort(z)
+    plain = network._replace(
+        **dict(zip("bw", theorem1.solve_plainly(z[order], labels[order]), strict=True))
+    )
+    chosen = slice(None)
+    if len(labels) > config.theorem.whole_up_to:
+        rng = np.random.default_rng(config.seed)
+        chosen = rng.choice(len(labels), config.theorem.run_points, replace=False)
+    some, depth = points[chosen], config.theorem.depth
+    ways: dict[str, tuple[Any, Callable[[], np.ndarray]]] = {
+        "exact_prefix_sums": (slice(None), lambda: theorem1.values_exactly(network, z)),
+        "prefix_sums": (slice(None), lambda: theorem1.values_by_prefix_sums(network, z)),
+        "network": (chosen, lambda: theorem1.run(network, some)),
+        "network_extended": (chosen, lambda: theorem1.run_extended(network, some)),
+        "deep_network": (chosen, lambda: theorem1.run_deep(network, some, depth)),
+        "plain_prefix_sums": (slice(None), lambda: theorem1.values_by_prefix_sums(plain, z)),
+        "plain_network": (chosen, lambda: theorem1.run(plain, some)),
+    }
+    results = {}
+    for way, (which, values) in ways.items():
+        results[way] = _compare(values, labels[which])
+        logger.info("%s: %.1f s", way.replace("_", " "), results[way]["seconds"])
+    return {
+        "status": "finished",
+        "points": len(labels),
+        "dimension": points.shape[1],
+        "classes": int(labels.max()) + 1,
+        "parameters": network.size,
+        "depth": depth,
+        "width": -(-len(labels) // depth) + 3,
+        "smallest_gap": float(np.diff(z[order]).min(initial=np.inf)),
+        "largest_weight": float(np.abs(network.w).max()),
+        "largest_plain_weight": float(np.abs(plain.w).max()),
+        "seconds_to_construct": seconds,
+        "ways": results,
+    }
+
+
+def _compare(values: Callable[[], np.ndarray], labels: np.ndarray) -> dict[str, Any]:
+    """Returns how many labels the values round to, their largest error, and the seconds it took."""
+    started = time.perf_counter()
+    found = values()
+    seconds = time.perf_counter() - started
+    return {
+        "points": len(labels),
+        "fitted": float(np.mean(np.rint(found) == labels)),
+        "largest_error": float(np.abs(found - labels).max()),
+        "seconds": seconds,
+    }
+
+
+_WORDS = {
+    "exact_prefix_sums": "two layers, exact prefix sums",
+    "prefix_sums": "two layers, prefix sums in float64",
+    "network": "two layers, every unit, float64",
+    "network_extended": "two layers, every unit, twice the digits",
+    "deep_network": "{depth} layers of {width:,} units, float64",
+    "plain_prefix_sums": "b in the middle, prefix sums in float64",
+    "plain_network": "b in the middle, every unit, float64",
+}
+
+
+def _rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            _WORDS[way].format(**summary),
+            f"{found['points']:,}",
+            display.percent(found["fitted"]),
+            f"{found['largest_error']:.1e}",
+        )
+        for way, found in summary["ways"].items()
+    ]
+
+
+def _title(summary: dict[str, Any]) -> str:
+    return (
+        "Theorem 1: {points:,} points in {dimension:,} dimensions, {parameters:,} weights".format(
+            **summary
+        )
+    )
