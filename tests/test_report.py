@@ -7,10 +7,14 @@ from html.parser import HTMLParser
 
 import pytest
 
+from rethink_jax import config as config_lib
 from rethink_jax.config import UserError
 from rethink_jax.report import __main__ as door, contents, measures, statistics
 from rethink_jax.report.runs import read_sweep
 
+CONFIG = config_lib.train("cifar10_jpeg", "true_labels")
+CONFIG.model.name = "mlp"
+CONFIG = config_lib.settle(CONFIG, 50_000, 32)
 SUMMARY = {"status": "finished", "parameters": 7, "epochs": 4.0, "seconds": 100.0}
 
 
@@ -35,7 +39,7 @@ def write_run(path, status, summary):
     path.mkdir()
     history = summary.pop("history", [])
     files = {
-        "config.json": {"data": {"name": "cifar10_jpeg", "examples": None}, "dtype": "float32"},
+        "config.json": CONFIG.to_dict(),
         "run.json": {
             "git": {"revision": "0123456789", "dirty": False},
             "packages": {"jax": "0.10.2"},
@@ -115,19 +119,30 @@ def test_how_rows_were_measured(table1):
     contents.write(table1)
     assert markdown_row(table1, "MLP 1×512, random labels", 1) == (
         "| MLP 1×512, random labels | finished | cifar10_jpeg, 50,000 examples | 2 × NVIDIA H200 "
-        "| float32, products in TF32 where the GPU has it | 4 | 300 |"
+        "| float32, products in TF32 where the GPU has it | 4 | nothing | 300 |"
     )
     assert markdown_row(table1, "MLP 1×512", 1) == (
         "| MLP 1×512 | 1 finished, 1 failed | cifar10_jpeg, 50,000 examples | 2 × NVIDIA H200 "
-        "| float32, products in TF32 where the GPU has it | 4 | 100 |"
+        "| float32, products in TF32 where the GPU has it | 4 | nothing | 100 |"
     )
-    assert markdown_row(table1, "AlexNet", 1) == "| AlexNet | failed | — | — | — | — | — |"
+    assert markdown_row(table1, "AlexNet", 1) == "| AlexNet | failed | — | — | — | — | — | — |"
     text = (table1 / "report" / "report.md").read_text()
     assert "9 runs: 5 finished, 2 failed, 1 stopped, 1 not run." in text
     assert "Of 19 rows 3 have a finished run" in text
     assert "5 of the runs: revision 01234567, JAX 0.10.2, Python 3.11.7, gpu, Linux." in text
     assert "lossy JPEG" in text
     assert "on other or on fewer ones" not in text
+
+
+def test_a_changed_recipe_is_told(table1):
+    place = table1 / "mlp3-seed0" / "config.json"
+    config = json.loads(place.read_text())
+    config["batch_size"] = 64
+    config["optimizer"] |= {"decay_per_epoch": 0.97, "drop_epochs": [3, 4]}
+    place.write_text(json.dumps(config))
+    contents.write(table1)
+    row = markdown_row(table1, "MLP 3×512", 1)
+    assert "| 4 | batch_size 64, decay_per_epoch 0.97, drop_epochs [3, 4] | 100 |" in row
 
 
 def test_rows_that_the_paper_has_not_come_last(tmp_path):
@@ -286,7 +301,8 @@ def test_json_has_what_the_runs_left(table1):
     content = json.loads(text)
     assert (content["name"], content["size"], len(content["runs"])) == ("table1", "full", 9)
     (run,) = (run for run in content["runs"] if run["name"] == "mlp3")
-    assert run["config"] == {"data": {"name": "cifar10_jpeg", "examples": None}, "dtype": "float32"}
+    assert run["config"]["data"] == {"name": "cifar10_jpeg", "examples": None, "size": 28}
+    assert run["config"]["optimizer"]["decay_per_epoch"] == 0.95
     assert run["environment"] == json.loads((place.parent / "run.json").read_text())
     assert run["summary"] == json.loads((place.parent / "summary.json").read_text())
     (run,) = (run for run in content["runs"] if run["state"] == "stopped")
@@ -360,7 +376,8 @@ def test_same_runs_same_bytes(figure1bc):
     first = files()
     assert sorted(first) == [
         *("figure1b.png", "figure1b.svg", "figure1c.png", "figure1c.svg"),
-        *("parameters.png", "parameters.svg", "report.csv", "report.html", "report.md"),
+        *("parameters.png", "parameters.svg", "report.csv", "report.html"),
+        *("report.json", "report.md"),
     ]
     assert files() == first
 

@@ -3,8 +3,9 @@
 from typing import Any, NamedTuple
 
 from etils import epath
+from ml_collections import ConfigDict
 
-from rethink_jax import run_directory
+from rethink_jax import config as config_lib, run_directory
 from rethink_jax.config import UserError
 
 SWEEP = "sweep.json"
@@ -114,6 +115,28 @@ def to_dict(sweep: Sweep) -> dict[str, Any]:
 def data_of(run: Run) -> tuple[str, int]:
     """Returns the data set's name and its number of training examples."""
     return run.config["data"]["name"], run.environment["num_train"]
+
+
+# Of a run's recipe; what else a run sets its row's name tells.
+_RECIPE = (
+    *("batch_size", "stop_when_fitted", "evaluate.every_epochs", "model.initial_std"),
+    *("optimizer.learning_rate", "optimizer.momentum", "optimizer.decay_per_epoch"),
+    "optimizer.drop_epochs",
+)
+
+
+def changes_of(run: Run) -> str:
+    """Returns in words what a run changes in the default recipe for its model and number of examples."""
+    own = ConfigDict(run.config)
+    default = config_lib.base()
+    default.model.name = own.model.name
+    default = config_lib.settle(default, run.environment["num_train"], own.data.size)
+    values = ((f, config_lib.get(own, f), config_lib.get(default, f)) for f in _RECIPE)
+    return ", ".join(
+        f"{field.rpartition('.')[2]} {value}"
+        for field, value, usual in values
+        if (tuple(value) if isinstance(value, list) else value) != usual
+    )
 
 
 def hardware_of(run: Run) -> str:

@@ -6,7 +6,15 @@ from typing import NamedTuple
 
 from rethink_jax import paper
 from rethink_jax.report.measures import Censored, Measure, Quantity, Section
-from rethink_jax.report.runs import DIVERGED, Run, Sweep, data_of, hardware_of, precision_of
+from rethink_jax.report.runs import (
+    DIVERGED,
+    Run,
+    Sweep,
+    changes_of,
+    data_of,
+    hardware_of,
+    precision_of,
+)
 from rethink_jax.report.statistics import Estimate
 
 NOTHING = "—"
@@ -128,20 +136,31 @@ def how_measured(sweep: Sweep, section: Section) -> Table:
         runs = sweep.finished(key)
         rows.append([paper.label(key), state(sweep, key), *_circumstances(runs)])
     return Table(
-        ["row", "runs", "data", "devices", "precision", "epochs", "seconds, all seeds"], rows
+        [
+            "row",
+            "runs",
+            "data",
+            "devices",
+            "precision",
+            "epochs",
+            "changed in the recipe",
+            "seconds, all seeds",
+        ],
+        rows,
     )
 
 
 def _circumstances(runs: list[Run]) -> list[str]:
-    """Returns data, devices, precision, epochs and seconds in words."""
+    """Returns data, devices, precision, epochs, changes and seconds in words."""
     if not runs:
-        return [NOTHING] * 5
+        return [NOTHING] * 6
     epochs = _distinct(f"{run.summary.get('epochs', 0):g}" for run in runs)
     return [
         _distinct(describe_data(run) for run in runs),
         _distinct(hardware_of(run) for run in runs),
         _distinct(precision_of(run) for run in runs),
         epochs,
+        _distinct(changes_of(run) or "nothing" for run in runs),
         f"{sum(run.summary.get('seconds', 0.0) for run in runs):.0f}",
     ]
 
@@ -159,7 +178,7 @@ def describe_data(run: Run) -> str:
 _CSV_COLUMNS = (
     *("section", "row", "quantity", "unit", "mean", "standard_deviation", "low_95", "high_95"),
     *("seeds", "censored", "values", "paper", "paper_flag", "difference"),
-    *("runs", "data", "devices", "precision", "epochs", "seconds"),
+    *("runs", "data", "devices", "precision", "epochs", "changes", "seconds"),
 )
 
 
