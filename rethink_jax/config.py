@@ -172,6 +172,20 @@ def expressivity(data: str) -> ConfigDict:
     )
 
 
+def rademacher(data: str) -> ConfigDict:
+    """Returns the config of a measurement of Rademacher complexity for a config file: a training config.
+
+    Args:
+      data: the data set's name.
+    """
+    config = base()
+    config.experiment = "rademacher"
+    config.data.name = data
+    config.update_from_flattened_dict(NETWORKS["mlp1"])
+    config.rademacher = {"draws": 5}
+    return config
+
+
 def named_run(
     name: str, fields: Mapping[str, Any], expect_divergence: bool = False
 ) -> dict[str, Any]:
@@ -313,6 +327,8 @@ def check_fields(config: ConfigDict) -> None:
         reference = sweep("", "full", ())
     if "theorem" in config:
         reference = expressivity("")
+    if "rademacher" in config:
+        reference = rademacher("")
     _check_fields(config, reference, "config")
 
 

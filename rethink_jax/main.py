@@ -43,7 +43,7 @@ def _run(argv: list[str]) -> None:
     # JAX takes seconds to import; a wrong flag need not wait.
     from rethink_jax import parallel, sweep, train
     from rethink_jax.data import cache
-    from rethink_jax.theory import expressivity
+    from rethink_jax.theory import expressivity, rademacher
 
     if not _debug():
         faulthandler.disable()  # absl's; JAX ends a process by abort when another one has died
@@ -53,6 +53,8 @@ def _run(argv: list[str]) -> None:
         experiments = {"sweep": sweep.run}
     if "theorem" in config:
         experiments = {"expressivity": expressivity.run}
+    if "rademacher" in config:
+        experiments = {"rademacher": rademacher.run}
     allowed = "one of " + ", ".join(experiments)
     name = Path(command_line.config_argument(argv).partition(":")[0]).stem
     require(config.experiment in experiments, "experiment", config.experiment, allowed)

@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from rethink_jax import config as config_lib
+from rethink_jax import config as config_lib, statistics
 from rethink_jax.config import UserError
-from rethink_jax.report import __main__ as door, contents, measures, statistics
+from rethink_jax.report import __main__ as door, contents, measures
 from rethink_jax.report.runs import read_sweep
 
 CONFIG = config_lib.train("cifar10_jpeg", "true_labels")

@@ -8,7 +8,7 @@ from rethink_jax.report import figures, measures, parameters, tables
 from rethink_jax.report.measures import SECTIONS, Censored, Section
 from rethink_jax.report.pages import Block, Bullets, Heading, Text, to_html, to_markdown
 from rethink_jax.report.runs import SWEEP, Run, Sweep, data_of, read_sweep, to_dict
-from rethink_jax.report.statistics import rank_correlation
+from rethink_jax.statistics import rank_correlation
 
 FOLDER = "report"
 

@@ -15,7 +15,7 @@ from rethink_jax.report.runs import (
     hardware_of,
     precision_of,
 )
-from rethink_jax.report.statistics import Estimate
+from rethink_jax.statistics import Estimate
 
 NOTHING = "—"
 FAILED_TO_CONVERGE = "failed to converge"

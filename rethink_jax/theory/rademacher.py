@@ -1,0 +1,136 @@
+"""Rademacher complexity, measured by training: sup over h of (1/n) Σ σ_i h(x_i) for random σ_i (section 2.2).
+
+Training looks for the h with the greatest sum; the one it finds bounds the supremum from below. The same
+network on true labels has the same complexity, and so the same bound on its test error.
+"""
+
+import dataclasses
+import logging
+import math
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from rethink_jax import config as config_lib, data, display, parallel, run_directory, sweep, train
+from rethink_jax.config import named_run, require
+from rethink_jax.statistics import estimate
+
+logger = logging.getLogger(__name__)
+
+RUNS = "runs"
+TRUE, RANDOM = "true_labels", "random_labels"
+
+# The bounds hold with at least this probability.
+CONFIDENCE = 0.95
+
+
+def run(
+    config: ConfigDict, workdir: epath.PathLike | None = None, name: str = "rademacher"
+) -> dict[str, Any]:
+    """Trains on draws of random ±1 labels and on true labels, and says what the complexity tells of each.
+
+    Args:
+      config: as `rethink_jax.config.rademacher` returns it, changed at will.
+      workdir: the directory, with a sweep of the runs in it; by default
+        `runs/<name>-<data>-<digits of the config>`.
+      name: of the config file, for the default directory.
+
+    Returns:
+      The content of `summary.json`.
+
+    Raises:
+      UserError: for a config or a directory that cannot be run, before any data is loaded.
+      RunFailed: where a run has failed.
+      Stopped: when a signal came; the state is saved.
+    """
+    draws = config.rademacher.draws
+    require(1 <= draws <= 1000, "rademacher.draws", draws, "in [1, 1000]")
+    config_lib.check_fields(config)
+    settings = ConfigDict(config.to_dict())
+    del settings.rademacher
+    parallel.on_all(lambda: train.settle(settings))
+    if workdir is None:
+        workdir = epath.Path("runs", f"{name}-{config.data.name}-{config_lib.digest(config)}")
+    path = epath.Path(workdir).expanduser().resolve()
+    parallel.on_primary(lambda: run_directory.check_same_run(path, config))
+    dataset = two_classes(parallel.on_all(lambda: data.load(config.data)))
+    settings.experiment, settings.launcher = "sweep", "local"
+    runs = (named_run(RANDOM, {"corruption.name": RANDOM}), named_run(TRUE, {}))
+    settings.sweep = {
+        "name": "rademacher",
+        "size": "full",
+        "runs": runs,
+        "seeds": draws,
+        "only": "*",
+    }
+    content = sweep.run(settings, path / RUNS, dataset)
+
+    def record() -> dict[str, Any]:
+        found = [
+            (
+                entry["name"],
+                run_directory.read_json(path / RUNS / entry["directory"] / "summary.json"),
+            )
+            for entry in content["runs"]
+        ]
+        summary = summarize(found, dataset.info.num_train)
+        run_directory.describe(path, config, num_train=dataset.info.num_train)
+        run_directory.write_json(path / run_directory.SUMMARY, summary)
+        return summary
+
+    summary = parallel.on_primary(record)
+    title = "Rademacher complexity of {model} on {points:,} points: at least {mean:.4f}"
+    shown = {"model": config.model.name, "mean": summary["complexity"]["mean"], **summary}
+    columns = ("", "training error", "test error", "bound on the test error")
+    display.print_rows(title.format(**shown), columns, _rows(summary))
+    return summary
+
+
+def two_classes(dataset: data.Dataset) -> data.Dataset:
+    """Returns the data set with the first half of its classes as one and the others as another."""
+    half = dataset.info.num_classes // 2
+
+    def split(examples: data.Examples) -> data.Examples:
+        return examples._replace(labels=(examples.labels >= half).astype(examples.labels.dtype))
+
+    return data.Dataset(
+        dataclasses.replace(dataset.info, num_classes=2), split(dataset.train), split(dataset.test)
+    )
+
+
+def summarize(found: list[tuple[str, dict[str, Any]]], n: int) -> dict[str, Any]:
+    """Returns `summary.json` from the name and the summary of each run on n examples.
+
+    The bound (Mohri, Rostamizadeh, Talwalkar, theorem 3.5) is training error + complexity + 3 √(ln(2/δ) / 2n);
+    of a complexity that is bounded from below it is a lower bound too.
+    """
+    sums = [2 * summary["train_accuracy"] - 1 for name, summary in found if name == RANDOM]
+    complexity = estimate(sums)
+    slack = 3 * math.sqrt(math.log(2 / (1 - CONFIDENCE)) / (2 * n))
+    networks: dict[str, dict[str, Any]] = {}
+    for kind in (TRUE, RANDOM):
+        errors = {
+            split: estimate([1 - s[f"{split}_accuracy"] for name, s in found if name == kind])
+            for split in ("train", "test")
+        }
+        networks[kind] = {f"{split}_error": error._asdict() for split, error in errors.items()}
+        networks[kind]["bound"] = errors["train"].mean + complexity.mean + slack
+    return {
+        "status": "finished",
+        "points": n,
+        "parameters": found[0][1]["parameters"],
+        "complexity": complexity._asdict(),
+        "draws": sums,
+        "networks": networks,
+        "seconds": sum(summary["seconds"] for _, summary in found),
+    }
+
+
+def _rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows = []
+    for kind, found in summary["networks"].items():
+        bound = display.percent(found["bound"]) + (" (says nothing)" if found["bound"] >= 1 else "")
+        errors = [display.percent(found[f"{split}_error"]["mean"]) for split in ("train", "test")]
+        rows.append((kind.replace("_", " "), *errors, bound))
+    return rows
