@@ -172,6 +172,33 @@ def expressivity(data: str) -> ConfigDict:
     )
 
 
+def kernel(data: str, gammas: tuple[float, ...], ridges: tuple[float, ...] = (0.0,)) -> ConfigDict:
+    """Returns the config of a minimum-norm kernel interpolation for a config file (section 4, table 3).
+
+    Args:
+      data: the data set's name.
+      gammas: of the Gaussian kernel; of several the best on a held-out part of the training set is taken.
+      ridges: added to the matrix's diagonal, likewise.
+    """
+    return ConfigDict(
+        {
+            "experiment": "kernel",
+            "seed": 0,  # of the held-out part and of the preconditioner's pivots
+            "data": {"name": data, "data_dir": placeholder(str), "examples": placeholder(int)},
+            "kernel": {"name": "gaussian", "gammas": gammas, "ridges": ridges, "held_out": 0.2},
+            "solver": {
+                "dtype": placeholder(str),  # of the matrix; float64 up to 20,000 examples
+                "rank": 2000,
+                "tolerance": 1e-3,
+                "most_iterations": 2000,
+                "save_seconds": 60.0,
+            },
+            "grace_seconds": 30.0,
+            "compilation_cache": placeholder(str),
+        }
+    )
+
+
 def rademacher(data: str) -> ConfigDict:
     """Returns the config of a measurement of Rademacher complexity for a config file: a training config.
 
@@ -327,6 +354,8 @@ def check_fields(config: ConfigDict) -> None:
         reference = sweep("", "full", ())
     if "theorem" in config:
         reference = expressivity("")
+    if "kernel" in config:
+        reference = kernel("", (1.0,))
     if "rademacher" in config:
         reference = rademacher("")
     _check_fields(config, reference, "config")

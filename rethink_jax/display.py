@@ -4,7 +4,7 @@ import datetime
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -13,6 +13,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeR
 from rich.table import Table
 
 from rethink_jax import parallel
+
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 class Screen(NamedTuple):
@@ -87,6 +89,32 @@ def show_run(total_steps: int, screen: Screen | None = None) -> Iterator[RunDisp
     )
     with _screen(*columns) as own:
         yield RunDisplay(own, total_steps)
+
+
+@contextmanager
+def show_parts() -> Iterator[Callable[[str, float], None]]:
+    """Yields a function that shows how far a part of a computation is: a bar, elsewhere some lines."""
+    columns = (
+        *(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %")),
+        TimeRemainingColumn(),
+    )
+    with _screen(*columns) as screen:
+        if screen.progress is not None:
+            task = screen.progress.add_task("", total=1.0)
+        shown_part, shown_at = "", 0.0
+
+        def show(part: str, fraction: float) -> None:
+            nonlocal shown_part, shown_at
+            if screen.progress is not None:
+                if part != shown_part:
+                    screen.progress.reset(task, total=1.0)
+                screen.progress.update(task, description=part, completed=fraction)
+            elif part != shown_part or time.monotonic() > shown_at + _SECONDS_BETWEEN_LINES:
+                screen.console.print(f"{part}  {fraction:.0%}", highlight=False)
+                shown_at = time.monotonic()
+            shown_part = part
+
+        yield show
 
 
 class SweepDisplay:

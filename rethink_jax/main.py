@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
 
 def _run(argv: list[str]) -> None:
     # JAX takes seconds to import; a wrong flag need not wait.
-    from rethink_jax import parallel, sweep, train
+    from rethink_jax import kernels, parallel, sweep, train
     from rethink_jax.data import cache
     from rethink_jax.theory import expressivity, rademacher
 
@@ -53,6 +53,8 @@ def _run(argv: list[str]) -> None:
         experiments = {"sweep": sweep.run}
     if "theorem" in config:
         experiments = {"expressivity": expressivity.run}
+    if "kernel" in config:
+        experiments = {"kernel": kernels.run}
     if "rademacher" in config:
         experiments = {"rademacher": rademacher.run}
     allowed = "one of " + ", ".join(experiments)

@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from rethink_jax.config import RunFailed, UserError, require
+from rethink_jax.preemption import StopRequest
 
 # The mapped axis, over which steps and BatchNorm sum.
 AXIS = "data"
@@ -94,6 +95,29 @@ def map_over_devices(function: Callable, donate_first: bool = False) -> Callable
     return call
 
 
+def map_parts(function: Callable, in_parts: tuple[bool, ...], out_parts: bool) -> Callable:
+    """Returns a function mapped over all devices by pmap, some of whose arguments are cut into parts.
+
+    Args:
+      function: written per device, against the axis `AXIS`.
+      in_parts: for each argument whether its leading axis is the local devices'; the others are replicated.
+      out_parts: the same of the result; one that is not must be equal on all devices.
+    """
+    mapped = jax.pmap(
+        function,
+        axis_name=AXIS,
+        devices=devices(),
+        in_axes=tuple(0 if parts else None for parts in in_parts),
+        out_axes=0 if out_parts else None,
+    )
+    return lambda *args: _settle(mapped(*args))
+
+
+def local_parts(rows: np.ndarray) -> np.ndarray:
+    """Cuts rows [devices · k, ...] into [local devices, k, ...], the parts of this process's devices."""
+    return rows.reshape(len(devices()), -1, *rows.shape[1:])[_local_indices()]
+
+
 def _settle(tree: Any) -> Any:
     # Simulated devices share one pool of threads: a second step waiting in a sum can starve the first.
     if jax.default_backend() == "cpu" and len(_local_devices()) > 1:
@@ -122,7 +146,7 @@ def shard_ids(ids: np.ndarray) -> np.ndarray:
       int32 [local devices, steps, batch / devices].
     """
     parts = ids.reshape(ids.shape[0], len(devices()), -1).swapaxes(0, 1)
-    return parts[[i for i, device in enumerate(devices()) if device in _local_devices()]]
+    return parts[_local_indices()]
 
 
 def steps_per_dispatch() -> int:
@@ -217,12 +241,24 @@ def maxima(values: list[float]) -> list[float]:
     return [float(x) for x in gathered.max(axis=0)]
 
 
+def raise_if_stopped(stop_request: StopRequest) -> None:
+    """Raises `Stopped` on all processes where a signal has come to one."""
+    (stop,) = maxima([float(stop_request.signal_name is not None)])
+    if stop and stop_request.signal_name is None:
+        stop_request.signal_name = "a signal to another process"
+    stop_request.raise_if_stopped()
+
+
 def _broadcast_bytes(data: bytes) -> bytes:
     size = broadcast(np.asarray(len(data), np.int32))
     filled = np.zeros(int(size), np.uint8)
     if is_primary():
         filled[:] = np.frombuffer(data, np.uint8)
     return broadcast(filled).tobytes()
+
+
+def _local_indices() -> list[int]:
+    return [i for i, device in enumerate(devices()) if device in _local_devices()]
 
 
 def _local_devices() -> list[jax.Device]:

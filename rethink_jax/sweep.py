@@ -184,7 +184,7 @@ def _run_here(
             f"stopped; {done} of {len(ledger.runs)} runs are done in {ledger.path}; "
             "run the same command again to go on"
         )
-        _raise_if_stopped(stop_request)
+        parallel.raise_if_stopped(stop_request)
         shown.begin(_title(run))
         own = dataset
         if own is None:
@@ -217,14 +217,6 @@ def _attempt(
             raise  # the others may wait
         return Outcome(" ".join(str(error).split())[:500])
     return Outcome()
-
-
-def _raise_if_stopped(stop_request: preemption.StopRequest) -> None:
-    """Raises `Stopped` on all processes where a signal has come to one."""
-    (stop,) = parallel.maxima([float(stop_request.signal_name is not None)])
-    if stop and stop_request.signal_name is None:
-        stop_request.signal_name = "a signal to another process"
-    stop_request.raise_if_stopped()
 
 
 def _run_in_jobs(

@@ -1,0 +1,15 @@
+"""Table 3: minimum-norm interpolation of CIFAR-10 with a Gaussian kernel on the pixels, all 50,000 examples.
+
+    python -m rethink_jax.main --config=configs/kernel_cifar10.py --workdir=runs/kernel_cifar10
+
+The paper prints no γ; it is chosen here on a fifth of the training set, held out. Its test error is 46 %. Needs
+13 GB. Times: docs/results.
+"""
+
+from ml_collections import ConfigDict
+
+from rethink_jax import config
+
+
+def get_config(data: str = "cifar10") -> ConfigDict:
+    return config.kernel(data, gammas=(0.001, 0.002, 0.005, 0.01))

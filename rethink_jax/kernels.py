@@ -1,0 +1,373 @@
+"""Minimum-norm interpolation with a kernel, the paper's linear models (sections 4 and 5, table 3)."""
+
+import contextlib
+import hashlib
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from rethink_jax import config as config_lib, data, display, parallel, preemption, run_directory
+from rethink_jax.config import RunFailed, UserError, require
+from rethink_jax.kernel_matrix import (
+    Iterate,
+    Kernel,
+    KernelMatrix,
+    conjugate_gradients,
+    gaussian,
+    linear,
+    precondition,
+)
+
+logger = logging.getLogger(__name__)
+
+SELECTION, SOLUTION = "selection.json", "solution.npz"
+_TEST_ROWS = 1000
+_EXACT_ROWS = 500
+
+Show = Callable[[str, float], None]
+
+
+class Points(NamedTuple):
+    """A split: points float32 [n, d], pixels over 255, and labels int32 [n]."""
+
+    points: np.ndarray
+    labels: np.ndarray
+
+    def take(self, ids: np.ndarray) -> "Points":
+        """Returns some of them."""
+        return Points(self.points[ids], self.labels[ids])
+
+
+def run(
+    config: ConfigDict, workdir: epath.PathLike | None = None, name: str = "kernel"
+) -> dict[str, Any]:
+    """Interpolates a training set with the least norm, and counts the errors on the test set, once.
+
+    Args:
+      config: as `rethink_jax.config.kernel` returns it, changed at will.
+      workdir: the run's directory; by default `runs/<name>-<data>-<digits of the config>`.
+      name: of the config file, for the default directory.
+
+    Returns:
+      The content of `summary.json`.
+
+    Raises:
+      UserError: for a config or a directory that cannot be run.
+      RunFailed: the solve does not come down to its tolerance.
+      Stopped: when a signal came; the iterate is saved.
+    """
+    check(config)
+    if workdir is None:
+        workdir = epath.Path("runs", f"{name}-{config.data.name}-{config_lib.digest(config)}")
+    path = epath.Path(workdir).expanduser().resolve()
+    with contextlib.ExitStack() as stack:
+        stop_request = stack.enter_context(preemption.stop_on_signals())
+        stop_request.grace_seconds = config.grace_seconds
+        summary = parallel.on_primary(lambda: _finished_summary(path, config))
+        if summary is None:
+            dataset = parallel.on_all(lambda: data.load(config.data))
+            stack.enter_context(stop_request.defer())
+            stop_request.saved = (
+                f"stopped; what is done is saved in {path}; run the same command again"
+            )
+            show = stack.enter_context(display.show_parts())
+
+            def show_or_stop(part: str, fraction: float) -> None:
+                parallel.raise_if_stopped(stop_request)
+                show(part, fraction)
+
+            summary = _Solve(config, path, dataset, show_or_stop).run()
+        else:
+            logger.info("%s is finished", path)
+    rows = [(text, form.format(summary[field])) for field, (text, form) in _WORDS.items()]
+    display.print_rows(
+        "{examples:,} examples, {dimension:,} dimensions".format(**summary), ("", ""), rows
+    )
+    return summary
+
+
+_WORDS = {
+    "gamma": ("γ", "{:g}"),
+    "ridge": ("ridge", "{:g}"),
+    "test_error": ("test error", "{:.2%}"),
+    "train_error": ("training error", "{:.2%}"),
+    "norm_one_hot": ("norm, one-hot targets", "{:.1f}"),
+    "norm_signs": ("norm, targets ±1", "{:.1f}"),
+    "residual": ("residual", "{:.1e}"),
+    "residual_float64": ("residual of some rows in float64", "{:.1e}"),
+    "iterations": ("iterations", "{}"),
+    "seconds": ("seconds", "{:.0f}"),
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Raises `UserError` for a value that no solve could have."""
+    config_lib.check_fields(config)
+    kernel, solver = config.kernel, config.solver
+    require(0 <= config.seed < 2**32, "seed", config.seed, "in [0, 2**32)")
+    dtype = solver.dtype
+    require(dtype in (None, "float32", "float64"), "solver.dtype", dtype, "float32 or float64")
+    require(kernel.name in _KERNELS, "kernel.name", kernel.name, f"one of {', '.join(_KERNELS)}")
+    for field, is_allowed, allowed in (
+        ("gammas", lambda x: 0 < x < math.inf, "one or more numbers above 0"),
+        ("ridges", lambda x: 0 <= x < math.inf, "one or more numbers of 0 or more"),
+    ):
+        values = kernel[field]
+        numbers = [isinstance(x, int | float) and is_allowed(x) for x in values]
+        require(bool(numbers) and all(numbers), f"kernel.{field}", values, allowed)
+    for field, value, low, high in (
+        ("kernel.held_out", kernel.held_out, 0.01, 0.9),
+        ("solver.rank", solver.rank, 1, 100_000),
+        ("solver.tolerance", solver.tolerance, 1e-12, 0.5),
+        ("solver.most_iterations", solver.most_iterations, 1, 10**6),
+        ("solver.save_seconds", solver.save_seconds, 0, 86_400),
+        ("grace_seconds", config.grace_seconds, 0.1, 86_400),
+    ):
+        require(low <= value <= high, field, value, f"in [{low}, {high}]")
+    data.check(config)
+
+
+_KERNELS: dict[str, Callable[[float], Kernel]] = {"gaussian": gaussian, "linear": lambda _: linear}
+
+
+def _finished_summary(path: epath.Path, config: ConfigDict) -> dict[str, Any] | None:
+    run_directory.check_free(path)
+    run_directory.check_same_run(path, config)
+    file = path / run_directory.SUMMARY
+    return run_directory.read_json(file) if file.exists() else None
+
+
+class _Solve:
+    """A run underway: chooses γ and ridge, solves on the whole training set, measures."""
+
+    def __init__(self, config: ConfigDict, path: epath.Path, dataset: data.Dataset, show: Show):
+        self._config, self._path, self._show = config, path, show
+        self._classes = dataset.info.num_classes
+        self._train, self._test = (
+            Points(
+                (split.images.reshape(len(split.labels), -1) / np.float32(255)).astype(np.float32),
+                split.labels,
+            )
+            for split in (dataset.train, dataset.test)
+        )
+        self._fingerprint = _digest(self._train)
+
+    def run(self) -> dict[str, Any]:
+        """Returns the summary, which is written too."""
+        started = time.monotonic()
+        with contextlib.ExitStack() as stack:
+
+            def begin() -> None:
+                stack.enter_context(run_directory.open_run(self._path, self._config))
+                self._check_data()
+                run_directory.describe(
+                    self._path,
+                    self._config,
+                    num_train=len(self._train.labels),
+                    fingerprint=self._fingerprint,
+                )
+
+            parallel.on_primary(begin)
+            gamma, ridge = self._choose()
+            summary = self._solve_all(gamma, ridge)
+            summary["seconds"] = time.monotonic() - started
+            parallel.on_primary(
+                lambda: run_directory.write_json(self._path / run_directory.SUMMARY, summary)
+            )
+        return summary
+
+    def _check_data(self) -> None:
+        file = self._path / run_directory.ENVIRONMENT
+        before = run_directory.read_json(file).get("fingerprint") if file.exists() else None
+        if before not in (None, self._fingerprint):
+            raise UserError(f"{self._path} was begun on other data; choose another --workdir")
+
+    def _choose(self) -> tuple[float, float]:
+        """Returns γ and ridge, of several those with the fewest errors on the held-out part."""
+        kernel = self._config.kernel
+        candidates = list(itertools.product(kernel.gammas, kernel.ridges))
+        if len(candidates) == 1:
+            return candidates[0]
+        file = self._path / SELECTION
+        log = parallel.on_primary(
+            lambda: run_directory.read_json(file)["log"] if file.exists() else []
+        )
+        order = np.random.default_rng(self._config.seed).permutation(len(self._train.labels))
+        cut = round(kernel.held_out * len(order))
+        held_out, rest = self._train.take(order[:cut]), self._train.take(order[cut:])
+        for number, (gamma, ridge) in enumerate(candidates[len(log) :], start=len(log) + 1):
+            title = f"candidate {number} of {len(candidates)}, γ {gamma:g}, ridge {ridge:g}"
+            iterate = self._solve(rest, gamma, ridge, title)
+            values = predict(self._kernel(gamma), rest.points, iterate.solution, held_out.points)
+            error = _error(values[:, : self._classes], held_out.labels)
+            entry = {"gamma": gamma, "ridge": ridge, "error": error, "held_out": cut}
+            log.append(entry | {"residual": iterate.residual, "iterations": iterate.iterations})
+            logger.info("%s: held-out error %.2f %%", title, 100 * error)
+            parallel.on_primary(lambda: run_directory.write_json(file, {"log": log}))
+        best = min(log, key=lambda entry: entry["error"])
+        return best["gamma"], best["ridge"]
+
+    def _solve_all(self, gamma: float, ridge: float) -> dict[str, Any]:
+        train, kernel = self._train, self._kernel(gamma)
+        iterate = self._solve(train, gamma, ridge, "all examples", self._path / SOLUTION)
+        solution, targets = iterate.solution, _targets(train.labels, self._classes)
+        values = predict(kernel, train.points, solution, self._test.points)
+        # K α is what the solve left of Y, so the values on the training set need no kernel of their own.
+        norms = {
+            f"norm_{name}": math.sqrt(max(float((alpha * y).sum() - ridge * (alpha**2).sum()), 0))
+            for name, alpha, y in (
+                ("one_hot", solution[:, :-1], targets[:, :-1]),
+                ("signs", 2 * solution[:, :-1] - solution[:, -1:], 2 * targets[:, :-1] - 1),
+            )
+        }
+        rows = np.random.default_rng(self._config.seed).choice(
+            len(train.labels), min(_EXACT_ROWS, len(train.labels)), replace=False
+        )
+        with jax.enable_x64(True):
+            points = train.points.astype(np.float64)
+            exact = np.asarray(jax.jit(kernel)(points[rows], points)) @ solution
+        missing = targets[rows] - exact - ridge * solution[rows]
+        return {
+            "status": "finished",
+            "examples": len(train.labels),
+            "dimension": train.points.shape[1],
+            "gamma": gamma,
+            "ridge": ridge,
+            "test_error": _error(values[:, :-1], self._test.labels),
+            "train_error": _error(exact[:, :-1], train.labels[rows]),
+            **norms,
+            "norm_of_coefficients": float(np.linalg.norm(solution[:, :-1])),
+            "residual": iterate.residual,
+            "residual_float64": float(np.linalg.norm(missing) / np.linalg.norm(targets[rows])),
+            "iterations": iterate.iterations,
+        }
+
+    def _kernel(self, gamma: float) -> Kernel:
+        return _KERNELS[self._config.kernel.name](gamma)
+
+    def _solve(
+        self, train: Points, gamma: float, ridge: float, title: str, file: epath.Path | None = None
+    ) -> Iterate:
+        """Solves (K + ridge I) α = Y to the tolerance; `file` keeps the iterates and has one to go on from."""
+        solver, kernel = self._config.solver, self._kernel(gamma)
+        points = train.points.astype(solver.dtype or _dtype(len(train.labels)))
+        matrix = KernelMatrix(kernel, points, lambda part: self._show(f"{title}: matrix", part))
+        self._show(f"{title}: preconditioner", 0)
+        diagonal = _diagonal(self._config.kernel.name, train.points)
+        preconditioner = precondition(matrix, diagonal, ridge, solver.rank, self._config.seed)
+        targets = _targets(train.labels, self._classes)
+        saved_at, best = time.monotonic(), 1.0
+        start = None if file is None else _restore(file, targets.shape)
+        for iterate in conjugate_gradients(matrix, targets, ridge, preconditioner, start):
+            best = min(best, iterate.residual)
+            done = iterate.residual <= solver.tolerance
+            if file is not None and (done or time.monotonic() > saved_at + solver.save_seconds):
+                _save(file, iterate)
+                saved_at = time.monotonic()
+            if done:
+                return iterate
+            if iterate.iterations >= solver.most_iterations:
+                break
+            part = abs(math.log(best) / math.log(solver.tolerance))
+            try:
+                self._show(f"{title}: solve", part)
+            except preemption.Stopped:
+                if file is not None:
+                    _save(file, iterate)
+                raise
+        raise RunFailed(
+            f"the residual is {iterate.residual:.1e} after {iterate.iterations} iterations; set a larger "
+            "config.solver.tolerance, .rank or .most_iterations, or config.kernel.ridges above 0"
+        )
+
+
+def _dtype(examples: int) -> str:
+    """Returns float64 where the device has it and memory is no question, up to 3.2 GB; ours."""
+    return "float64" if examples <= 20_000 and jax.default_backend() != "tpu" else "float32"
+
+
+def _targets(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Returns one-hot targets and a column of ones, float64 [n, classes + 1]: of both come those of ±1."""
+    return np.concatenate([np.eye(classes)[labels], np.ones((len(labels), 1))], axis=1)
+
+
+def _diagonal(kernel: str, points: np.ndarray) -> np.ndarray:
+    return (
+        np.ones(len(points))
+        if kernel == "gaussian"
+        else np.square(points).sum(axis=1, dtype=np.float64)
+    )
+
+
+def predict(kernel: Kernel, points: np.ndarray, solution: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Returns Σ_i α_i k(x, x_i) at points x, a part of them on each device at a time.
+
+    Args:
+      kernel: of `rethink_jax.kernel_matrix`.
+      points: float32 [n, d], those of the training set.
+      solution: α, float64 [n, k].
+      at: float32 [m, d].
+
+    Returns:
+      float32 [m, k].
+    """
+
+    def values(rows: jax.Array, points: jax.Array, solution: jax.Array) -> jax.Array:
+        return jax.lax.all_gather(kernel(rows, points) @ solution, parallel.AXIS)
+
+    mapped = parallel.map_parts(values, (True, False, False), out_parts=False)
+    replicated = parallel.replicate((points, solution.astype(np.float32)))
+    devices = len(parallel.devices())
+    step = min(_TEST_ROWS, -(-len(at) // devices)) * devices
+    padded = np.pad(at, [(0, -len(at) % step), (0, 0)])
+    parts = [
+        parallel.fetch(mapped(parallel.local_parts(padded[i : i + step]), *replicated))
+        for i in range(0, len(at), step)
+    ]
+    return np.concatenate([part.reshape(step, -1) for part in parts])[: len(at)]
+
+
+def _error(values: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean(values.argmax(axis=1) != labels))
+
+
+def _digest(train: Points) -> str:
+    state = hashlib.sha256()
+    for array in train:
+        state.update(f"{array.dtype}{array.shape}".encode())
+        state.update(np.ascontiguousarray(array).data)
+    return state.hexdigest()
+
+
+def _save(file: epath.Path, iterate: Iterate) -> None:
+    def write() -> None:
+        partial = file.with_name("partial-" + file.name)
+        with partial.open("wb") as stream:
+            np.savez(stream, solution=iterate.solution, iterations=iterate.iterations)
+        partial.replace(file)
+
+    parallel.on_primary(write)
+
+
+def _restore(file: epath.Path, shape: tuple[int, ...]) -> Iterate | None:
+    """Returns the saved iterate, on all processes; none where there is none, or a damaged one."""
+    solution, iterations = np.zeros(shape), np.zeros((), np.int64)
+    if parallel.is_primary() and file.exists():
+        try:
+            with file.open("rb") as stream, np.load(stream) as saved:
+                solution, iterations = saved["solution"], saved["iterations"]
+        except (OSError, ValueError, KeyError, EOFError):
+            logger.warning("%s is damaged; the solve begins anew", file)
+    solution, iterations = parallel.broadcast((solution.reshape(shape), iterations))
+    if not iterations:
+        return None
+    logger.info("going on from iteration %d", iterations)
+    return Iterate(solution, math.nan, int(iterations))

@@ -1,0 +1,113 @@
+import itertools
+
+import numpy as np
+import pytest
+from scipy import linalg
+
+from rethink_jax import kernel_matrix
+from rethink_jax.config import RunFailed
+from rethink_jax.kernel_matrix import KernelMatrix, conjugate_gradients, gaussian, precondition
+
+RNG = np.random.default_rng(0)
+POINTS = RNG.random((203, 7))
+TARGETS = RNG.standard_normal((203, 3))
+GAMMA = 0.5
+
+
+def exact(points=POINTS, others=POINTS, gamma=GAMMA):
+    """The Gaussian kernel in plain NumPy."""
+    return np.exp(-gamma * np.square(points[:, None] - others).sum(axis=-1))
+
+
+def make(dtype="float64", kernel=None, points=POINTS):
+    return KernelMatrix(kernel or gaussian(GAMMA), points.astype(dtype), lambda part: None)
+
+
+def preconditioner(matrix, rank=50, ridge=0.0):
+    return precondition(matrix, np.ones(matrix.n), ridge, rank, seed=0)
+
+
+def solve(matrix, tolerance, ridge=0.0, rank=50, start=None, targets=TARGETS):
+    prepared = preconditioner(matrix, rank, ridge)
+    iterates = conjugate_gradients(matrix, targets, ridge, prepared, start)
+    return next(i for i in itertools.islice(iterates, 3000) if i.residual <= tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12)])
+def test_products_and_columns(devices, dtype, tolerance, monkeypatch):
+    """On 1, 2 and 4 devices, whose parts the 203 rows do not fill, in several blocks."""
+    monkeypatch.setattr(kernel_matrix, "_ROWS", 20)
+    matrix = make(dtype)
+    product = matrix @ TARGETS
+    assert product.dtype == dtype
+    np.testing.assert_allclose(product, exact() @ TARGETS, atol=100 * tolerance)
+    indices = np.array([5, 202, 0])
+    np.testing.assert_allclose(matrix.columns(indices), exact()[:, indices], atol=tolerance)
+
+
+def test_linear_kernel():
+    matrix = make(kernel=kernel_matrix.linear)
+    np.testing.assert_allclose(matrix @ TARGETS, POINTS @ (POINTS.T @ TARGETS), rtol=1e-12)
+
+
+def test_the_parts_that_are_there_are_shown(monkeypatch):
+    monkeypatch.setattr(kernel_matrix, "_ROWS", 30)
+    parts = []
+    KernelMatrix(gaussian(1), POINTS, parts.append)
+    assert parts == pytest.approx([60 / 203, 120 / 203, 180 / 203, 1])
+
+
+@pytest.mark.parametrize("rank", [1, 50, 200, 500])
+def test_preconditioner_is_an_inverse(rank):
+    prepared = preconditioner(make(), rank, ridge=0.1)
+    u, values = prepared.vectors, prepared.values
+    assert u.shape[1] <= min(rank, 203)
+    np.testing.assert_allclose(u.T @ u, np.eye(u.shape[1]), atol=1e-10)
+    forward = u @ np.diag(values) @ u.T + prepared.shift * np.eye(203)
+    np.testing.assert_allclose(prepared @ (forward @ TARGETS), TARGETS, atol=1e-8)
+    if rank > 203:
+        np.testing.assert_allclose(forward, exact() + 0.1 * np.eye(203), atol=1e-6)
+
+
+@pytest.mark.parametrize("ridge", [0.01, 1.0])
+def test_solution_against_lapack(devices, ridge):
+    found = solve(make(), 1e-10, ridge)
+    expected = linalg.solve(exact() + ridge * np.eye(203), TARGETS, assume_a="pos")
+    np.testing.assert_allclose(found.solution, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_interpolates_without_a_ridge():
+    found = solve(make(), 1e-8, rank=203)
+    missing = TARGETS - exact() @ found.solution
+    relative = np.linalg.norm(missing, axis=0) / np.linalg.norm(TARGETS, axis=0)
+    assert relative.max() < 1e-7
+
+
+def test_a_preconditioner_saves_iterations():
+    counts = [solve(make(), 1e-6, 0.01, rank).iterations for rank in (1, 50, 150)]
+    assert counts[0] > 2 * counts[1] > 4 * counts[2] >= 4
+
+
+def test_goes_on_from_an_iterate():
+    matrix = make()
+    middle = solve(matrix, 1e-3, 0.1)
+    whole = solve(matrix, 1e-9, 0.1)
+    rest = solve(matrix, 1e-9, 0.1, start=middle)
+    assert middle.iterations < rest.iterations < 2 * whole.iterations
+    np.testing.assert_allclose(rest.solution, whole.solution, atol=1e-6)
+
+
+def test_residuals_are_those_of_the_solution():
+    matrix = make("float32")
+    iterates = conjugate_gradients(matrix, TARGETS, 0.1, preconditioner(matrix, 2, 0.1))
+    for iterate in itertools.islice(iterates, 0, 120, 10):
+        missing = TARGETS - (exact() + 0.1 * np.eye(203)) @ iterate.solution
+        relative = np.linalg.norm(missing, axis=0) / np.linalg.norm(TARGETS, axis=0)
+        assert iterate.residual == pytest.approx(relative.max(), rel=0.05, abs=1e-4)
+
+
+def test_what_is_no_kernel_is_refused():
+    matrix = make(kernel=lambda x, y: -kernel_matrix.linear(x, y))
+    good = preconditioner(make())
+    with pytest.raises(RunFailed, match=r"not positive definite in float64; set config.kernel"):
+        list(itertools.islice(conjugate_gradients(matrix, TARGETS, 0.0, good), 9))

@@ -1,0 +1,176 @@
+import json
+
+import numpy as np
+import pytest
+from scipy import linalg
+
+from rethink_jax import config as config_lib, data, kernels, preemption
+from rethink_jax.config import RunFailed, UserError
+from tests.door import ForkingDoor, make_place
+from tests.test_bad_input import assert_refused
+
+
+@pytest.fixture(scope="module")
+def door():
+    with ForkingDoor() as door:
+        yield door
+
+
+@pytest.fixture
+def from_toy(toy, monkeypatch):
+    """Has the data set `toy` loaded in the place of any other."""
+    monkeypatch.setattr(data, "load", lambda config: toy)
+
+
+def make(gammas=(0.1,), ridges=(0.0,), **solver):
+    config = config_lib.kernel("toy", gammas, ridges)
+    config.solver.update(solver)
+    return config
+
+
+def read(path, name="summary.json"):
+    return json.loads((path / name).read_text())
+
+
+def exact_solution(toy, gamma, ridge):
+    points, test = (s.images.reshape(len(s.labels), -1) / 255 for s in (toy.train, toy.test))
+
+    def kernel(x, y):
+        return np.exp(-gamma * np.square(x[:, None] - y).sum(axis=-1))
+
+    matrix = kernel(points, points)
+    targets = np.eye(5)[toy.train.labels]
+    signs = 2 * targets - 1
+    solve = linalg.inv(matrix + ridge * np.eye(len(points)))
+    errors = (kernel(test, points) @ solve @ targets).argmax(axis=1) != toy.test.labels
+    norms = [np.sqrt(((solve @ y) * (matrix @ solve @ y)).sum()) for y in (targets, signs)]
+    return errors.mean(), *norms
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.5])
+def test_against_numpy(ridge, from_toy, toy, tmp_path):
+    summary = kernels.run(make(ridges=(ridge,), tolerance=1e-9), tmp_path)
+    assert summary == read(tmp_path)
+    error, one_hot, signs = exact_solution(toy, 0.1, ridge)
+    assert summary["test_error"] == error
+    assert summary["norm_one_hot"] == pytest.approx(one_hot, rel=1e-4)
+    assert summary["norm_signs"] == pytest.approx(signs, rel=1e-4)
+    assert summary["residual_float64"] < 1e-6
+    assert summary["train_error"] == 0
+    assert read(tmp_path, "run.json")["num_train"] == 300
+
+
+def test_float32(from_toy, toy, tmp_path):
+    summary = kernels.run(make(dtype="float32", rank=20), tmp_path)
+    assert summary["test_error"] == exact_solution(toy, 0.1, 0.0)[0]
+    assert summary["residual_float64"] < 2e-3
+
+
+def test_gamma_and_ridge_are_chosen_on_a_held_out_part(from_toy, tmp_path):
+    config = make((1e-6, 0.01), (0.0, 100.0), tolerance=1e-6)
+    summary = kernels.run(config, tmp_path)
+    log = read(tmp_path, "selection.json")["log"]
+    assert [(entry["gamma"], entry["ridge"]) for entry in log] == [
+        *((1e-6, 0.0), (1e-6, 100.0), (0.01, 0.0), (0.01, 100.0))
+    ]
+    best = min(log, key=lambda entry: entry["error"])
+    assert (summary["gamma"], summary["ridge"]) == (best["gamma"], best["ridge"])
+    assert {entry["held_out"] for entry in log} == {60}
+    assert len({entry["error"] for entry in log}) > 1
+
+
+def stop_at(monkeypatch, part, count):
+    """Has a signal come the `count`th time that this part of the computation is shown."""
+    seen = []
+
+    def raise_if_stopped(request):
+        seen.append(request)
+        if len(seen) == count:
+            request.signal_name = "SIGTERM"
+            request.raise_if_stopped()
+
+    monkeypatch.setattr("rethink_jax.parallel.raise_if_stopped", raise_if_stopped)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9, 14])
+def test_stopped_and_gone_on_with(count, from_toy, tmp_path, monkeypatch):
+    config = make((0.1, 0.2), rank=10, tolerance=1e-5)
+    whole = kernels.run(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_at(patch, "solve", count)
+        with pytest.raises(preemption.Stopped, match="SIGTERM: stopped; what is done is saved in"):
+            kernels.run(config, tmp_path / "parts")
+    parts = kernels.run(config, tmp_path / "parts")
+    for field in ("gamma", "test_error"):
+        assert parts[field] == whole[field]
+    assert parts["norm_one_hot"] == pytest.approx(whole["norm_one_hot"], rel=1e-3)
+
+
+def test_an_iterate_is_gone_on_with_and_a_damaged_one_is_not(from_toy, tmp_path):
+    config = make(rank=10, tolerance=1e-6, save_seconds=0.0, most_iterations=3)
+    with pytest.raises(RunFailed, match=r"^the residual is \d.\de-\d\d after 3 iterations; set a"):
+        kernels.run(config, tmp_path)
+    assert not (tmp_path / "summary.json").exists()
+    assert (
+        kernels._restore(kernels.epath.Path(tmp_path / "solution.npz"), (300, 6)).iterations == 3
+    )
+    (tmp_path / "solution.npz").write_bytes(b"PK")
+    assert kernels._restore(kernels.epath.Path(tmp_path / "solution.npz"), (300, 6)) is None
+
+
+def test_other_data_in_the_same_directory(from_toy, toy, tmp_path, monkeypatch):
+    kernels.run(make(), tmp_path)
+    (tmp_path / "summary.json").unlink()
+    other = data.from_arrays((255 - toy.train.images, toy.train.labels), toy.test, "toy")
+    monkeypatch.setattr(data, "load", lambda config: other)
+    with pytest.raises(UserError, match="was begun on other data; choose another --workdir"):
+        kernels.run(make(), tmp_path)
+
+
+def test_digits_through_the_door(door, tmp_path):
+    here = make_place(tmp_path / "here")
+    arguments = [
+        *("--config=configs/kernel_mnist.py:digits", "--config.data.examples=500", "--workdir=run"),
+        "--config.kernel.gammas=(0.5,)",
+    ]
+    outcome = door.start(arguments, here)
+    assert (outcome.code, outcome.stderr) == (0, "")
+    summary = read(here / "run")
+    assert summary["test_error"] < 0.1
+    assert f"test error                       │   {summary['test_error']:.2%}" in outcome.stdout
+    again = door.start(arguments, here)
+    assert again.code == 0
+    assert "run is finished" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            "--config.kernel.name=rbf",
+            "config.kernel.name is 'rbf'; it must be one of gaussian, linear",
+        ),
+        (
+            "--config.kernel.gammas=()",
+            "config.kernel.gammas is (); it must be one or more numbers above 0",
+        ),
+        ("--config.kernel.gammas=(0,)", "config.kernel.gammas is (0,); it must be one or more …"),
+        (
+            "--config.kernel.ridges=('x',)",
+            "config.kernel.ridges is ('x',); it must be one or more …",
+        ),
+        ("--config.kernel.held_out=1", "config.kernel.held_out is 1.0; it must be in [0.01, 0.9]"),
+        ("--config.solver.rank=0", "config.solver.rank is 0; it must be in [1, 100000]"),
+        (
+            "--config.solver.dtype=int8",
+            "config.solver.dtype is 'int8'; it must be float32 or float64",
+        ),
+        ("--config.experiment=train", "config.experiment is 'train'; it must be one of kernel"),
+        ("--config.data.examples=1501", "config.data.examples is 1501; it must be in [1, 1500], …"),
+    ],
+)
+def test_one_line_and_nothing_written(door, arguments, line, tmp_path):
+    here = make_place(tmp_path / "here")
+    outcome = door.start(["--config=configs/kernel_mnist.py:digits", *arguments.split()], here)
+    assert_refused(outcome, line)
+    assert not (here / "runs").exists()
