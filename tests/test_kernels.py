@@ -111,9 +111,7 @@ def test_an_iterate_is_gone_on_with_and_a_damaged_one_is_not(from_toy, tmp_path)
     with pytest.raises(RunFailed, match=r"^the residual is \d.\de-\d\d after 3 iterations; set a"):
         kernels.run(config, tmp_path)
     assert not (tmp_path / "summary.json").exists()
-    assert (
-        kernels._restore(kernels.epath.Path(tmp_path / "solution.npz"), (300, 6)).iterations == 3
-    )
+    assert kernels._restore(kernels.epath.Path(tmp_path / "solution.npz"), (300, 6)).iterations == 3
     (tmp_path / "solution.npz").write_bytes(b"PK")
     assert kernels._restore(kernels.epath.Path(tmp_path / "solution.npz"), (300, 6)) is None
 

@@ -198,7 +198,7 @@ def figure1bc(tmp_path):
     runs = []
     epochs = {"mlp1-p0.0": 20, "mlp1-p0.5": 30, "mlp1-p1.0": None}
     for row, fitted in (epochs | {"inception-p0.0": 8, "inception-p0.5": 20}).items():
-        summary = accuracies(0.98, 0.25) | {"epochs": 80.0, "epochs_to_fit_accuracy": None}
+        summary = accuracies(0.98, 0.25, 0.2) | {"epochs": 80.0, "epochs_to_fit_accuracy": None}
         runs.append((row, 0, "finished", summary | {"epochs_to_fit": fitted}, {}))
     return write_sweep(tmp_path / "figure", "figure1bc", runs)
 
@@ -213,10 +213,11 @@ def test_epochs_to_fit(figure1bc):
     }.items():
         assert markdown_row(figure1bc, label) == f"| {label} | {rest}"
     assert markdown_row(figure1bc, "MLP 1×512, p = 0.5", 1) == (
-        "| MLP 1×512, p = 0.5 | 75.00 | 79.61 | −4.61 | 1 |"
+        "| MLP 1×512, p = 0.5 | 80.00 | 79.61 | +0.39 | 75.00 | 79.61 | −4.61 | 1 |"
     )
     text = (figure1bc / "report" / "report.md").read_text()
     assert "below 0.05" in text
+    assert "agree with labels corrupted like the training labels" in text
     assert (
         "- MLP 1×512: 1 of 3 runs never fitted. Spearman's correlation of epochs to fit with p, runs "
         "that never fitted last: 1.000."

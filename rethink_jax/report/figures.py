@@ -73,7 +73,13 @@ def of_sweep(sweep: Sweep) -> list[Picture]:
                 figure1b,
                 5.6,
             ),
-            ("figure1c", "Test error against label corruption p.", figure1c, 3.6),
+            (
+                "figure1c",
+                "Test error against label corruption p, on test labels that are corrupted likewise; dashed: on "
+                "the true ones.",
+                figure1c,
+                3.6,
+            ),
         ],
         "figure2b": [
             (
@@ -127,7 +133,8 @@ def figure1c(figure: Figure, sweep: Sweep) -> None:
     """Draws the test error of the three models."""
     axes = figure.subplots()
     for i, model in enumerate(_MODELS):
-        _draw_levels(axes, sweep, model, measures.ERROR, paper.FIGURE1C, _COLOURS[i])
+        _draw_levels(axes, sweep, model, measures.ERROR_CORRUPTED, paper.FIGURE1C, _COLOURS[i])
+        _draw_levels(axes, sweep, model, measures.ERROR, (), _COLOURS[i], "--")
     axes.axhline(0.9, color="grey", linestyle=":", label="chance")
     axes.set(xlabel="label corruption p", ylabel="test error", ylim=(0, 1))
     _finish(axes)
@@ -190,10 +197,14 @@ def _draw_levels(
     quantity: Quantity,
     rows: tuple[paper.Row, ...],
     colour: str,
+    line: str = "-",
 ) -> None:
-    """Draws one model's readings at each p, the mean of each p joined, beside the paper's points."""
-    theirs = [row.values[quantity.key] or 0 for row in rows if row.key.startswith(f"{model}-p")]
-    axes.plot(paper.LEVELS, theirs, "o", color=colour, **_HOLLOW)
+    """Draws one model's readings at each p, the mean of each p joined, beside the paper's points in `rows`."""
+    theirs = [
+        row.values[quantity.compared] or 0 for row in rows if row.key.startswith(f"{model}-p")
+    ]
+    if theirs:
+        axes.plot(paper.LEVELS, theirs, "o", color=colour, **_HOLLOW)
     readings: dict[float, list[Reading]] = {}
     for run in sweep.runs:
         level = level_of(run)
@@ -212,9 +223,10 @@ def _draw_levels(
     axes.plot(
         [p for p, _ in means],
         [mean for _, mean in means],
+        line,
         color=colour,
         linewidth=1,
-        label=paper.label(model),
+        label=paper.label(model) if theirs else None,
     )
 
 

@@ -25,12 +25,19 @@ class Quantity(NamedTuple):
       title: of the column.
       unit: "percent", "epochs", "times" or "nats".
       read: a finished run → its number.
+      paper_key: of the paper's number that it is held against, where that has another key.
     """
 
     key: str
     title: str
     unit: str
     read: Callable[[Run, Sweep], Reading]
+    paper_key: str | None = None
+
+    @property
+    def compared(self) -> str:
+        """The key of the paper's number."""
+        return self.paper_key or self.key
 
 
 class Measure(NamedTuple):
@@ -88,12 +95,12 @@ class Section(NamedTuple):
         """Returns one row's numbers."""
         readings = [quantity.read(run, sweep) for run in sweep.finished(key)]
         theirs = next((row for row in self.rows if row.key == key), None)
-        known = theirs is not None and quantity.key in theirs.values
+        known = theirs is not None and quantity.compared in theirs.values
         return Measure(
             row=key,
             quantity=quantity,
             readings=[reading for reading in readings if reading is not None],
-            paper=theirs.values[quantity.key] if theirs and known else None,
+            paper=theirs.values[quantity.compared] if theirs and known else None,
             flag=theirs.flag if theirs and known else None,
         )
 
@@ -107,8 +114,8 @@ def _online(run: Run, sweep: Sweep) -> Reading:
     return run.history[-1].get("train_accuracy_online") if run.history else None
 
 
-def _test_error(run: Run, sweep: Sweep) -> Reading:
-    accuracy = run.summary.get("test_accuracy")
+def _test_error(run: Run, sweep: Sweep, labels: str = "") -> Reading:
+    accuracy = run.summary.get("test_accuracy" + labels)
     return None if accuracy is None else 1 - accuracy
 
 
@@ -155,6 +162,12 @@ EPOCHS_BY_ACCURACY = Quantity(
     lambda run, sweep: epochs_to_fit(run, sweep, "epochs_to_fit_accuracy"),
 )
 ERROR = Quantity("test_error", "test error, true labels", "percent", _test_error)
+# What the paper's Figure 1c shows, as far as can be told; `contents` says why.
+ERROR_CORRUPTED = Quantity(
+    *("test_error_corrupted", "test error, corrupted labels", "percent"),
+    lambda run, sweep: _test_error(run, sweep, "_corrupted"),
+    "test_error",
+)
 LOSSES = tuple(
     Quantity(f"epochs_to_loss_{x}", f"epochs to loss {x}", "epochs", _epochs_to_loss(x))
     for x in paper.LOSSES
@@ -194,7 +207,7 @@ SECTIONS = {
         Section(
             "Figure 1c: test error against label corruption",
             paper.FIGURE1C,
-            (ERROR, TEST_CORRUPTED),
+            (ERROR_CORRUPTED, ERROR),
         ),
     ),
     "figure2b": (

@@ -42,16 +42,16 @@ def results(sweep: Sweep, section: Section) -> Table:
     shown = [
         quantity
         for i, quantity in enumerate(section.quantities)
-        if quantity.key in beside or any(row[i].readings for row in measured.values())
+        if quantity.compared in beside or any(row[i].readings for row in measured.values())
     ]
     columns = ["row"]
     for quantity in shown:
-        columns += _columns(quantity, quantity.key in beside)
+        columns += _columns(quantity, quantity.compared in beside)
     rows = []
     for key, measures in measured.items():
         cells = [paper.label(key)]
         for measure in (measure for measure in measures if measure.quantity in shown):
-            cells += _cells(measure, measure.quantity.key in beside)
+            cells += _cells(measure, measure.quantity.compared in beside)
         if not sweep.finished(key):
             cells[1] = state(sweep, key)
         rows.append([*cells, seeds(sweep, key)])
