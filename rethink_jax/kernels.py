@@ -65,13 +65,11 @@ def run(
       Stopped: when a signal came; the iterate is saved.
     """
     check(config)
-    if workdir is None:
-        workdir = epath.Path("runs", f"{name}-{config.data.name}-{config_lib.digest(config)}")
-    path = epath.Path(workdir).expanduser().resolve()
+    path = run_directory.path_of(workdir, name, config.data.name, config_lib.digest(config))
     with contextlib.ExitStack() as stack:
         stop_request = stack.enter_context(preemption.stop_on_signals())
         stop_request.grace_seconds = config.grace_seconds
-        summary = parallel.on_primary(lambda: _finished_summary(path, config))
+        summary = parallel.on_primary(lambda: run_directory.summary_of(path, config))
         if summary is None:
             dataset = parallel.on_all(lambda: data.load(config.data))
             stack.enter_context(stop_request.defer())
@@ -136,13 +134,6 @@ def check(config: ConfigDict) -> None:
 
 
 _KERNELS: dict[str, Callable[[float], Kernel]] = {"gaussian": gaussian, "linear": lambda _: linear}
-
-
-def _finished_summary(path: epath.Path, config: ConfigDict) -> dict[str, Any] | None:
-    run_directory.check_free(path)
-    run_directory.check_same_run(path, config)
-    file = path / run_directory.SUMMARY
-    return run_directory.read_json(file) if file.exists() else None
 
 
 class _Solve:

@@ -79,6 +79,24 @@ def load_run(workdir: epath.PathLike) -> Run:
     )
 
 
+def path_of(workdir: epath.PathLike | None, *words: str) -> epath.Path:
+    """Returns a run's directory: `workdir`, or the words with dashes between them in `runs`."""
+    where = epath.Path("runs", "-".join(words)) if workdir is None else epath.Path(workdir)
+    return where.expanduser().resolve()
+
+
+def summary_of(path: epath.Path, config: ConfigDict) -> dict[str, Any] | None:
+    """Returns `summary.json` of a run of this config, None where there is none.
+
+    Raises:
+      UserError: the directory is in use, or holds a run of another config.
+    """
+    check_free(path)
+    check_same_run(path, config)
+    file = path / SUMMARY
+    return read_json(file) if file.exists() else None
+
+
 @contextmanager
 def open_run(path: epath.Path, config: ConfigDict) -> Iterator[None]:
     """Makes a run directory, or takes one up again, and keeps other processes out while it is open.

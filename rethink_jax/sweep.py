@@ -293,9 +293,7 @@ def _path(
     config: ConfigDict, workdir: epath.PathLike | None, name: str, dataset: data.Dataset | None
 ) -> epath.Path:
     """Returns the sweep's directory; without a `workdir`, equal configs get one, whichever runs are chosen."""
-    if workdir is not None:
-        return epath.Path(workdir).expanduser().resolve()
     fields = ConfigDict(config.to_dict())
     del fields.launcher, fields.sweep.seeds, fields.sweep.only
     data_name = config.data.name if dataset is None else dataset.info.name
-    return epath.Path("runs", f"{name}-{data_name}-{config_lib.digest(fields)}").resolve()
+    return run_directory.path_of(workdir, name, data_name, config_lib.digest(fields))

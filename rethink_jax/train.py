@@ -433,12 +433,9 @@ def _evaluate(
 
 def finished_summary(path: epath.Path, config: ConfigDict, total: int) -> dict[str, Any] | None:
     """Returns the summary of a run that has nothing left to do, and refuses another run's directory."""
-    run_directory.check_free(path)
-    run_directory.check_same_run(path, config)
-    file = path / run_directory.SUMMARY
-    if not file.exists():
+    summary = run_directory.summary_of(path, config)
+    if summary is None:
         return None
-    summary = run_directory.read_json(file)
     fitted = config.stop_when_fitted and summary.get("train_accuracy") == 1.0
     whole = summary.get("steps", 0) >= total or fitted
     return summary if summary.get("status") == "finished" and whole else None
@@ -454,7 +451,5 @@ def _title(summary: dict[str, Any]) -> str:
 
 def _path(config: ConfigDict, workdir: epath.PathLike | None, name: str) -> epath.Path:
     """Returns the run's directory; without a `workdir`, equal configs get the same one."""
-    if workdir is not None:
-        return epath.Path(workdir).expanduser().resolve()
-    title = f"{name}-{config.data.name}-{config.model.name}-{config_lib.digest(config)}"
-    return epath.Path("runs", title).resolve()
+    words = (config.data.name, config.model.name, config_lib.digest(config))
+    return run_directory.path_of(workdir, name, *words)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from rethink_jax import data, parallel
+from tests.door import ForkingDoor
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=25)
 hypothesis.settings.load_profile("default")
@@ -37,6 +38,12 @@ def own_directories(tmp_path_factory):
         patch.setenv("TFDS_DATA_DIR", str(root / "tfds"))
         patch.setenv("RETHINK_JAX_CACHE", str(root / "cache"))
         yield root
+
+
+@pytest.fixture(scope="session")
+def door():
+    with ForkingDoor() as door:
+        yield door
 
 
 @pytest.fixture(params=[1, 2, 4], ids="{} devices".format)

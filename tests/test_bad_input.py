@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.door import ForkingDoor, make_place
+from tests.door import make_place
 
 PLAIN = "--config=configs/true_labels.py --workdir=run "
 DIGITS = "--config=configs/true_labels.py:digits --workdir=run "
@@ -478,12 +478,6 @@ CASES = [
     *(Case(PLAIN + arguments, line, given) for given, arguments, line in DATA),
     *(Case(RUN + arguments, line, given, True) for given, arguments, line in RUNS),
 ]
-
-
-@pytest.fixture(scope="module")
-def door():
-    with ForkingDoor() as door:
-        yield door
 
 
 @pytest.fixture(scope="module")

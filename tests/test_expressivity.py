@@ -7,14 +7,8 @@ import pytest
 from rethink_jax import config as config_lib, data
 from rethink_jax.config import UserError
 from rethink_jax.theory import expressivity
-from tests.door import ForkingDoor, make_place
+from tests.door import make_place
 from tests.test_bad_input import assert_refused
-
-
-@pytest.fixture(scope="module")
-def door():
-    with ForkingDoor() as door:
-        yield door
 
 
 def synthetic(points=200, **theorem):

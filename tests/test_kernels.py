@@ -6,14 +6,8 @@ from scipy import linalg
 
 from rethink_jax import config as config_lib, data, kernels, preemption
 from rethink_jax.config import RunFailed, UserError
-from tests.door import ForkingDoor, make_place
+from tests.door import make_place
 from tests.test_bad_input import assert_refused
-
-
-@pytest.fixture(scope="module")
-def door():
-    with ForkingDoor() as door:
-        yield door
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from rethink_jax import (
     train,
 )
 from rethink_jax.config import RunFailed, UserError, named_run
-from tests.door import ForkingDoor, make_place
+from tests.door import make_place
 from tests.test_bad_input import assert_refused, content, mine
 
 TRUE = named_run("true", {})
@@ -401,12 +401,6 @@ def test_a_run_in_the_same_directory(toy, tmp_path):
 
 
 # Through the one door.
-
-
-@pytest.fixture(scope="module")
-def door():
-    with ForkingDoor() as door:
-        yield door
 
 
 SMOKE = "--config=configs/figure1a.py:smoke"

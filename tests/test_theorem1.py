@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from rethink_jax.config import UserError
 from rethink_jax.theory import theorem1
@@ -25,7 +25,6 @@ def fractions(network, points):
     return values
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 5), st.integers(0, 2**32 - 1))
 def test_has_the_values_at_the_points(n, d, seed):
     points, values = draw(n, d, seed)

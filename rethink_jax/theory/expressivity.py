@@ -39,21 +39,16 @@ def run(
     check(config)
     if jax.process_count() > 1:
         raise UserError("config.experiment is 'expressivity'; it runs in one process")
-    if workdir is None:
-        workdir = epath.Path("runs", f"{name}-{config.data.name}-{config_lib.digest(config)}")
-    path = epath.Path(workdir).expanduser().resolve()
-    run_directory.check_free(path)
-    run_directory.check_same_run(path, config)
-    file = path / run_directory.SUMMARY
-    if file.exists():
+    path = run_directory.path_of(workdir, name, config.data.name, config_lib.digest(config))
+    summary = run_directory.summary_of(path, config)
+    if summary is not None:
         logger.info("%s is finished", path)
-        summary = run_directory.read_json(file)
     else:
         points, labels = _points(config)
         summary = _run(config, points, labels)
         with run_directory.open_run(path, config):
             run_directory.describe(path, config, num_train=len(labels))
-            run_directory.write_json(file, summary)
+            run_directory.write_json(path / run_directory.SUMMARY, summary)
         logger.info("run directory: %s", path)
     display.print_rows(_title(summary), ("", "points", "fitted", "largest error"), _rows(summary))
     return summary

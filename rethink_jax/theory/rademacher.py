@@ -50,9 +50,7 @@ def run(
     settings = ConfigDict(config.to_dict())
     del settings.rademacher
     parallel.on_all(lambda: train.settle(settings))
-    if workdir is None:
-        workdir = epath.Path("runs", f"{name}-{config.data.name}-{config_lib.digest(config)}")
-    path = epath.Path(workdir).expanduser().resolve()
+    path = run_directory.path_of(workdir, name, config.data.name, config_lib.digest(config))
     parallel.on_primary(lambda: run_directory.check_same_run(path, config))
     dataset = two_classes(parallel.on_all(lambda: data.load(config.data)))
     settings.experiment, settings.launcher = "sweep", "local"
