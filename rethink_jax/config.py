@@ -185,7 +185,22 @@ def kernel(data: str, gammas: tuple[float, ...], ridges: tuple[float, ...] = (0.
             "experiment": "kernel",
             "seed": 0,  # of the held-out part and of the preconditioner's pivots
             "data": {"name": data, "data_dir": placeholder(str), "examples": placeholder(int)},
-            "kernel": {"name": "gaussian", "gammas": gammas, "ridges": ridges, "held_out": 0.2},
+            "features": {
+                "name": "pixels",
+                "orientations": 8,
+                "wavelengths": (
+                    (4.0, 8.0),
+                ),  # of Gabor wavelets; of several sets the best is taken
+                "pools": (8,),
+            },
+            "kernel": {
+                "name": "gaussian",
+                "gammas": gammas,
+                "ridges": ridges,
+                "scaled": False,  # whether the mean squared distance of two examples is made 1
+                "held_out": 0.2,
+                "choose_with": SMALL_SET,  # examples at most of the rest
+            },
             "solver": {
                 "dtype": placeholder(str),  # of the matrix; float64 up to 20,000 examples
                 "rank": 2000,

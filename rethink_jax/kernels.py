@@ -14,8 +14,17 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax import config as config_lib, data, display, parallel, preemption, run_directory
+from rethink_jax import (
+    config as config_lib,
+    data,
+    display,
+    features,
+    parallel,
+    preemption,
+    run_directory,
+)
 from rethink_jax.config import RunFailed, UserError, require
+from rethink_jax.features import Features
 from rethink_jax.kernel_matrix import (
     Iterate,
     Kernel,
@@ -36,14 +45,10 @@ Show = Callable[[str, float], None]
 
 
 class Points(NamedTuple):
-    """A split: points float32 [n, d], pixels over 255, and labels int32 [n]."""
+    """Examples as the kernel sees them: points float32 [n, d] and labels int32 [n]."""
 
     points: np.ndarray
     labels: np.ndarray
-
-    def take(self, ids: np.ndarray) -> "Points":
-        """Returns some of them."""
-        return Points(self.points[ids], self.labels[ids])
 
 
 def run(
@@ -123,6 +128,7 @@ def check(config: ConfigDict) -> None:
         require(bool(numbers) and all(numbers), f"kernel.{field}", values, allowed)
     for field, value, low, high in (
         ("kernel.held_out", kernel.held_out, 0.01, 0.9),
+        ("kernel.choose_with", kernel.choose_with, 1, 10**6),
         ("solver.rank", solver.rank, 1, 100_000),
         ("solver.tolerance", solver.tolerance, 1e-12, 0.5),
         ("solver.most_iterations", solver.most_iterations, 1, 10**6),
@@ -130,6 +136,7 @@ def check(config: ConfigDict) -> None:
         ("grace_seconds", config.grace_seconds, 0.1, 86_400),
     ):
         require(low <= value <= high, field, value, f"in [{low}, {high}]")
+    features.check(config)
     data.check(config)
 
 
@@ -142,14 +149,8 @@ class _Solve:
     def __init__(self, config: ConfigDict, path: epath.Path, dataset: data.Dataset, show: Show):
         self._config, self._path, self._show = config, path, show
         self._classes = dataset.info.num_classes
-        self._train, self._test = (
-            Points(
-                (split.images.reshape(len(split.labels), -1) / np.float32(255)).astype(np.float32),
-                split.labels,
-            )
-            for split in (dataset.train, dataset.test)
-        )
-        self._fingerprint = _digest(self._train)
+        self._dataset = dataset
+        self._fingerprint = _digest(dataset.train)
 
     def run(self) -> dict[str, Any]:
         """Returns the summary, which is written too."""
@@ -162,13 +163,12 @@ class _Solve:
                 run_directory.describe(
                     self._path,
                     self._config,
-                    num_train=len(self._train.labels),
+                    num_train=self._dataset.info.num_train,
                     fingerprint=self._fingerprint,
                 )
 
             parallel.on_primary(begin)
-            gamma, ridge = self._choose()
-            summary = self._solve_all(gamma, ridge)
+            summary = self._solve_all(*self._choose())
             summary["seconds"] = time.monotonic() - started
             parallel.on_primary(
                 lambda: run_directory.write_json(self._path / run_directory.SUMMARY, summary)
@@ -181,36 +181,69 @@ class _Solve:
         if before not in (None, self._fingerprint):
             raise UserError(f"{self._path} was begun on other data; choose another --workdir")
 
-    def _choose(self) -> tuple[float, float]:
-        """Returns γ and ridge, of several those with the fewest errors on the held-out part."""
+    def _choose(self) -> tuple[Features, dict[str, Any]]:
+        """Returns features, γ and ridge, of several those with the fewest errors on the held-out part."""
         kernel = self._config.kernel
-        candidates = list(itertools.product(kernel.gammas, kernel.ridges))
-        if len(candidates) == 1:
-            return candidates[0]
+        known = list(features.candidates(self._config))
+        settings = list(itertools.product(kernel.gammas, kernel.ridges))
+        if len(known) * len(settings) == 1:
+            own, transform = known[0]
+            return transform, own | {"gamma": settings[0][0], "ridge": settings[0][1]}
         file = self._path / SELECTION
         log = parallel.on_primary(
             lambda: run_directory.read_json(file)["log"] if file.exists() else []
         )
-        order = np.random.default_rng(self._config.seed).permutation(len(self._train.labels))
-        cut = round(kernel.held_out * len(order))
-        held_out, rest = self._train.take(order[:cut]), self._train.take(order[cut:])
-        for number, (gamma, ridge) in enumerate(candidates[len(log) :], start=len(log) + 1):
-            title = f"candidate {number} of {len(candidates)}, γ {gamma:g}, ridge {ridge:g}"
-            iterate = self._solve(rest, gamma, ridge, title)
-            values = predict(self._kernel(gamma), rest.points, iterate.solution, held_out.points)
-            error = _error(values[:, : self._classes], held_out.labels)
-            entry = {"gamma": gamma, "ridge": ridge, "error": error, "held_out": cut}
-            log.append(entry | {"residual": iterate.residual, "iterations": iterate.iterations})
-            logger.info("%s: held-out error %.2f %%", title, 100 * error)
-            parallel.on_primary(lambda: run_directory.write_json(file, {"log": log}))
-        best = min(log, key=lambda entry: entry["error"])
-        return best["gamma"], best["ridge"]
+        entries: list[tuple[dict[str, Any], Features]] = []
+        for own, transform in known:
+            points: tuple[Points, Points] | None = None
+            for gamma, ridge in settings:
+                entry = own | {"gamma": gamma, "ridge": ridge}
+                entries.append((entry, transform))
+                if len(entries) <= len(log):
+                    continue
+                points = points or self._parts(transform)
+                self._show(f"candidate {len(entries)} of {len(known) * len(settings)}", 0)
+                log.append(entry | self._try(*points, gamma, ridge))
+                logger.info("%s", log[-1])
+                parallel.on_primary(lambda: run_directory.write_json(file, {"log": log}))
+        best = min(range(len(log)), key=lambda number: log[number]["error"])
+        entry, transform = entries[best]
+        return transform, entry
 
-    def _solve_all(self, gamma: float, ridge: float) -> dict[str, Any]:
-        train, kernel = self._train, self._kernel(gamma)
-        iterate = self._solve(train, gamma, ridge, "all examples", self._path / SOLUTION)
+    def _parts(self, transform: Features) -> tuple[Points, Points]:
+        """Returns some of the training set to solve on, and the held-out part, which is not among it."""
+        kernel, split = self._config.kernel, self._dataset.train
+        order = np.random.default_rng(self._config.seed).permutation(len(split.labels))
+        cut = max(1, round(kernel.held_out * len(order)))
+        some, held_out = order[cut : cut + kernel.choose_with], order[:cut]
+        return self._points(transform, split, some), self._points(transform, split, held_out)
+
+    def _points(
+        self, transform: Features, split: data.Examples, ids: np.ndarray | None = None
+    ) -> Points:
+        ids = np.arange(len(split.labels)) if ids is None else ids
+        return Points(transform(split.images[ids]), split.labels[ids])
+
+    def _try(self, some: Points, held_out: Points, gamma: float, ridge: float) -> dict[str, Any]:
+        kernel = self._kernel(some, gamma)
+        iterate = self._solve(some, kernel, ridge, "choosing")
+        values = predict(kernel, some.points, iterate.solution, held_out.points)
+        return {
+            "error": _error(values[:, : self._classes], held_out.labels),
+            "examples": len(some.labels),
+            "held_out": len(held_out.labels),
+            "residual": iterate.residual,
+            "iterations": iterate.iterations,
+        }
+
+    def _solve_all(self, transform: Features, chosen: dict[str, Any]) -> dict[str, Any]:
+        ridge = chosen["ridge"]
+        train = self._points(transform, self._dataset.train)
+        test = self._points(transform, self._dataset.test)
+        kernel = self._kernel(train, chosen["gamma"])
+        iterate = self._solve(train, kernel, ridge, "all examples", self._path / SOLUTION)
         solution, targets = iterate.solution, _targets(train.labels, self._classes)
-        values = predict(kernel, train.points, solution, self._test.points)
+        values = predict(kernel, train.points, solution, test.points)
         # K α is what the solve left of Y, so the values on the training set need no kernel of their own.
         norms = {
             f"norm_{name}": math.sqrt(max(float((alpha * y).sum() - ridge * (alpha**2).sum()), 0))
@@ -230,9 +263,8 @@ class _Solve:
             "status": "finished",
             "examples": len(train.labels),
             "dimension": train.points.shape[1],
-            "gamma": gamma,
-            "ridge": ridge,
-            "test_error": _error(values[:, :-1], self._test.labels),
+            **chosen,
+            "test_error": _error(values[:, :-1], test.labels),
             "train_error": _error(exact[:, :-1], train.labels[rows]),
             **norms,
             "norm_of_coefficients": float(np.linalg.norm(solution[:, :-1])),
@@ -241,14 +273,22 @@ class _Solve:
             "iterations": iterate.iterations,
         }
 
-    def _kernel(self, gamma: float) -> Kernel:
+    def _kernel(self, train: Points, gamma: float) -> Kernel:
+        """Returns the kernel; with `config.kernel.scaled` γ is in units of the mean squared distance."""
+        if self._config.kernel.scaled:
+            gamma /= 2 * float(train.points.var(axis=0, dtype=np.float64).sum())
         return _KERNELS[self._config.kernel.name](gamma)
 
     def _solve(
-        self, train: Points, gamma: float, ridge: float, title: str, file: epath.Path | None = None
+        self,
+        train: Points,
+        kernel: Kernel,
+        ridge: float,
+        title: str,
+        file: epath.Path | None = None,
     ) -> Iterate:
         """Solves (K + ridge I) α = Y to the tolerance; `file` keeps the iterates and has one to go on from."""
-        solver, kernel = self._config.solver, self._kernel(gamma)
+        solver = self._config.solver
         points = train.points.astype(solver.dtype or _dtype(len(train.labels)))
         matrix = KernelMatrix(kernel, points, lambda part: self._show(f"{title}: matrix", part))
         self._show(f"{title}: preconditioner", 0)
@@ -330,7 +370,7 @@ def _error(values: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(values.argmax(axis=1) != labels))
 
 
-def _digest(train: Points) -> str:
+def _digest(train: data.Examples) -> str:
     state = hashlib.sha256()
     for array in train:
         state.update(f"{array.dtype}{array.shape}".encode())

@@ -73,6 +73,21 @@ def test_gamma_and_ridge_are_chosen_on_a_held_out_part(from_toy, tmp_path):
     assert len({entry["error"] for entry in log}) > 1
 
 
+def test_wavelets_are_chosen_too(from_toy, tmp_path):
+    config = make((1.0, 2.0), tolerance=1e-5)
+    config.kernel.update(scaled=True, choose_with=100)
+    config.features.update(name="gabor", orientations=2, wavelengths=((3.0,), (4.0,)), pools=(4,))
+    summary = kernels.run(config, tmp_path)
+    log = read(tmp_path, "selection.json")["log"]
+    assert [(entry["wavelengths"], entry["gamma"]) for entry in log] == [
+        *(([3.0], 1.0), ([3.0], 2.0), ([4.0], 1.0), ([4.0], 2.0))
+    ]
+    assert {(entry["examples"], entry["held_out"]) for entry in log} == {(100, 60)}
+    best = min(log, key=lambda entry: entry["error"])
+    assert (summary["wavelengths"], summary["gamma"]) == (best["wavelengths"], best["gamma"])
+    assert summary["dimension"] == 3 * 2 * 6 * 6
+
+
 def stop_at(monkeypatch, part, count):
     """Has a signal come the `count`th time that this part of the computation is shown."""
     seen = []
