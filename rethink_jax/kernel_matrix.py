@@ -5,7 +5,8 @@ where they stay; vectors and a preconditioner of low rank are on the host.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,13 @@ def linear(x: jax.Array, y: jax.Array) -> jax.Array:
     return x @ y.T
 
 
+@contextmanager
+def precision(dtype: np.dtype) -> Iterator[None]:
+    """Has JAX compute in a dtype, and products in all of its digits: GPUs and TPUs would take fewer."""
+    with jax.enable_x64(dtype == np.float64), jax.default_matmul_precision("highest"):
+        yield
+
+
 class KernelMatrix:
     """The symmetric matrix of a kernel's values at n points, its rows on all devices.
 
@@ -62,7 +70,7 @@ class KernelMatrix:
             lambda rows, points: kernel(rows, points), (True, False), out_parts=True
         )
         self._blocks = []
-        with self._precision():
+        with precision(self.dtype):
             replicated = parallel.replicate(points)
             for start in range(0, self.n, self._step):
                 part = parallel.local_parts(padded[start : start + self._step])
@@ -80,14 +88,11 @@ class KernelMatrix:
         return self._over_blocks(self._take, indices.astype(np.int32))
 
     def _over_blocks(self, function: Callable, argument: np.ndarray) -> np.ndarray:
-        with self._precision():
+        with precision(self.dtype):
             replicated = parallel.replicate(argument)
             parts = [function(block, replicated) for block in self._blocks]
             fetched = [parallel.fetch(part) for part in parts]
         return np.concatenate([part.reshape(self._step, -1) for part in fetched])[: self.n]
-
-    def _precision(self) -> Any:
-        return jax.enable_x64(self.dtype == np.float64)
 
 
 def _multiply(block: jax.Array, vectors: jax.Array) -> jax.Array:
@@ -151,13 +156,14 @@ def precondition(
         pivots = rng.choice(matrix.n, size, replace=False, p=left / left.sum())
         before = factor[:, :done]
         columns = (matrix.columns(pivots) - before @ before[pivots].T).astype(np.float64)
-        corner = columns[pivots] + smallest * diagonal.max() * np.eye(size)
-        lower = linalg.cholesky((corner + corner.T) / 2, lower=True)
-        new = linalg.solve_triangular(lower, columns.T, lower=True).T
-        factor[:, done : done + size] = new
+        # No Cholesky factor: examples that are almost equal make the corner singular.
+        values, vectors = linalg.eigh(columns[pivots])
+        kept = values > size * smallest * max(values[-1], float(diagonal.max()))
+        new = columns @ (vectors[:, kept] / np.sqrt(values[kept]))
+        factor[:, done : done + new.shape[1]] = new
         left = np.maximum(left - np.square(new).sum(axis=1), 0)
         left[pivots] = 0
-        done += size
+        done += new.shape[1]
     orthonormal, triangle = np.linalg.qr(factor[:, :done])
     inner, singular, _ = np.linalg.svd(triangle.astype(np.float64))
     vectors = orthonormal @ inner.astype(matrix.dtype)
@@ -185,18 +191,20 @@ def conjugate_gradients(
     targets: np.ndarray,
     ridge: float,
     preconditioner: Preconditioner,
+    tolerance: float,
     start: Iterate | None = None,
 ) -> Iterator[Iterate]:
     """Yields better and better solutions of (K + ridge I) α = Y, without end; each column by itself.
 
-    Products with K are in its dtype, all else in float64. Every fiftieth residual is computed anew, so that
-    what is yielded is that of the solution and not of a recurrence that has drifted from it.
+    Products with K are in its dtype, all else in float64. The recurrence of the residual drifts from the
+    residual itself, which is computed anew every fiftieth time, and wherever the tolerance seems to be reached.
 
     Args:
       matrix: K.
       targets: Y, float64 [n, k].
       ridge: added to K's diagonal.
       preconditioner: as `precondition` returns it.
+      tolerance: a residual up to this is the solution's own.
       start: an iterate to go on from.
 
     Raises:
@@ -209,26 +217,30 @@ def conjugate_gradients(
         return (matrix @ vectors).astype(np.float64) + ridge * vectors
 
     norms = np.linalg.norm(targets, axis=0)
+    norms[norms == 0] = 1  # a class without examples
+
+    def relative() -> float:
+        return float((np.linalg.norm(residual, axis=0) / norms).max())
+
+    residual = targets - apply(solution)
+    yield Iterate(solution, relative(), iterations)
+    direction, product = np.zeros_like(targets), np.ones(targets.shape[1])
     while True:
-        residual = targets - apply(solution)
-        yield Iterate(solution, float((np.linalg.norm(residual, axis=0) / norms).max()), iterations)
         preconditioned = preconditioner @ residual
-        direction, product = preconditioned, (residual * preconditioned).sum(axis=0)
-        for _ in range(50):
-            image = apply(direction)
-            curvature = (direction * image).sum(axis=0)
-            if (curvature < 0).any():
-                raise RunFailed(
-                    f"the kernel matrix is not positive definite in {matrix.dtype}; set config.kernel.ridges "
-                    "above 0, or config.solver.dtype float64"
-                )
-            step = np.divide(product, curvature, out=np.zeros_like(product), where=curvature > 0)
-            solution = solution + step * direction
-            residual = residual - step * image
-            iterations += 1
-            relative = float((np.linalg.norm(residual, axis=0) / norms).max())
-            yield Iterate(solution, relative, iterations)
-            preconditioned = preconditioner @ residual
-            before, product = product, (residual * preconditioned).sum(axis=0)
-            ratio = np.divide(product, before, out=np.zeros_like(product), where=before > 0)
-            direction = preconditioned + ratio * direction
+        before, product = product, (residual * preconditioned).sum(axis=0)
+        ratio = np.divide(product, before, out=np.zeros_like(product), where=before > 0)
+        direction = preconditioned + ratio * direction
+        image = apply(direction)
+        curvature = (direction * image).sum(axis=0)
+        if (curvature < 0).any():
+            raise RunFailed(
+                f"the kernel matrix is not positive definite in {matrix.dtype}; set config.kernel.ridges "
+                "above 0, or config.solver.dtype float64"
+            )
+        step = np.divide(product, curvature, out=np.zeros_like(product), where=curvature > 0)
+        solution = solution + step * direction
+        residual = residual - step * image
+        iterations += 1
+        if iterations % 50 == 0 or relative() <= tolerance:
+            residual = targets - apply(solution)
+        yield Iterate(solution, relative(), iterations)

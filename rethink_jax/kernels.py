@@ -6,6 +6,7 @@ import itertools
 import logging
 import math
 import time
+import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from rethink_jax.kernel_matrix import (
     conjugate_gradients,
     gaussian,
     linear,
+    precision,
     precondition,
 )
 
@@ -65,18 +67,20 @@ def run(
       The content of `summary.json`.
 
     Raises:
-      UserError: for a config or a directory that cannot be run.
+      UserError: for a config or a directory that cannot be run, and in several processes.
       RunFailed: the solve does not come down to its tolerance.
       Stopped: when a signal came; the iterate is saved.
     """
     check(config)
+    if jax.process_count() > 1:
+        raise UserError("config.experiment is 'kernel'; it runs in one process, on all its devices")
     path = run_directory.path_of(workdir, name, config.data.name, config_lib.digest(config))
     with contextlib.ExitStack() as stack:
         stop_request = stack.enter_context(preemption.stop_on_signals())
         stop_request.grace_seconds = config.grace_seconds
-        summary = parallel.on_primary(lambda: run_directory.summary_of(path, config))
-        if summary is None:
-            dataset = parallel.on_all(lambda: data.load(config.data))
+        summary = run_directory.summary_of(path, config)
+        if summary is None or summary["residual"] > config.solver.tolerance:
+            dataset = data.load(config.data)
             stack.enter_context(stop_request.defer())
             stop_request.saved = (
                 f"stopped; what is done is saved in {path}; run the same command again"
@@ -84,7 +88,7 @@ def run(
             show = stack.enter_context(display.show_parts())
 
             def show_or_stop(part: str, fraction: float) -> None:
-                parallel.raise_if_stopped(stop_request)
+                stop_request.raise_if_stopped()
                 show(part, fraction)
 
             summary = _Solve(config, path, dataset, show_or_stop).run()
@@ -104,6 +108,7 @@ _WORDS = {
     "train_error": ("training error", "{:.2%}"),
     "norm_one_hot": ("norm, one-hot targets", "{:.1f}"),
     "norm_signs": ("norm, targets ±1", "{:.1f}"),
+    "dtype": ("matrix in", "{}"),
     "residual": ("residual", "{:.1e}"),
     "residual_float64": ("residual of some rows in float64", "{:.1e}"),
     "iterations": ("iterations", "{}"),
@@ -116,6 +121,10 @@ def check(config: ConfigDict) -> None:
     config_lib.check_fields(config)
     kernel, solver = config.kernel, config.solver
     require(0 <= config.seed < 2**32, "seed", config.seed, "in [0, 2**32)")
+    alone = kernel.name != "linear" or len(kernel.gammas) == 1
+    require(
+        alone, "kernel.gammas", kernel.gammas, "one number for the linear kernel, which has no γ"
+    )
     dtype = solver.dtype
     require(dtype in (None, "float32", "float64"), "solver.dtype", dtype, "float32 or float64")
     require(kernel.name in _KERNELS, "kernel.name", kernel.name, f"one of {', '.join(_KERNELS)}")
@@ -151,10 +160,11 @@ class _Solve:
         self._classes = dataset.info.num_classes
         self._dataset = dataset
         self._fingerprint = _digest(dataset.train)
+        self._seconds_before = 0.0
 
     def run(self) -> dict[str, Any]:
         """Returns the summary, which is written too."""
-        started = time.monotonic()
+        self._started = time.monotonic()
         with contextlib.ExitStack() as stack:
 
             def begin() -> None:
@@ -169,7 +179,6 @@ class _Solve:
 
             parallel.on_primary(begin)
             summary = self._solve_all(*self._choose())
-            summary["seconds"] = time.monotonic() - started
             parallel.on_primary(
                 lambda: run_directory.write_json(self._path / run_directory.SUMMARY, summary)
             )
@@ -206,8 +215,10 @@ class _Solve:
                 log.append(entry | self._try(*points, gamma, ridge))
                 logger.info("%s", log[-1])
                 parallel.on_primary(lambda: run_directory.write_json(file, {"log": log}))
-        best = min(range(len(log)), key=lambda number: log[number]["error"])
-        entry, transform = entries[best]
+        solved = [number for number, tried in enumerate(log) if tried["error"] is not None]
+        if not solved:
+            raise RunFailed(f"none of {len(log)} candidates could be solved; {file} says why")
+        entry, transform = entries[min(solved, key=lambda number: log[number]["error"])]
         return transform, entry
 
     def _parts(self, transform: Features) -> tuple[Points, Points]:
@@ -225,13 +236,15 @@ class _Solve:
         return Points(transform(split.images[ids]), split.labels[ids])
 
     def _try(self, some: Points, held_out: Points, gamma: float, ridge: float) -> dict[str, Any]:
-        kernel = self._kernel(some, gamma)
-        iterate = self._solve(some, kernel, ridge, "choosing")
-        values = predict(kernel, some.points, iterate.solution, held_out.points)
-        return {
+        kernel, dtype = self._kernel(some, gamma), self._dtype(some)
+        sizes = {"examples": len(some.labels), "held_out": len(held_out.labels)}
+        try:
+            iterate, _ = self._solve(some, kernel, ridge, "choosing")
+        except RunFailed as error:
+            return sizes | {"error": None, "why": str(error)}
+        values = predict(kernel, some.points, iterate.solution, held_out.points, dtype)
+        return sizes | {
             "error": _error(values[:, : self._classes], held_out.labels),
-            "examples": len(some.labels),
-            "held_out": len(held_out.labels),
             "residual": iterate.residual,
             "iterations": iterate.iterations,
         }
@@ -241,37 +254,55 @@ class _Solve:
         train = self._points(transform, self._dataset.train)
         test = self._points(transform, self._dataset.test)
         kernel = self._kernel(train, chosen["gamma"])
-        iterate = self._solve(train, kernel, ridge, "all examples", self._path / SOLUTION)
-        solution, targets = iterate.solution, _targets(train.labels, self._classes)
-        values = predict(kernel, train.points, solution, test.points)
-        # K α is what the solve left of Y, so the values on the training set need no kernel of their own.
+        iterate, fitted = self._solve(train, kernel, ridge, "all examples", self._path / SOLUTION)
+        solution, dtype = iterate.solution, self._dtype(train)
+        values = predict(kernel, train.points, solution, test.points, dtype)
+        of_signs = 2 * solution[:, :-1] - solution[:, -1:], 2 * fitted[:, :-1] - fitted[:, -1:]
         norms = {
-            f"norm_{name}": math.sqrt(max(float((alpha * y).sum() - ridge * (alpha**2).sum()), 0))
-            for name, alpha, y in (
-                ("one_hot", solution[:, :-1], targets[:, :-1]),
-                ("signs", 2 * solution[:, :-1] - solution[:, -1:], 2 * targets[:, :-1] - 1),
+            f"norm_{name}": math.sqrt(max(float((alpha * image).sum()), 0))
+            for name, (alpha, image) in (
+                ("one_hot", (solution[:, :-1], fitted[:, :-1])),
+                ("signs", of_signs),
             )
         }
-        rows = np.random.default_rng(self._config.seed).choice(
-            len(train.labels), min(_EXACT_ROWS, len(train.labels)), replace=False
-        )
-        with jax.enable_x64(True):
-            points = train.points.astype(np.float64)
-            exact = np.asarray(jax.jit(kernel)(points[rows], points)) @ solution
-        missing = targets[rows] - exact - ridge * solution[rows]
         return {
             "status": "finished",
             "examples": len(train.labels),
             "dimension": train.points.shape[1],
             **chosen,
             "test_error": _error(values[:, :-1], test.labels),
-            "train_error": _error(exact[:, :-1], train.labels[rows]),
+            "train_error": _error(fitted[:, :-1], train.labels),
             **norms,
             "norm_of_coefficients": float(np.linalg.norm(solution[:, :-1])),
+            "dtype": str(dtype),
             "residual": iterate.residual,
-            "residual_float64": float(np.linalg.norm(missing) / np.linalg.norm(targets[rows])),
+            "residual_float64": self._exact_residual(train, kernel, ridge, solution),
             "iterations": iterate.iterations,
+            "seconds": self._seconds(),
         }
+
+    def _exact_residual(
+        self, train: Points, kernel: Kernel, ridge: float, solution: np.ndarray
+    ) -> float:
+        """Returns the relative residual of some rows, with a kernel and sums in float64."""
+        count = min(_EXACT_ROWS, len(train.labels))
+        rows = np.random.default_rng(self._config.seed).choice(
+            len(train.labels), count, replace=False
+        )
+        some = train.points[rows]
+        values = predict(kernel, train.points, solution, some, np.dtype("float64"))
+        targets = _targets(train.labels[rows], self._classes)
+        missing = targets - values - ridge * solution[rows]
+        return float(np.linalg.norm(missing) / np.linalg.norm(targets))
+
+    def _seconds(self) -> float:
+        """Returns the seconds of the run so far, those before a stop included."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def _dtype(self, train: Points) -> np.dtype:
+        """Returns the matrix's dtype: float64 up to 20,000 examples, 3.2 GB, where the device has it; ours."""
+        small = len(train.labels) <= 20_000 and jax.default_backend() != "tpu"
+        return np.dtype(self._config.solver.dtype or ("float64" if small else "float32"))
 
     def _kernel(self, train: Points, gamma: float) -> Kernel:
         """Returns the kernel; with `config.kernel.scaled` γ is in units of the mean squared distance."""
@@ -286,43 +317,70 @@ class _Solve:
         ridge: float,
         title: str,
         file: epath.Path | None = None,
-    ) -> Iterate:
-        """Solves (K + ridge I) α = Y to the tolerance; `file` keeps the iterates and has one to go on from."""
+    ) -> tuple[Iterate, np.ndarray]:
+        """Solves (K + ridge I) α = Y to the tolerance; `file` keeps the iterates and has one to go on from.
+
+        Returns:
+          The solution, and K α.
+        """
         solver = self._config.solver
-        points = train.points.astype(solver.dtype or _dtype(len(train.labels)))
+        points = train.points.astype(self._dtype(train))
         matrix = KernelMatrix(kernel, points, lambda part: self._show(f"{title}: matrix", part))
         self._show(f"{title}: preconditioner", 0)
         diagonal = _diagonal(self._config.kernel.name, train.points)
         preconditioner = precondition(matrix, diagonal, ridge, solver.rank, self._config.seed)
         targets = _targets(train.labels, self._classes)
-        saved_at, best = time.monotonic(), 1.0
-        start = None if file is None else _restore(file, targets.shape)
-        for iterate in conjugate_gradients(matrix, targets, ridge, preconditioner, start):
-            best = min(best, iterate.residual)
-            done = iterate.residual <= solver.tolerance
-            if file is not None and (done or time.monotonic() > saved_at + solver.save_seconds):
-                _save(file, iterate)
-                saved_at = time.monotonic()
-            if done:
-                return iterate
-            if iterate.iterations >= solver.most_iterations:
-                break
-            part = abs(math.log(best) / math.log(solver.tolerance))
-            try:
-                self._show(f"{title}: solve", part)
-            except preemption.Stopped:
-                if file is not None:
-                    _save(file, iterate)
-                raise
-        raise RunFailed(
-            f"the residual is {iterate.residual:.1e} after {iterate.iterations} iterations; set a larger "
-            "config.solver.tolerance, .rank or .most_iterations, or config.kernel.ridges above 0"
-        )
+        start = None if file is None else self._restore(file, targets.shape)
+        saved_at, best, iterate = time.monotonic(), 1.0, None
+        try:
+            for iterate in conjugate_gradients(
+                matrix, targets, ridge, preconditioner, solver.tolerance, start
+            ):
+                best = min(best, iterate.residual)
+                if iterate.residual <= solver.tolerance:
+                    return iterate, (matrix @ iterate.solution).astype(np.float64)
+                if iterate.iterations >= solver.most_iterations:
+                    raise RunFailed(
+                        f"the residual is {iterate.residual:.1e} after {iterate.iterations} iterations; set a "
+                        "larger config.solver.tolerance, .rank or .most_iterations"
+                    )
+                if file is not None and time.monotonic() > saved_at + solver.save_seconds:
+                    self._save(file, iterate)
+                    saved_at = time.monotonic()
+                self._show(f"{title}: solve", abs(math.log(best) / math.log(solver.tolerance)))
+        finally:
+            if file is not None and iterate is not None:
+                self._save(file, iterate)
+        raise AssertionError("the iterates have no end")
 
+    def _save(self, file: epath.Path, iterate: Iterate) -> None:
+        def write() -> None:
+            partial = file.with_name(file.name + run_directory.PARTIAL)
+            with partial.open("wb") as stream:
+                np.savez(
+                    stream,
+                    solution=iterate.solution,
+                    iterations=iterate.iterations,
+                    seconds=self._seconds(),
+                )
+            partial.replace(file)
 
-def _dtype(examples: int) -> str:
-    """Returns float64 where the device has it and memory is no question, up to 3.2 GB; ours."""
-    return "float64" if examples <= 20_000 and jax.default_backend() != "tpu" else "float32"
+        parallel.on_primary(write)
+
+    def _restore(self, file: epath.Path, shape: tuple[int, ...]) -> Iterate | None:
+        """Returns the saved iterate; none where there is none, or a damaged one."""
+        if not file.exists():
+            return None
+        try:
+            with file.open("rb") as stream, np.load(stream) as saved:
+                solution = saved["solution"].reshape(shape)
+                iterations, seconds = int(saved["iterations"]), float(saved["seconds"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            logger.warning("%s is damaged; the solve begins anew", file)
+            return None
+        self._seconds_before = seconds
+        logger.info("going on from iteration %d", iterations)
+        return Iterate(solution, math.nan, iterations)
 
 
 def _targets(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -338,31 +396,35 @@ def _diagonal(kernel: str, points: np.ndarray) -> np.ndarray:
     )
 
 
-def predict(kernel: Kernel, points: np.ndarray, solution: np.ndarray, at: np.ndarray) -> np.ndarray:
+def predict(
+    kernel: Kernel, points: np.ndarray, solution: np.ndarray, at: np.ndarray, dtype: np.dtype
+) -> np.ndarray:
     """Returns Σ_i α_i k(x, x_i) at points x, a part of them on each device at a time.
 
     Args:
       kernel: of `rethink_jax.kernel_matrix`.
-      points: float32 [n, d], those of the training set.
+      points: floating [n, d], those of the training set.
       solution: α, float64 [n, k].
-      at: float32 [m, d].
+      at: floating [m, d].
+      dtype: of the computation. That of the solve: solutions of an ill-conditioned system are large and cancel.
 
     Returns:
-      float32 [m, k].
+      [m, k] in that dtype.
     """
 
     def values(rows: jax.Array, points: jax.Array, solution: jax.Array) -> jax.Array:
         return jax.lax.all_gather(kernel(rows, points) @ solution, parallel.AXIS)
 
     mapped = parallel.map_parts(values, (True, False, False), out_parts=False)
-    replicated = parallel.replicate((points, solution.astype(np.float32)))
     devices = len(parallel.devices())
     step = min(_TEST_ROWS, -(-len(at) // devices)) * devices
-    padded = np.pad(at, [(0, -len(at) % step), (0, 0)])
-    parts = [
-        parallel.fetch(mapped(parallel.local_parts(padded[i : i + step]), *replicated))
-        for i in range(0, len(at), step)
-    ]
+    padded = np.pad(at, [(0, -len(at) % step), (0, 0)]).astype(dtype)
+    with precision(dtype):
+        replicated = parallel.replicate((points.astype(dtype), solution.astype(dtype)))
+        parts = [
+            parallel.fetch(mapped(parallel.local_parts(padded[i : i + step]), *replicated))
+            for i in range(0, len(at), step)
+        ]
     return np.concatenate([part.reshape(step, -1) for part in parts])[: len(at)]
 
 
@@ -376,29 +438,3 @@ def _digest(train: data.Examples) -> str:
         state.update(f"{array.dtype}{array.shape}".encode())
         state.update(np.ascontiguousarray(array).data)
     return state.hexdigest()
-
-
-def _save(file: epath.Path, iterate: Iterate) -> None:
-    def write() -> None:
-        partial = file.with_name("partial-" + file.name)
-        with partial.open("wb") as stream:
-            np.savez(stream, solution=iterate.solution, iterations=iterate.iterations)
-        partial.replace(file)
-
-    parallel.on_primary(write)
-
-
-def _restore(file: epath.Path, shape: tuple[int, ...]) -> Iterate | None:
-    """Returns the saved iterate, on all processes; none where there is none, or a damaged one."""
-    solution, iterations = np.zeros(shape), np.zeros((), np.int64)
-    if parallel.is_primary() and file.exists():
-        try:
-            with file.open("rb") as stream, np.load(stream) as saved:
-                solution, iterations = saved["solution"], saved["iterations"]
-        except (OSError, ValueError, KeyError, EOFError):
-            logger.warning("%s is damaged; the solve begins anew", file)
-    solution, iterations = parallel.broadcast((solution.reshape(shape), iterations))
-    if not iterations:
-        return None
-    logger.info("going on from iteration %d", iterations)
-    return Iterate(solution, math.nan, int(iterations))

@@ -11,8 +11,6 @@ from rethink_jax import parallel, run_directory, train
 from rethink_jax.config import UserError
 from rethink_jax.display import Screen, percent
 
-FILE = "sweep.json"
-
 
 class Run(NamedTuple):
     """One run of a sweep.
@@ -72,7 +70,7 @@ class Ledger:
         for run in self.runs:
             run_directory.check_free(run.path)
             run_directory.check_same_run(run.path, run.config)
-        file = self.path / FILE
+        file = self.path / run_directory.SWEEP
         if not file.exists():
             return []
         before = run_directory.read_json(file)
@@ -123,7 +121,7 @@ class Ledger:
 
         def write() -> None:
             self.path.mkdir(parents=True, exist_ok=True)
-            run_directory.write_json(self.path / FILE, self.content)
+            run_directory.write_json(self.path / run_directory.SWEEP, self.content)
 
         parallel.on_primary(write)
 

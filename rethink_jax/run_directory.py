@@ -20,15 +20,15 @@ from rethink_jax.checkpoints import Checkpoints
 from rethink_jax.config import UserError
 
 CONFIG, ENVIRONMENT, METRICS, SUMMARY = "config.json", "run.json", "metrics.jsonl", "summary.json"
-LOCK = "lock"
+SWEEP, LOCK = "sweep.json", "lock"
 
 # Fields that a run may change when it is taken up again: they do not change what it computes up to a step.
 CHANGEABLE = (
     *("experiment", "epochs", "steps", "stop_when_fitted"),
-    *("evaluate", "checkpoint", "grace_seconds", "compilation_cache"),
+    *("evaluate", "checkpoint", "grace_seconds", "compilation_cache", "solver"),
 )
 
-_PARTIAL = ".partial"
+PARTIAL = ".partial"
 _PACKAGES = ("rethink_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -107,7 +107,7 @@ def open_run(path: epath.Path, config: ConfigDict) -> Iterator[None]:
     path.mkdir(parents=True, exist_ok=True)
     with _lock(path):
         check_same_run(path, config)
-        for partial in path.glob("*" + _PARTIAL):
+        for partial in path.glob("*" + PARTIAL):
             partial.unlink()
         yield
 
@@ -220,7 +220,7 @@ def write_json(path: epath.Path, value: Any) -> None:
 
 def write_text(path: epath.Path, text: str) -> None:
     """Writes one text file, whole or not at all."""
-    partial = path.with_name(path.name + _PARTIAL)
+    partial = path.with_name(path.name + PARTIAL)
     partial.write_text(text)
     partial.replace(path)
 

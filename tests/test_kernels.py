@@ -1,10 +1,11 @@
+import contextlib
 import json
 
 import numpy as np
 import pytest
 from scipy import linalg
 
-from rethink_jax import config as config_lib, data, kernels, preemption
+from rethink_jax import config as config_lib, data, display, kernels, preemption
 from rethink_jax.config import RunFailed, UserError
 from tests.door import make_place
 from tests.test_bad_input import assert_refused
@@ -88,41 +89,107 @@ def test_wavelets_are_chosen_too(from_toy, tmp_path):
     assert summary["dimension"] == 3 * 2 * 6 * 6
 
 
+@pytest.fixture
+def starts(monkeypatch):
+    """The iterations that each solve begins with."""
+    found, solve = [], kernels.conjugate_gradients
+
+    def recording(*args):
+        found.append(0 if args[-1] is None else args[-1].iterations)
+        return solve(*args)
+
+    monkeypatch.setattr(kernels, "conjugate_gradients", recording)
+    return found
+
+
 def stop_at(monkeypatch, part, count):
-    """Has a signal come the `count`th time that this part of the computation is shown."""
-    seen = []
+    """Has a signal come after this part of the computation was shown so often."""
 
-    def raise_if_stopped(request):
-        seen.append(request)
-        if len(seen) == count:
-            request.signal_name = "SIGTERM"
-            request.raise_if_stopped()
+    @contextlib.contextmanager
+    def show_parts():
+        seen = []
 
-    monkeypatch.setattr("rethink_jax.parallel.raise_if_stopped", raise_if_stopped)
+        def show(shown, fraction):
+            seen.append(shown)
+            if seen.count(part) == count:
+                preemption._active.signal_name = "SIGTERM"
+
+        yield show
+
+    monkeypatch.setattr(display, "show_parts", show_parts)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 9, 14])
-def test_stopped_and_gone_on_with(count, from_toy, tmp_path, monkeypatch):
-    config = make((0.1, 0.2), rank=10, tolerance=1e-5)
-    whole = kernels.run(config, tmp_path / "whole")
+@pytest.mark.parametrize(
+    ("part", "count", "solves"),
+    [
+        ("candidate 2 of 2", 1, [0, 0, 0]),
+        ("choosing: solve", 3, [0, 0, 0, 0]),
+        ("all examples: matrix", 1, [0, 0, 0]),
+        ("all examples: solve", 3, [0, 0, 0, 3]),
+    ],
+)
+def test_stopped_and_gone_on_with(part, count, solves, from_toy, tmp_path, monkeypatch, starts):
+    config = make((0.1, 0.2), rank=10, tolerance=1e-9)
     with monkeypatch.context() as patch:
-        stop_at(patch, "solve", count)
+        stop_at(patch, part, count)
         with pytest.raises(preemption.Stopped, match="SIGTERM: stopped; what is done is saved in"):
             kernels.run(config, tmp_path / "parts")
     parts = kernels.run(config, tmp_path / "parts")
+    assert starts == solves
+    whole = kernels.run(config, tmp_path / "whole")
     for field in ("gamma", "test_error"):
         assert parts[field] == whole[field]
-    assert parts["norm_one_hot"] == pytest.approx(whole["norm_one_hot"], rel=1e-3)
+    assert parts["norm_one_hot"] == pytest.approx(whole["norm_one_hot"], rel=1e-6)
+    log = [read(tmp_path / half, "selection.json") for half in ("parts", "whole")]
+    assert log[0] == log[1]
 
 
-def test_an_iterate_is_gone_on_with_and_a_damaged_one_is_not(from_toy, tmp_path):
-    config = make(rank=10, tolerance=1e-6, save_seconds=0.0, most_iterations=3)
+def test_goes_on_with_more_iterations(from_toy, tmp_path, starts):
+    config = make(rank=10, tolerance=1e-6, most_iterations=3)
     with pytest.raises(RunFailed, match=r"^the residual is \d.\de-\d\d after 3 iterations; set a"):
         kernels.run(config, tmp_path)
     assert not (tmp_path / "summary.json").exists()
-    assert kernels._restore(kernels.epath.Path(tmp_path / "solution.npz"), (300, 6)).iterations == 3
-    (tmp_path / "solution.npz").write_bytes(b"PK")
-    assert kernels._restore(kernels.epath.Path(tmp_path / "solution.npz"), (300, 6)) is None
+    config.solver.most_iterations = 2000
+    summary = kernels.run(config, tmp_path)
+    assert starts == [0, 3]
+    assert summary["iterations"] > 3
+    config.solver.tolerance = 1e-9
+    better = kernels.run(config, tmp_path)
+    assert starts == [0, 3, summary["iterations"]]
+    assert better["residual"] <= 1e-9
+    assert better["seconds"] > summary["seconds"]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b"PK", lambda b: b[:-30], lambda b: b[:99] + b"x" + b[100:]]
+)
+def test_a_damaged_iterate_is_passed_over(damage, from_toy, tmp_path, starts):
+    config = make(tolerance=1e-6)
+    kernels.run(config, tmp_path)
+    (tmp_path / "summary.json").unlink()
+    file = tmp_path / "solution.npz"
+    file.write_bytes(damage(file.read_bytes()))
+    kernels.run(config, tmp_path)
+    assert starts == [0, 0]
+
+
+def test_a_candidate_that_cannot_be_solved_is_passed_over(from_toy, tmp_path):
+    config = make((1e-9, 0.1), dtype="float32", rank=1, tolerance=1e-5, most_iterations=60)
+    summary = kernels.run(config, tmp_path)
+    failed, good = read(tmp_path, "selection.json")["log"]
+    assert failed["error"] is None
+    assert "after 60 iterations" in failed["why"] or "not positive definite" in failed["why"]
+    assert (summary["gamma"], good["error"] is not None) == (0.1, True)
+    config = make((1e-9, 2e-9), dtype="float32", rank=1, tolerance=1e-5, most_iterations=60)
+    with pytest.raises(RunFailed, match="none of 2 candidates could be solved; "):
+        kernels.run(config, tmp_path / "other")
+
+
+def test_predictions_have_the_precision_of_the_solve(from_toy, toy, tmp_path):
+    """With a flat kernel the coefficients are large and cancel."""
+    summary = kernels.run(make((1e-4,), tolerance=1e-9, rank=300), tmp_path)
+    assert summary["norm_of_coefficients"] > 1e5
+    assert summary["test_error"] == exact_solution(toy, 1e-4, 0.0)[0]
 
 
 def test_other_data_in_the_same_directory(from_toy, toy, tmp_path, monkeypatch):
@@ -167,6 +234,10 @@ def test_digits_through_the_door(door, tmp_path):
             "config.kernel.ridges is ('x',); it must be one or more …",
         ),
         ("--config.kernel.held_out=1", "config.kernel.held_out is 1.0; it must be in [0.01, 0.9]"),
+        (
+            "--config.kernel.name=linear --config.kernel.gammas=(1,2)",
+            "config.kernel.gammas is (1, 2); it must be one number for the linear kernel, which has no γ",
+        ),
         ("--config.solver.rank=0", "config.solver.rank is 0; it must be in [1, 100000]"),
         (
             "--config.solver.dtype=int8",

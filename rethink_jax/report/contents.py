@@ -7,7 +7,7 @@ from rethink_jax.config import UserError
 from rethink_jax.report import figures, measures, parameters, tables
 from rethink_jax.report.measures import SECTIONS, Censored, Section
 from rethink_jax.report.pages import Block, Bullets, Heading, Text, to_html, to_markdown
-from rethink_jax.report.runs import SWEEP, Run, Sweep, data_of, read_sweep, to_dict
+from rethink_jax.report.runs import Run, Sweep, data_of, read_sweep, to_dict
 from rethink_jax.statistics import rank_correlation
 
 FOLDER = "report"
@@ -53,7 +53,7 @@ def write(workdir: epath.PathLike) -> epath.Path:
     sweep = read_sweep(workdir)
     if sweep.name not in SECTIONS:
         raise UserError(
-            f"{epath.Path(workdir) / SWEEP} is of {sweep.name!r}; "
+            f"{epath.Path(workdir) / run_directory.SWEEP} is of {sweep.name!r}; "
             f"there is a report of {', '.join(SECTIONS)}"
         )
     folder = epath.Path(workdir).expanduser() / FOLDER

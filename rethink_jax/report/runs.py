@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 from rethink_jax import config as config_lib, run_directory
 from rethink_jax.config import UserError
 
-SWEEP = "sweep.json"
 STATUSES = ("finished", "stopped", "failed", "not run yet", "not run")
 DIVERGED = "diverged"
 
@@ -60,9 +59,11 @@ def read_sweep(workdir: epath.PathLike) -> Sweep:
     path = epath.Path(workdir).expanduser()
     if not path.is_dir():
         raise UserError(f"--workdir is {workdir}; there is no such directory")
-    file = path / SWEEP
+    file = path / run_directory.SWEEP
     if not file.exists():
-        raise UserError(f"--workdir is {workdir}; it holds no sweep: {SWEEP} is missing there")
+        raise UserError(
+            f"--workdir is {workdir}; it holds no sweep: {run_directory.SWEEP} is missing there"
+        )
     content = run_directory.read_json(file)
     try:
         name, size, entries = (content[field] for field in ("name", "size", "runs"))
@@ -85,7 +86,7 @@ def _read_run(
     """Reads one run from the fields of its entry in the sweep's list."""
     if status not in STATUSES:
         raise UserError(
-            f"{path / SWEEP} is damaged: the status of {directory} is {status!r}; "
+            f"{path / run_directory.SWEEP} is damaged: the status of {directory} is {status!r}; "
             f"it must be one of {', '.join(STATUSES)}"
         )
     state = DIVERGED if expect_divergence and diverged else status.removesuffix(" yet")
