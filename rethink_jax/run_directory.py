@@ -150,15 +150,15 @@ def check_same_run(path: epath.Path, config: ConfigDict) -> None:
       UserError: with the fields that differ; those in `CHANGEABLE` may.
     """
     if (path / CONFIG).exists():
-        before, after = _with_tuples(read_json(path / CONFIG)), config.to_dict()
-        differences = [
+        before, after = read_json(path / CONFIG), config.to_dict()
+        differing = [
             f"config.{field} {old!r} → {new!r}"
-            for field, old, new in _differences(before, after)
+            for field, old, new in differences(before, after)
             if field.split(".")[0] not in CHANGEABLE
         ]
-        if differences:
+        if differing:
             raise UserError(
-                f"{path} holds a run of another config ({', '.join(differences)}); "
+                f"{path} holds a run of another config ({', '.join(differing)}); "
                 "choose another --workdir"
             )
 
@@ -225,8 +225,9 @@ def write_text(path: epath.Path, text: str) -> None:
     partial.replace(path)
 
 
-def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    old, new = _flat(before), _flat(after)
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Returns the flattened fields that differ, with what they were and are; lists are tuples in JSON."""
+    old, new = (_flat(_with_tuples(fields)) for fields in (before, after))
     return [
         (field, old.get(field), new.get(field))
         for field in sorted(old | new)

@@ -199,6 +199,7 @@ def settle(
         config.data.name = info.name
     side = min(info.image_shape[:2])
     config = config_lib.settle(config, info.num_train, side)
+    models.check(config)  # the model may have been left to be settled
     size = config.data.size
     require(size <= side, "data.size", size, f"at most {side}, the side of {info.name}'s images")
     return config, info

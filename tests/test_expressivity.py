@@ -64,6 +64,16 @@ def test_many_points_are_run_in_part(tmp_path):
     assert (summary["width"], summary["classes"]) == (29 + 3, 50)
 
 
+def test_fewer_points_than_layers_or_than_are_to_be_run(tmp_path):
+    for points in (1, 3):
+        config = synthetic(points, whole_up_to=1, run_points=10)
+        summary = expressivity.run(config, tmp_path / str(points))
+        assert summary["ways"]["deep_network"]["points"] == points
+        assert all(found["fitted"] == 1 for found in summary["ways"].values())
+    one = (tmp_path / "1" / "summary.json").read_text()
+    assert json.loads(one)["smallest_gap"] is None
+
+
 def test_another_seed_gives_another_network(tmp_path):
     weights = []
     for seed in range(2):

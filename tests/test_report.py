@@ -138,11 +138,12 @@ def test_a_changed_recipe_is_told(table1):
     place = table1 / "mlp3-seed0" / "config.json"
     config = json.loads(place.read_text())
     config["batch_size"] = 64
+    config["model"]["depth"] = 3
     config["optimizer"] |= {"decay_per_epoch": 0.97, "drop_epochs": [3, 4]}
     place.write_text(json.dumps(config))
     contents.write(table1)
     row = markdown_row(table1, "MLP 3×512", 1)
-    assert "| 4 | batch_size 64, decay_per_epoch 0.97, drop_epochs [3, 4] | 100 |" in row
+    assert "| 4 | batch_size 64, decay_per_epoch 0.97, drop_epochs (3, 4) | 100 |" in row
 
 
 def test_rows_that_the_paper_has_not_come_last(tmp_path):
@@ -452,6 +453,17 @@ def test_a_damaged_sweep_is_told_in_one_line(content, told, tmp_path, capsys):
     code, line = run_door(capsys, f"--workdir={tmp_path}")
     assert code == 2
     assert told in line
+
+
+def test_a_run_of_an_older_version_is_told_in_one_line(table1, capsys):
+    file = table1 / "mlp3-seed0" / "run.json"
+    environment = json.loads(file.read_text())
+    del environment["num_train"]
+    file.write_text(json.dumps(environment))
+    code, line = run_door(capsys, f"--workdir={table1}")
+    assert code == 2
+    assert "is damaged, or was made by an older version (KeyError: 'num_train')" in line
+    assert not (table1 / "report").exists()
 
 
 def test_damaged_metrics_are_told(figure1bc):

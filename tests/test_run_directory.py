@@ -12,7 +12,7 @@ from etils import epath
 
 from rethink_jax import run_directory
 from rethink_jax.checkpoints import Checkpoints, Saved
-from rethink_jax.config import UserError, base, settle
+from rethink_jax.config import UserError, base, kernel, settle
 from rethink_jax.train_state import TrainState
 
 FILES = {"config.json", "run.json", "lock"}
@@ -336,5 +336,7 @@ def test_no_repository(monkeypatch, tmp_path):
 
 
 def test_fields_that_may_change_are_fields():
-    assert {field.split(".")[0] for field in FREE} == set(run_directory.CHANGEABLE)
+    of_kernels = {"solver"}
+    assert {field.split(".")[0] for field in FREE} | of_kernels == set(run_directory.CHANGEABLE)
+    assert of_kernels <= set(kernel("mnist", (1.0,)))
     assert set(FREE) <= set(FIELDS)

@@ -56,9 +56,15 @@ def write(workdir: epath.PathLike) -> epath.Path:
             f"{epath.Path(workdir) / run_directory.SWEEP} is of {sweep.name!r}; "
             f"there is a report of {', '.join(SECTIONS)}"
         )
+    try:
+        blocks = report(sweep)
+    except (KeyError, TypeError, AttributeError) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"a run in {workdir} is damaged, or was made by an older version ({told})"
+        ) from error
     folder = epath.Path(workdir).expanduser() / FOLDER
     folder.mkdir(exist_ok=True)
-    blocks = report(sweep)
     for block in blocks:
         if isinstance(block, figures.Picture):
             run_directory.write_text(folder / f"{block.name}.svg", block.svg)

@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 from etils import epath
-from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, run_directory
 from rethink_jax.config import UserError
@@ -118,25 +117,29 @@ def data_of(run: Run) -> tuple[str, int]:
     return run.config["data"]["name"], run.environment["num_train"]
 
 
-# Of a run's recipe; what else a run sets its row's name tells.
-_RECIPE = (
-    *("batch_size", "stop_when_fitted", "evaluate.every_epochs", "model.initial_std"),
-    *("optimizer.learning_rate", "optimizer.momentum", "optimizer.decay_per_epoch"),
-    "optimizer.drop_epochs",
+# What a report tells elsewhere, and what changes no result.
+_TOLD_ELSEWHERE = (
+    *("experiment", "seed", "epochs", "steps", "grace_seconds", "dtype", "compilation_cache"),
+    *("data.name", "data.data_dir", "data.examples", "data.size", "checkpoint", "corruption"),
 )
 
 
 def changes_of(run: Run) -> str:
-    """Returns in words what a run changes in the default recipe for its model and number of examples."""
-    own = ConfigDict(run.config)
+    """Returns in words what a run changes in the default recipe, beside what its row's name tells."""
+    own = run.config
+    network = run.row.partition("-")[0]
     default = config_lib.base()
-    default.model.name = own.model.name
-    default = config_lib.settle(default, run.environment["num_train"], own.data.size)
-    values = ((f, config_lib.get(own, f), config_lib.get(default, f)) for f in _RECIPE)
+    in_networks = network in config_lib.NETWORKS
+    named = (
+        config_lib.paper_run(run.row)["fields"] if in_networks else config_lib.NETWORKS["inception"]
+    )
+    default.update_from_flattened_dict(named)
+    side = own["data"]["size"]
+    usual = config_lib.settle(default, run.environment["num_train"], side).to_dict()
     return ", ".join(
         f"{field.rpartition('.')[2]} {value}"
-        for field, value, usual in values
-        if (tuple(value) if isinstance(value, list) else value) != usual
+        for field, _, value in run_directory.differences(usual, own)
+        if not field.startswith(_TOLD_ELSEWHERE)
     )
 
 

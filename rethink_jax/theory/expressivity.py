@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 SYNTHETIC = "synthetic"
 
+# Keep the draws of points, and of those that are run, apart from each other and from the direction a.
+_POINTS, _SAMPLE = 1, 2
+
 
 def run(
     config: ConfigDict, workdir: epath.PathLike | None = None, name: str = "expressivity"
@@ -71,14 +74,19 @@ def check(config: ConfigDict) -> None:
     ):
         value = config[group][field]
         require(1 <= value <= most, f"{group}.{field}", value, f"in [1, {most}]")
-    if config.data.name != SYNTHETIC:
+    if config.data.name == SYNTHETIC:
+        examples = config.data.examples
+        require(
+            examples is None, "data.examples", examples, "left out; set config.synthetic.points"
+        )
+    else:
         data.check(config)
 
 
 def _points(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
     """Returns points uint8 [n, d] and labels int32 [n], corrupted as the config says."""
     if config.data.name == SYNTHETIC:
-        made, rng = config.synthetic, np.random.default_rng(config.seed)
+        made, rng = config.synthetic, np.random.default_rng([config.seed, _POINTS])
         points = rng.integers(0, 256, (made.points, made.dimension), dtype=np.uint8)
         labels = rng.integers(0, made.classes, made.points, dtype=np.int32)
         num_classes = made.classes
@@ -106,8 +114,9 @@ def _run(config: ConfigDict, points: np.ndarray, labels: np.ndarray) -> dict[str
     )
     chosen = slice(None)
     if len(labels) > config.theorem.whole_up_to:
-        rng = np.random.default_rng(config.seed)
-        chosen = rng.choice(len(labels), config.theorem.run_points, replace=False)
+        rng = np.random.default_rng([config.seed, _SAMPLE])
+        count = min(config.theorem.run_points, len(labels))
+        chosen = rng.choice(len(labels), count, replace=False)
     some, depth = points[chosen], config.theorem.depth
     ways: dict[str, tuple[Any, Callable[[], np.ndarray]]] = {
         "exact_prefix_sums": (slice(None), lambda: theorem1.values_exactly(network, z)),
@@ -130,7 +139,7 @@ def _run(config: ConfigDict, points: np.ndarray, labels: np.ndarray) -> dict[str
         "parameters": network.size,
         "depth": depth,
         "width": -(-len(labels) // depth) + 3,
-        "smallest_gap": float(np.diff(z[order]).min(initial=np.inf)),
+        "smallest_gap": float(np.diff(z[order]).min()) if len(z) > 1 else None,
         "largest_weight": float(np.abs(network.w).max()),
         "largest_plain_weight": float(np.abs(plain.w).max()),
         "seconds_to_construct": seconds,

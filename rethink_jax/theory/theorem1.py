@@ -204,7 +204,7 @@ def run(network: Network, points: np.ndarray) -> np.ndarray:
 
 def _hidden_sums(z: np.ndarray, b: np.ndarray, w: np.ndarray) -> np.ndarray:
     """Returns Σ_j w_j max(z − b_j, 0) for each z, a block of them at a time."""
-    step = max(1, _BLOCK // len(b))
+    step = max(1, _BLOCK // max(1, len(b)))  # a deep network's layer may have none
     blocks = []
     for i in range(0, len(z), step):
         hidden = z[i : i + step, None] - b
