@@ -1,6 +1,7 @@
 """From a data set to the arrays a run sees, cropped and corrupted, and the order in which it sees them."""
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -53,7 +54,7 @@ def prepare(config: ConfigDict, dataset: Dataset) -> Inputs:
     num_classes = dataset.info.num_classes
     train = _corrupt(config, "train", dataset.train, num_classes, moments)
     test = _corrupt(config, "test", dataset.test, num_classes, moments)
-    return Inputs(train, test, fingerprint=_digest([train, test]))
+    return Inputs(train, test, fingerprint=digest([train, test]))
 
 
 def _corrupt(
@@ -86,7 +87,8 @@ def _corrupt(
     return Split(images, labels, examples.labels)
 
 
-def _digest(splits: list[Split]) -> str:
+def digest(splits: Sequence[Iterable[np.ndarray]]) -> str:
+    """Returns the SHA-256 of splits' arrays, their dtypes and shapes, in hexadecimal digits."""
     state = hashlib.sha256()
     for split in splits:
         for array in split:

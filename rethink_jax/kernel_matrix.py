@@ -66,9 +66,7 @@ class KernelMatrix:
         rows = min(_ROWS, -(-self.n // devices))
         self._step = rows * devices
         padded = np.pad(points, [(0, -self.n % self._step), (0, 0)])
-        build = parallel.map_parts(
-            lambda rows, points: kernel(rows, points), (True, False), out_parts=True
-        )
+        build = parallel.map_parts(kernel, (True, False), out_parts=True)
         self._blocks = []
         with precision(self.dtype):
             replicated = parallel.replicate(points)

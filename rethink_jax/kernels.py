@@ -1,7 +1,6 @@
 """Minimum-norm interpolation with a kernel, the paper's linear models (sections 4 and 5, table 3)."""
 
 import contextlib
-import hashlib
 import itertools
 import logging
 import math
@@ -20,6 +19,7 @@ from rethink_jax import (
     data,
     display,
     features,
+    inputs,
     parallel,
     preemption,
     run_directory,
@@ -159,7 +159,7 @@ class _Solve:
         self._config, self._path, self._show = config, path, show
         self._classes = dataset.info.num_classes
         self._dataset = dataset
-        self._fingerprint = _digest(dataset.train)
+        self._fingerprint = inputs.digest([dataset.train])
         self._seconds_before = 0.0
 
     def run(self) -> dict[str, Any]:
@@ -430,11 +430,3 @@ def predict(
 
 def _error(values: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(values.argmax(axis=1) != labels))
-
-
-def _digest(train: data.Examples) -> str:
-    state = hashlib.sha256()
-    for array in train:
-        state.update(f"{array.dtype}{array.shape}".encode())
-        state.update(np.ascontiguousarray(array).data)
-    return state.hexdigest()
