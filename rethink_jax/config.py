@@ -192,6 +192,7 @@ def kernel(data: str, gammas: tuple[float, ...], ridges: tuple[float, ...] = (0.
                     (4.0, 8.0),
                 ),  # of Gabor wavelets; of several sets the best is taken
                 "pools": (8,),
+                "filters": 32_000,  # of random convolutions
             },
             "kernel": {
                 "name": "gaussian",

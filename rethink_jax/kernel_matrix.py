@@ -1,7 +1,7 @@
 """A kernel matrix whose rows are shared among the devices: products, columns, and the solve K α = Y.
 
-K has n² entries: 14.4 GB in float32 for 60,000 points. It is kept once, in blocks of rows that are computed
-where they stay; vectors and a preconditioner of low rank are on the host.
+K has n² entries. Its lower triangle is kept, in blocks of rows that are computed where they stay: 7.5 GB in
+float32 for 60,000 points. Vectors and a preconditioner of low rank are on the host.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,25 +17,27 @@ from scipy import linalg
 from rethink_jax import parallel
 from rethink_jax.config import RunFailed
 
-# Rows of a block on one device: with 60,000 columns half a gigabyte.
-_ROWS = 2048
+# Rows of a block, on all devices together: with 60,000 columns a gigabyte in float32.
+_ROWS = 4096
 
-Kernel = Callable[[jax.Array, jax.Array], jax.Array]
+Array = jax.Array | np.ndarray
+
+# Products [m, n], squares [m, 1] and [1, n] → values [m, n].
+Kernel = Callable[[Array, Array, Array], jax.Array]
 
 
 def gaussian(gamma: float) -> Kernel:
-    """Returns exp(−γ‖x − x'‖²) of points [m, d] and [n, d] as a function to [m, n], float32 or float64."""
+    """Returns exp(−γ‖x − x'‖²) as a function of ⟨x, x'⟩, ‖x‖² and ‖x'‖², which broadcast; floating."""
 
-    def kernel(x: jax.Array, y: jax.Array) -> jax.Array:
-        squares = jnp.sum(x * x, axis=1)[:, None] + jnp.sum(y * y, axis=1)[None] - 2 * (x @ y.T)
-        return jnp.exp(-gamma * jnp.maximum(squares, 0))
+    def kernel(products: Array, squares: Array, others: Array) -> jax.Array:
+        return jnp.exp(-gamma * jnp.maximum(squares + others - 2 * products, 0))
 
     return kernel
 
 
-def linear(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Returns ⟨x, x'⟩ of points [m, d] and [n, d], to [m, n]."""
-    return x @ y.T
+def linear(products: Array, squares: Array, others: Array) -> jax.Array:
+    """Returns ⟨x, x'⟩, the products as they are."""
+    return jnp.asarray(products)
 
 
 @contextmanager
@@ -45,60 +47,196 @@ def precision(dtype: np.dtype) -> Iterator[None]:
         yield
 
 
+class _Block(NamedTuple):
+    """Some rows of a matrix on the devices.
+
+    Attributes:
+      values: [local devices, rows, width], the columns from the first one on.
+      rows: which, of all points. What the devices have beyond them is padding.
+    """
+
+    values: Array
+    rows: slice
+
+
+class InnerProducts:
+    """⟨x, x'⟩ of n points with each other and with others; the points' features are added part by part.
+
+    Attributes:
+      n: the number of points that are paired with each other and with the others.
+      dtype: of the products, float32 or float64.
+      dimension: the number of features so far.
+      squares: ‖x‖², float64 [n + others].
+      checked: indices of the points that `exact_rows` is about.
+    """
+
+    def __init__(self, n: int, others: int, dtype: np.dtype, checked: np.ndarray | None = None):
+        """Begins with no features.
+
+        Args:
+          n: as above.
+          others: the number of the other points.
+          dtype: as above.
+          checked: as above; their products are kept in float64, too.
+        """
+        self.n, self.dtype, self.dimension = n, dtype, 0
+        self.squares, self._square_of_mean = np.zeros(n + others), 0.0
+        self.checked = np.zeros(0, np.int64) if checked is None else checked
+        self._exact = np.zeros((len(self.checked), n))
+        devices = len(parallel.devices())
+        step = -(-min(_ROWS, n) // devices) * devices
+        rows = [slice(i, min(i + step, n)) for i in range(0, n, step)]
+        rows += [slice(i, min(i + step, n + others)) for i in range(n, n + others, step)]
+        nothing = parallel.local_parts(np.zeros((devices, 1, 1), dtype))[:, 0]
+        self._blocks = [_Block(nothing, rows) for rows in rows]
+        self._step = step
+        self._add = parallel.map_parts(_add, (True, True, False), out_parts=True)
+
+    def add(self, features: np.ndarray, show: Callable[[float], None]) -> None:
+        """Adds the products of some more features.
+
+        Args:
+          features: floating [n + others, d].
+          show: is told which part of this is done.
+        """
+        features = features.astype(self.dtype)
+        self.dimension += features.shape[1]
+        self.squares += np.einsum("ij,ij->i", features, features, dtype=np.float64)
+        self._square_of_mean += np.square(features[: self.n].mean(axis=0, dtype=np.float64)).sum()
+        checked = features[self.checked].astype(np.float64)
+        for start in range(0, self.n, _ROWS):
+            some = features[start : min(start + _ROWS, self.n)].astype(np.float64)
+            self._exact[:, start : start + _ROWS] += checked @ some.T
+        with precision(self.dtype):
+            for i, block in enumerate(self._blocks):
+                points = parallel.replicate(features[: min(block.rows.stop, self.n)])
+                rows = _padded_parts(features[block.rows], self._step)
+                values = jax.block_until_ready(self._add(block.values, rows, points))
+                self._blocks[i] = block._replace(values=values)
+                show((i + 1) / len(self._blocks))
+
+    @property
+    def mean_square_distance(self) -> float:
+        """The mean of ‖x − x'‖² over all pairs of the n points."""
+        return 2 * float(self.squares[: self.n].mean() - self._square_of_mean)
+
+    def matrix(self, kernel: Kernel, keep: bool = False) -> "KernelMatrix":
+        """Returns the matrix of a kernel's values.
+
+        Args:
+          kernel: of this module.
+          keep: whether the products are wanted once more; otherwise their memory goes to the matrix.
+        """
+        evaluate = parallel.map_parts(kernel, (True, True, False), out_parts=True)
+        squares, blocks = self.squares[:, None].astype(self.dtype), []
+        remaining = list(self._blocks) if keep else self._blocks
+        with precision(self.dtype):
+            while remaining:
+                block = remaining.pop(0)
+                across = parallel.replicate(squares[: min(block.rows.stop, self.n)].T)
+                down = _padded_parts(squares[block.rows], self._step)
+                values = jax.block_until_ready(evaluate(block.values, down, across))
+                blocks.append(block._replace(values=values))
+            diagonal = np.asarray(kernel(*3 * [squares[: self.n]]))[:, 0]
+        return KernelMatrix(blocks, diagonal.astype(np.float64))
+
+    def exact_rows(self, kernel: Kernel) -> np.ndarray:
+        """Returns the kernel's rows at the checked points, float64 [checked, n]."""
+        squares = self.squares[self.checked, None], self.squares[None, : self.n]
+        with precision(np.dtype("float64")):
+            return np.asarray(kernel(self._exact, *squares))
+
+
 class KernelMatrix:
-    """The symmetric matrix of a kernel's values at n points, its rows on all devices.
+    """The symmetric matrix of a kernel's values at n points, its rows on all devices, and rows of other points.
 
     Attributes:
       n: the number of points.
       dtype: of the matrix.
+      diagonal: float64 [n].
     """
 
-    def __init__(self, kernel: Kernel, points: np.ndarray, show: Callable[[float], None]):
-        """Computes the matrix.
-
-        Args:
-          kernel: of this module.
-          points: float32 or float64 [n, d]; the matrix has their dtype.
-          show: is told which part of the matrix is there.
-        """
-        self.n, self.dtype = len(points), points.dtype
-        devices = len(parallel.devices())
-        rows = min(_ROWS, -(-self.n // devices))
-        self._step = rows * devices
-        padded = np.pad(points, [(0, -self.n % self._step), (0, 0)])
-        build = parallel.map_parts(kernel, (True, False), out_parts=True)
-        self._blocks = []
-        with precision(self.dtype):
-            replicated = parallel.replicate(points)
-            for start in range(0, self.n, self._step):
-                part = parallel.local_parts(padded[start : start + self._step])
-                self._blocks.append(jax.block_until_ready(build(part, replicated)))
-                show(min(1.0, (start + self._step) / self.n))
-        self._multiply = parallel.map_parts(_multiply, (True, False), out_parts=False)
-        self._take = parallel.map_parts(_take, (True, False), out_parts=False)
+    def __init__(self, blocks: list[_Block], diagonal: np.ndarray):
+        self.n, self.diagonal = len(diagonal), diagonal
+        self.dtype = blocks[0].values.dtype
+        self._step = blocks[0].values.shape[1] * len(parallel.devices())
+        self._blocks = [block for block in blocks if block.rows.start < self.n]
+        self._others = [block for block in blocks if block.rows.start >= self.n]
+        self._multiply = parallel.map_parts(_multiply, (True, False, True), out_parts=False)
+        self._multiply_rows = parallel.map_parts(_multiply_rows, (True, False), out_parts=False)
+        self._take = parallel.map_parts(_take, (True, False, False), out_parts=False)
 
     def __matmul__(self, vectors: np.ndarray) -> np.ndarray:
-        """Returns K V for V [n, k], in the matrix's dtype."""
-        return self._over_blocks(self._multiply, vectors.astype(self.dtype))
+        """Returns K V for V [n, k], float64; V and the products are in the matrix's dtype."""
+        vectors = vectors.astype(self.dtype)
+
+        def multiply(block: _Block) -> tuple[jax.Array, jax.Array]:
+            own = _padded_parts(vectors[block.rows], self._step)
+            return self._multiply(block.values, parallel.replicate(vectors[: block.rows.stop]), own)
+
+        return self._over_both_triangles(multiply, vectors.shape[1])
 
     def columns(self, indices: np.ndarray) -> np.ndarray:
-        """Returns columns of K, [n, k]."""
-        return self._over_blocks(self._take, indices.astype(np.int32))
+        """Returns columns of K, float64 [n, k]."""
+        where = parallel.replicate(indices.astype(np.int32))
 
-    def _over_blocks(self, function: Callable, argument: np.ndarray) -> np.ndarray:
+        def take(block: _Block) -> tuple[jax.Array, jax.Array]:
+            return self._take(block.values, where, np.int32(block.rows.start))
+
+        return self._over_both_triangles(take, len(indices))
+
+    def at_others(self, solution: np.ndarray) -> np.ndarray:
+        """Returns Σ_i α_i k(x, x_i) at the other points x, float64 [others, k], for α [n, k].
+
+        In the matrix's dtype, as the solve: solutions of an ill-conditioned system are large and cancel.
+        """
         with precision(self.dtype):
-            replicated = parallel.replicate(argument)
-            parts = [function(block, replicated) for block in self._blocks]
-            fetched = [parallel.fetch(part) for part in parts]
-        return np.concatenate([part.reshape(self._step, -1) for part in fetched])[: self.n]
+            weights = parallel.replicate(solution.astype(self.dtype))
+            found = [self._multiply_rows(block.values, weights) for block in self._others]
+            parts = [parallel.fetch(part).reshape(self._step, -1) for part in found]
+        counts = [block.rows.stop - block.rows.start for block in self._others]
+        rows = [part[:count] for part, count in zip(parts, counts, strict=True)]
+        return np.concatenate(rows).astype(np.float64)
+
+    def _over_both_triangles(
+        self, function: Callable[[_Block], tuple[jax.Array, jax.Array]], width: int
+    ) -> np.ndarray:
+        """Adds up what each block gives for its own rows, and as columns for the rows above it."""
+        total = np.zeros((self.n, width))
+        with precision(self.dtype):
+            found = [function(block) for block in self._blocks]
+            for block, parts in zip(self._blocks, found, strict=True):
+                own, above = parallel.fetch(parts)
+                count = block.rows.stop - block.rows.start
+                total[block.rows] += own.reshape(self._step, -1)[:count]
+                total[: block.rows.start] += above[: block.rows.start]
+        return total
 
 
-def _multiply(block: jax.Array, vectors: jax.Array) -> jax.Array:
-    return lax.all_gather(block @ vectors, parallel.AXIS)
+def _padded_parts(rows: np.ndarray, count: int) -> np.ndarray:
+    return parallel.local_parts(np.pad(rows, [(0, count - len(rows)), (0, 0)]))
 
 
-def _take(block: jax.Array, indices: jax.Array) -> jax.Array:
-    return lax.all_gather(block[:, indices], parallel.AXIS)
+def _add(values: jax.Array, rows: jax.Array, points: jax.Array) -> jax.Array:
+    return values + rows @ points.T
+
+
+def _multiply(values: jax.Array, vectors: jax.Array, own: jax.Array) -> tuple[jax.Array, jax.Array]:
+    rows = lax.all_gather(values @ vectors, parallel.AXIS)
+    return rows, lax.psum(values.T @ own, parallel.AXIS)
+
+
+def _multiply_rows(values: jax.Array, vectors: jax.Array) -> jax.Array:
+    return lax.all_gather(values @ vectors, parallel.AXIS)
+
+
+def _take(values: jax.Array, indices: jax.Array, first: jax.Array) -> tuple[jax.Array, jax.Array]:
+    rows, width = values.shape
+    here = jnp.where(indices[None] < width, values[:, jnp.minimum(indices, width - 1)], 0)
+    own = indices - (first + lax.axis_index(parallel.AXIS) * rows)
+    is_own = (own >= 0) & (own < rows)
+    above = jnp.where(is_own[:, None], values[jnp.clip(own, 0, rows - 1)], 0)
+    return lax.all_gather(here, parallel.AXIS), lax.psum(above.T, parallel.AXIS)
 
 
 class Preconditioner(NamedTuple):
@@ -129,9 +267,7 @@ class Preconditioner(NamedTuple):
         return (self.vectors @ within.astype(self.vectors.dtype)).astype(np.float64)
 
 
-def precondition(
-    matrix: KernelMatrix, diagonal: np.ndarray, ridge: float, rank: int, seed: int
-) -> Preconditioner:
+def precondition(matrix: KernelMatrix, ridge: float, rank: int, seed: int) -> Preconditioner:
     """Returns a preconditioner for K + ridge I from a randomly pivoted Cholesky factor.
 
     Pivots are drawn in blocks, each with the probability of what is left of its diagonal entry (Chen, Epperly,
@@ -139,13 +275,12 @@ def precondition(
 
     Args:
       matrix: K.
-      diagonal: K's, float64 [n].
-      ridge: added to it.
+      ridge: added to its diagonal.
       rank: of the factor, at most n.
       seed: of the pivots.
     """
-    rng, block = np.random.default_rng(seed), 200
-    left = diagonal.astype(np.float64)
+    rng, block, diagonal = np.random.default_rng(seed), 200, matrix.diagonal
+    left = diagonal.copy()
     factor = np.zeros((matrix.n, min(rank, matrix.n)), matrix.dtype)
     smallest = 10 * float(np.finfo(matrix.dtype).eps)
     done = 0
@@ -153,7 +288,7 @@ def precondition(
         size = min(block, factor.shape[1] - done, int(np.count_nonzero(left)))
         pivots = rng.choice(matrix.n, size, replace=False, p=left / left.sum())
         before = factor[:, :done]
-        columns = (matrix.columns(pivots) - before @ before[pivots].T).astype(np.float64)
+        columns = matrix.columns(pivots) - before @ before[pivots].T
         # No Cholesky factor: examples that are almost equal make the corner singular.
         values, vectors = linalg.eigh(columns[pivots])
         kept = values > size * smallest * max(values[-1], float(diagonal.max()))
@@ -212,7 +347,7 @@ def conjugate_gradients(
     iterations = 0 if start is None else start.iterations
 
     def apply(vectors: np.ndarray) -> np.ndarray:
-        return (matrix @ vectors).astype(np.float64) + ridge * vectors
+        return matrix @ vectors + ridge * vectors
 
     norms = np.linalg.norm(targets, axis=0)
     norms[norms == 0] = 1  # a class without examples

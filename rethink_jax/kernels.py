@@ -27,30 +27,37 @@ from rethink_jax import (
 from rethink_jax.config import RunFailed, UserError, require
 from rethink_jax.features import Features
 from rethink_jax.kernel_matrix import (
+    InnerProducts,
     Iterate,
     Kernel,
     KernelMatrix,
     conjugate_gradients,
     gaussian,
     linear,
-    precision,
     precondition,
 )
 
 logger = logging.getLogger(__name__)
 
 SELECTION, SOLUTION = "selection.json", "solution.npz"
-_TEST_ROWS = 1000
-_EXACT_ROWS = 500
+WITH_RIDGE = "with_ridge"
+_EXACT_ROWS = 200
 
 Show = Callable[[str, float], None]
 
 
-class Points(NamedTuple):
-    """Examples as the kernel sees them: points float32 [n, d] and labels int32 [n]."""
+class Products(NamedTuple):
+    """What a solve begins with: the products of some examples' features, and the labels.
 
-    points: np.ndarray
+    Attributes:
+      products: of training examples with each other and with others.
+      labels: int32 [n].
+      others: labels of the others, int32 [m].
+    """
+
+    products: InnerProducts
     labels: np.ndarray
+    others: np.ndarray
 
 
 def run(
@@ -79,7 +86,7 @@ def run(
         stop_request = stack.enter_context(preemption.stop_on_signals())
         stop_request.grace_seconds = config.grace_seconds
         summary = run_directory.summary_of(path, config)
-        if summary is None or summary["residual"] > config.solver.tolerance:
+        if summary is None or _residual(summary) > config.solver.tolerance:
             dataset = data.load(config.data)
             stack.enter_context(stop_request.defer())
             stop_request.saved = (
@@ -94,11 +101,18 @@ def run(
             summary = _Solve(config, path, dataset, show_or_stop).run()
         else:
             logger.info("%s is finished", path)
-    rows = [(text, form.format(summary[field])) for field, (text, form) in _WORDS.items()]
-    display.print_rows(
-        "{examples:,} examples, {dimension:,} dimensions".format(**summary), ("", ""), rows
-    )
+    solutions = [summary, *([summary[WITH_RIDGE]] if WITH_RIDGE in summary else [])]
+    rows = [
+        (text, *(form.format(solution[field]) for solution in solutions))
+        for field, (text, form) in _WORDS.items()
+    ]
+    title = "{examples:,} examples, {dimension:,} dimensions, {dtype}, {seconds:.0f} s"
+    display.print_rows(title.format(**summary), ("",) * len(rows[0]), rows)
     return summary
+
+
+def _residual(summary: dict[str, Any]) -> float:
+    return max(summary["residual"], summary.get(WITH_RIDGE, summary)["residual"])
 
 
 _WORDS = {
@@ -108,11 +122,9 @@ _WORDS = {
     "train_error": ("training error", "{:.2%}"),
     "norm_one_hot": ("norm, one-hot targets", "{:.1f}"),
     "norm_signs": ("norm, targets ±1", "{:.1f}"),
-    "dtype": ("matrix in", "{}"),
     "residual": ("residual", "{:.1e}"),
     "residual_float64": ("residual of some rows in float64", "{:.1e}"),
     "iterations": ("iterations", "{}"),
-    "seconds": ("seconds", "{:.0f}"),
 }
 
 
@@ -190,73 +202,111 @@ class _Solve:
         if before not in (None, self._fingerprint):
             raise UserError(f"{self._path} was begun on other data; choose another --workdir")
 
-    def _choose(self) -> tuple[Features, dict[str, Any]]:
-        """Returns features, γ and ridge, of several those with the fewest errors on the held-out part."""
+    def _choose(self) -> tuple[Features, list[dict[str, Any]]]:
+        """Returns features, and γ and ridge: without a ridge, with one, or both."""
         kernel = self._config.kernel
-        known = list(features.candidates(self._config))
-        settings = list(itertools.product(kernel.gammas, kernel.ridges))
-        if len(known) * len(settings) == 1:
-            own, transform = known[0]
-            return transform, own | {"gamma": settings[0][0], "ridge": settings[0][1]}
-        file = self._path / SELECTION
+        known = list(features.candidates(self._config, self._dataset.train.images))
+        candidates = [
+            own | {"gamma": gamma, "ridge": ridge}
+            for own, _ in known
+            for gamma, ridge in itertools.product(kernel.gammas, kernel.ridges)
+        ]
+        if len(candidates) == 1:
+            return known[0][1], candidates
+        per_features = len(candidates) // len(known)
+        log = self._try_all([which for _, which in known], candidates)
+        if all(tried["error"] is None for tried in log):
+            file = self._path / SELECTION
+            raise RunFailed(f"none of {len(log)} candidates could be solved; {file} says why")
+        numbers = choose(log, per_features)
+        return known[numbers[0] // per_features][1], [candidates[i] for i in numbers]
+
+    def _try_all(
+        self, known: list[Features], candidates: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Returns each candidate with its error on the held-out part; `selection.json` keeps them."""
+        kernel, train, file = self._config.kernel, self._dataset.train, self._path / SELECTION
         log = parallel.on_primary(
             lambda: run_directory.read_json(file)["log"] if file.exists() else []
         )
-        entries: list[tuple[dict[str, Any], Features]] = []
-        for own, transform in known:
-            points: tuple[Points, Points] | None = None
-            for gamma, ridge in settings:
-                entry = own | {"gamma": gamma, "ridge": ridge}
-                entries.append((entry, transform))
-                if len(entries) <= len(log):
-                    continue
-                points = points or self._parts(transform)
-                self._show(f"candidate {len(entries)} of {len(known) * len(settings)}", 0)
-                log.append(entry | self._try(*points, gamma, ridge))
-                logger.info("%s", log[-1])
-                parallel.on_primary(lambda: run_directory.write_json(file, {"log": log}))
-        solved = [number for number, tried in enumerate(log) if tried["error"] is not None]
-        if not solved:
-            raise RunFailed(f"none of {len(log)} candidates could be solved; {file} says why")
-        entry, transform = entries[min(solved, key=lambda number: log[number]["error"])]
-        return transform, entry
-
-    def _parts(self, transform: Features) -> tuple[Points, Points]:
-        """Returns some of the training set to solve on, and the held-out part, which is not among it."""
-        kernel, split = self._config.kernel, self._dataset.train
-        order = np.random.default_rng(self._config.seed).permutation(len(split.labels))
+        order = np.random.default_rng(self._config.seed).permutation(len(train.labels))
         cut = max(1, round(kernel.held_out * len(order)))
-        some, held_out = order[cut : cut + kernel.choose_with], order[:cut]
-        return self._points(transform, split, some), self._points(transform, split, held_out)
+        some, held_out = (
+            data.Examples(train.images[ids], train.labels[ids])
+            for ids in (order[cut : cut + kernel.choose_with], order[:cut])
+        )
+        prepared: Products | None = None
+        per_features = len(candidates) // len(known)
+        for number in range(len(log), len(candidates)):
+            self._show(f"candidate {number + 1} of {len(candidates)}", 0)
+            if prepared is None or number % per_features == 0:
+                seen = known[number // per_features]
+                prepared = self._products(seen, some, held_out, "choosing")
+            log.append(candidates[number] | self._try(prepared, **candidates[number]))
+            logger.info("%s", log[-1])
+            parallel.on_primary(lambda: run_directory.write_json(file, {"log": log}))
+        return log
 
-    def _points(
-        self, transform: Features, split: data.Examples, ids: np.ndarray | None = None
-    ) -> Points:
-        ids = np.arange(len(split.labels)) if ids is None else ids
-        return Points(transform(split.images[ids]), split.labels[ids])
+    def _products(
+        self, seen: Features, some: data.Examples, others: data.Examples, title: str
+    ) -> Products:
+        n = len(some.labels)
+        rng = np.random.default_rng(self._config.seed)
+        checked = rng.choice(n, min(_EXACT_ROWS, n), replace=False)
+        products = InnerProducts(n, len(others.labels), self._dtype(n), checked)
+        images = np.concatenate([some.images, others.images])
+        halves_done = 0
 
-    def _try(self, some: Points, held_out: Points, gamma: float, ridge: float) -> dict[str, Any]:
-        kernel, dtype = self._kernel(some, gamma), self._dtype(some)
-        sizes = {"examples": len(some.labels), "held_out": len(held_out.labels)}
+        def show(fraction: float) -> None:
+            self._show(f"{title}: matrix", (halves_done + fraction) / (2 * seen.parts))
+
+        for part in range(seen.parts):
+            found = seen.of(images, part, n, show)
+            halves_done += 1
+            products.add(found, show)
+            halves_done += 1
+        return Products(products, some.labels, others.labels)
+
+    def _try(self, prepared: Products, gamma: float, ridge: float, **_: object) -> dict[str, Any]:
+        products, labels, others = prepared
+        sizes = {"examples": len(labels), "held_out": len(others)}
+        matrix = products.matrix(self._kernel(products, gamma), keep=True)
         try:
-            iterate, _ = self._solve(some, kernel, ridge, "choosing")
+            iterate = self._solve(matrix, labels, ridge, "choosing")
         except RunFailed as error:
             return sizes | {"error": None, "why": str(error)}
-        values = predict(kernel, some.points, iterate.solution, held_out.points, dtype)
         return sizes | {
-            "error": _error(values[:, : self._classes], held_out.labels),
+            "error": _error(matrix.at_others(iterate.solution[:, :-1]), others),
             "residual": iterate.residual,
             "iterations": iterate.iterations,
         }
 
-    def _solve_all(self, transform: Features, chosen: dict[str, Any]) -> dict[str, Any]:
-        ridge = chosen["ridge"]
-        train = self._points(transform, self._dataset.train)
-        test = self._points(transform, self._dataset.test)
-        kernel = self._kernel(train, chosen["gamma"])
-        iterate, fitted = self._solve(train, kernel, ridge, "all examples", self._path / SOLUTION)
-        solution, dtype = iterate.solution, self._dtype(train)
-        values = predict(kernel, train.points, solution, test.points, dtype)
+    def _solve_all(self, seen: Features, chosen: list[dict[str, Any]]) -> dict[str, Any]:
+        train, test = self._dataset.train, self._dataset.test
+        prepared = self._products(seen, train, test, "all examples")
+        summary = {
+            "status": "finished",
+            "examples": len(train.labels),
+            "dimension": prepared.products.dimension,
+            "dtype": str(prepared.products.dtype),
+        }
+        summary |= self._solution(prepared, chosen[0], "", keep=len(chosen) > 1)
+        for entry in chosen[1:]:
+            summary[WITH_RIDGE] = self._solution(prepared, entry, f"{WITH_RIDGE}-", keep=False)
+        return summary | {"seconds": self._seconds()}
+
+    def _solution(
+        self, prepared: Products, entry: dict[str, Any], prefix: str, keep: bool
+    ) -> dict[str, Any]:
+        """Returns what a solution of the whole training set shows; `keep` as for `InnerProducts.matrix`."""
+        products, labels, test_labels = prepared
+        ridge, kernel = entry["ridge"], self._kernel(products, entry["gamma"])
+        matrix = products.matrix(kernel, keep)
+        iterate = self._solve(
+            matrix, labels, ridge, "all examples", self._path / f"{prefix}{SOLUTION}"
+        )
+        solution = iterate.solution
+        fitted = matrix @ solution
         of_signs = 2 * solution[:, :-1] - solution[:, -1:], 2 * fitted[:, :-1] - fitted[:, -1:]
         norms = {
             f"norm_{name}": math.sqrt(max(float((alpha * image).sum()), 0))
@@ -265,71 +315,47 @@ class _Solve:
                 ("signs", of_signs),
             )
         }
+        targets = _targets(labels, self._classes)[products.checked]
+        exact = products.exact_rows(kernel) @ solution + ridge * solution[products.checked]
         return {
-            "status": "finished",
-            "examples": len(train.labels),
-            "dimension": train.points.shape[1],
-            **chosen,
-            "test_error": _error(values[:, :-1], test.labels),
-            "train_error": _error(fitted[:, :-1], train.labels),
+            **entry,
+            "test_error": _error(matrix.at_others(solution[:, :-1]), test_labels),
+            "train_error": _error(fitted[:, :-1], labels),
             **norms,
             "norm_of_coefficients": float(np.linalg.norm(solution[:, :-1])),
-            "dtype": str(dtype),
             "residual": iterate.residual,
-            "residual_float64": self._exact_residual(train, kernel, ridge, solution),
+            "residual_float64": float(np.linalg.norm(targets - exact) / np.linalg.norm(targets)),
             "iterations": iterate.iterations,
-            "seconds": self._seconds(),
         }
-
-    def _exact_residual(
-        self, train: Points, kernel: Kernel, ridge: float, solution: np.ndarray
-    ) -> float:
-        """Returns the relative residual of some rows, with a kernel and sums in float64."""
-        count = min(_EXACT_ROWS, len(train.labels))
-        rows = np.random.default_rng(self._config.seed).choice(
-            len(train.labels), count, replace=False
-        )
-        some = train.points[rows]
-        values = predict(kernel, train.points, solution, some, np.dtype("float64"))
-        targets = _targets(train.labels[rows], self._classes)
-        missing = targets - values - ridge * solution[rows]
-        return float(np.linalg.norm(missing) / np.linalg.norm(targets))
 
     def _seconds(self) -> float:
         """Returns the seconds of the run so far, those before a stop included."""
         return self._seconds_before + time.monotonic() - self._started
 
-    def _dtype(self, train: Points) -> np.dtype:
-        """Returns the matrix's dtype: float64 up to 20,000 examples, 3.2 GB, where the device has it; ours."""
-        small = len(train.labels) <= 20_000 and jax.default_backend() != "tpu"
+    def _dtype(self, n: int) -> np.dtype:
+        """Returns the matrix's dtype: float64 up to 20,000 examples, 1.6 GB, where the device has it; ours."""
+        small = n <= 20_000 and jax.default_backend() != "tpu"
         return np.dtype(self._config.solver.dtype or ("float64" if small else "float32"))
 
-    def _kernel(self, train: Points, gamma: float) -> Kernel:
+    def _kernel(self, products: InnerProducts, gamma: float) -> Kernel:
         """Returns the kernel; with `config.kernel.scaled` γ is in units of the mean squared distance."""
         if self._config.kernel.scaled:
-            gamma /= 2 * float(train.points.var(axis=0, dtype=np.float64).sum())
+            gamma /= products.mean_square_distance
         return _KERNELS[self._config.kernel.name](gamma)
 
     def _solve(
         self,
-        train: Points,
-        kernel: Kernel,
+        matrix: KernelMatrix,
+        labels: np.ndarray,
         ridge: float,
         title: str,
         file: epath.Path | None = None,
-    ) -> tuple[Iterate, np.ndarray]:
-        """Solves (K + ridge I) α = Y to the tolerance; `file` keeps the iterates and has one to go on from.
-
-        Returns:
-          The solution, and K α.
-        """
+    ) -> Iterate:
+        """Solves (K + ridge I) α = Y to the tolerance; `file` keeps the iterates and has one to go on from."""
         solver = self._config.solver
-        points = train.points.astype(self._dtype(train))
-        matrix = KernelMatrix(kernel, points, lambda part: self._show(f"{title}: matrix", part))
         self._show(f"{title}: preconditioner", 0)
-        diagonal = _diagonal(self._config.kernel.name, train.points)
-        preconditioner = precondition(matrix, diagonal, ridge, solver.rank, self._config.seed)
-        targets = _targets(train.labels, self._classes)
+        preconditioner = precondition(matrix, ridge, solver.rank, self._config.seed)
+        targets = _targets(labels, self._classes)
         start = None if file is None else self._restore(file, targets.shape)
         saved_at, best, iterate = time.monotonic(), 1.0, None
         try:
@@ -338,7 +364,7 @@ class _Solve:
             ):
                 best = min(best, iterate.residual)
                 if iterate.residual <= solver.tolerance:
-                    return iterate, (matrix @ iterate.solution).astype(np.float64)
+                    return iterate
                 if iterate.iterations >= solver.most_iterations:
                     raise RunFailed(
                         f"the residual is {iterate.residual:.1e} after {iterate.iterations} iterations; set a "
@@ -378,54 +404,38 @@ class _Solve:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             logger.warning("%s is damaged; the solve begins anew", file)
             return None
-        self._seconds_before = seconds
+        self._seconds_before = max(self._seconds_before, seconds)
         logger.info("going on from iteration %d", iterations)
         return Iterate(solution, math.nan, iterations)
+
+
+def choose(log: list[dict[str, Any]], per_features: int) -> list[int]:
+    """Returns which entries of a selection have the fewest errors: without a ridge, with one, or both.
+
+    Args:
+      log: in `selection.json`; not all could be solved.
+      per_features: how many entries in a row have the same features. The second solution has the first one's,
+        and so shares its products.
+    """
+    solved = [number for number, tried in enumerate(log) if tried["error"] is not None]
+
+    def best(numbers: list[int]) -> list[int]:
+        return [min(numbers, key=lambda number: log[number]["error"])] if numbers else []
+
+    without = best([number for number in solved if log[number]["ridge"] == 0])
+    return without + best(
+        [
+            number
+            for number in solved
+            if log[number]["ridge"] > 0
+            and (not without or number // per_features == without[0] // per_features)
+        ]
+    )
 
 
 def _targets(labels: np.ndarray, classes: int) -> np.ndarray:
     """Returns one-hot targets and a column of ones, float64 [n, classes + 1]: of both come those of ±1."""
     return np.concatenate([np.eye(classes)[labels], np.ones((len(labels), 1))], axis=1)
-
-
-def _diagonal(kernel: str, points: np.ndarray) -> np.ndarray:
-    return (
-        np.ones(len(points))
-        if kernel == "gaussian"
-        else np.square(points).sum(axis=1, dtype=np.float64)
-    )
-
-
-def predict(
-    kernel: Kernel, points: np.ndarray, solution: np.ndarray, at: np.ndarray, dtype: np.dtype
-) -> np.ndarray:
-    """Returns Σ_i α_i k(x, x_i) at points x, a part of them on each device at a time.
-
-    Args:
-      kernel: of `rethink_jax.kernel_matrix`.
-      points: floating [n, d], those of the training set.
-      solution: α, float64 [n, k].
-      at: floating [m, d].
-      dtype: of the computation. That of the solve: solutions of an ill-conditioned system are large and cancel.
-
-    Returns:
-      [m, k] in that dtype.
-    """
-
-    def values(rows: jax.Array, points: jax.Array, solution: jax.Array) -> jax.Array:
-        return jax.lax.all_gather(kernel(rows, points) @ solution, parallel.AXIS)
-
-    mapped = parallel.map_parts(values, (True, False, False), out_parts=False)
-    devices = len(parallel.devices())
-    step = min(_TEST_ROWS, -(-len(at) // devices)) * devices
-    padded = np.pad(at, [(0, -len(at) % step), (0, 0)]).astype(dtype)
-    with precision(dtype):
-        replicated = parallel.replicate((points.astype(dtype), solution.astype(dtype)))
-        parts = [
-            parallel.fetch(mapped(parallel.local_parts(padded[i : i + step]), *replicated))
-            for i in range(0, len(at), step)
-        ]
-    return np.concatenate([part.reshape(step, -1) for part in parts])[: len(at)]
 
 
 def _error(values: np.ndarray, labels: np.ndarray) -> float:

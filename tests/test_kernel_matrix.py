@@ -6,10 +6,17 @@ from scipy import linalg
 
 from rethink_jax import kernel_matrix
 from rethink_jax.config import RunFailed
-from rethink_jax.kernel_matrix import KernelMatrix, conjugate_gradients, gaussian, precondition
+from rethink_jax.kernel_matrix import (
+    InnerProducts,
+    conjugate_gradients,
+    gaussian,
+    linear,
+    precondition,
+)
 
 RNG = np.random.default_rng(0)
 POINTS = RNG.random((203, 7))
+OTHERS = RNG.random((31, 7))
 TARGETS = RNG.standard_normal((203, 3))
 GAMMA = 0.5
 
@@ -19,12 +26,20 @@ def exact(points=POINTS, others=POINTS, gamma=GAMMA):
     return np.exp(-gamma * np.square(points[:, None] - others).sum(axis=-1))
 
 
+def products(dtype="float64", points=POINTS, others=OTHERS, parts=1, checked=None):
+    """Inner products, the features in so many parts."""
+    found = InnerProducts(len(points), len(others), np.dtype(dtype), checked)
+    for part in np.array_split(np.concatenate([points, others]), parts, axis=1):
+        found.add(part, lambda fraction: None)
+    return found
+
+
 def make(dtype="float64", kernel=None, points=POINTS):
-    return KernelMatrix(kernel or gaussian(GAMMA), points.astype(dtype), lambda part: None)
+    return products(dtype, points).matrix(kernel or gaussian(GAMMA))
 
 
 def preconditioner(matrix, rank=50, ridge=0.0):
-    return precondition(matrix, np.ones(matrix.n), ridge, rank, seed=0)
+    return precondition(matrix, ridge, rank, seed=0)
 
 
 def solve(matrix, tolerance, ridge=0.0, rank=50, start=None, targets=TARGETS):
@@ -33,28 +48,50 @@ def solve(matrix, tolerance, ridge=0.0, rank=50, start=None, targets=TARGETS):
     return next(i for i in itertools.islice(iterates, 3000) if i.residual <= tolerance)
 
 
+@pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12)])
-def test_products_and_columns(devices, dtype, tolerance, monkeypatch):
-    """On 1, 2 and 4 devices, whose parts the 203 rows do not fill, in several blocks."""
-    monkeypatch.setattr(kernel_matrix, "_ROWS", 20)
-    matrix = make(dtype)
-    product = matrix @ TARGETS
-    assert product.dtype == dtype
-    np.testing.assert_allclose(product, exact() @ TARGETS, atol=100 * tolerance)
-    indices = np.array([5, 202, 0])
+def test_products_columns_and_others(devices, dtype, tolerance, parts, monkeypatch):
+    """On 1, 2 and 4 devices, whose parts the 203 and 31 rows do not fill, in several blocks."""
+    monkeypatch.setattr(kernel_matrix, "_ROWS", 45)
+    matrix = products(dtype, parts=parts).matrix(gaussian(GAMMA))
+    assert matrix.dtype == dtype
+    np.testing.assert_allclose(matrix @ TARGETS, exact() @ TARGETS, atol=100 * tolerance)
+    indices = np.array([5, 202, 0, 45, 90])
     np.testing.assert_allclose(matrix.columns(indices), exact()[:, indices], atol=tolerance)
+    expected = exact(OTHERS, POINTS) @ TARGETS
+    np.testing.assert_allclose(matrix.at_others(TARGETS), expected, atol=100 * tolerance)
+    np.testing.assert_allclose(matrix.diagonal, 1, atol=tolerance)
 
 
 def test_linear_kernel():
-    matrix = make(kernel=kernel_matrix.linear)
+    matrix = make(kernel=linear)
     np.testing.assert_allclose(matrix @ TARGETS, POINTS @ (POINTS.T @ TARGETS), rtol=1e-12)
+    np.testing.assert_allclose(matrix.diagonal, np.square(POINTS).sum(axis=1))
+
+
+def test_what_is_known_of_the_products():
+    found = products("float32", parts=2, checked=np.array([7, 3]))
+    assert found.dimension == 7
+    np.testing.assert_allclose(found.squares[203:], np.square(OTHERS).sum(axis=1), rtol=1e-6)
+    distances = np.square(POINTS[:, None] - POINTS).sum(axis=-1)
+    assert found.mean_square_distance == pytest.approx(distances.mean(), rel=1e-6)
+    rows = found.exact_rows(gaussian(GAMMA))
+    assert rows.dtype == np.float64
+    np.testing.assert_allclose(rows, exact()[[7, 3]], atol=1e-6)
+
+
+def test_products_are_kept_for_another_kernel():
+    found = products()
+    found.matrix(gaussian(3.0), keep=True)
+    matrix = found.matrix(gaussian(GAMMA))
+    np.testing.assert_allclose(matrix @ TARGETS, exact() @ TARGETS)
 
 
 def test_the_parts_that_are_there_are_shown(monkeypatch):
-    monkeypatch.setattr(kernel_matrix, "_ROWS", 30)
+    monkeypatch.setattr(kernel_matrix, "_ROWS", 60)
     parts = []
-    KernelMatrix(gaussian(1), POINTS, parts.append)
-    assert parts == pytest.approx([60 / 203, 120 / 203, 180 / 203, 1])
+    InnerProducts(203, 31, np.dtype("float32")).add(np.concatenate([POINTS, OTHERS]), parts.append)
+    assert parts == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
 
 
 @pytest.mark.parametrize("rank", [1, 50, 200, 500])
@@ -121,9 +158,8 @@ def test_a_class_without_examples():
 def test_examples_that_are_equal_and_a_kernel_of_low_rank(dtype):
     """The matrix has rank 7: what is left of its diagonal after two blocks is rounding."""
     points = np.concatenate([POINTS, POINTS, POINTS])
-    matrix = make(dtype, kernel_matrix.linear, points)
-    diagonal = np.square(points).sum(axis=1)
-    prepared = precondition(matrix, diagonal, 0.5, 500, seed=0)
+    matrix = make(dtype, linear, points)
+    prepared = precondition(matrix, 0.5, 500, seed=0)
     targets = np.concatenate([TARGETS, -TARGETS, TARGETS])
     iterates = conjugate_gradients(matrix, targets, 0.5, prepared, 1e-4)
     found = next(i for i in itertools.islice(iterates, 20) if i.residual <= 1e-4)
@@ -132,7 +168,7 @@ def test_examples_that_are_equal_and_a_kernel_of_low_rank(dtype):
 
 
 def test_what_is_no_kernel_is_refused():
-    matrix = make(kernel=lambda x, y: -kernel_matrix.linear(x, y))
+    matrix = make(kernel=lambda products, x, y: -products)
     good = preconditioner(make())
     with pytest.raises(RunFailed, match=r"not positive definite in float64; set config.kernel"):
         list(itertools.islice(conjugate_gradients(matrix, TARGETS, 0.0, good, 0.1), 9))

@@ -61,15 +61,19 @@ def test_float32(from_toy, toy, tmp_path):
     assert summary["residual_float64"] < 2e-3
 
 
-def test_gamma_and_ridge_are_chosen_on_a_held_out_part(from_toy, tmp_path):
+def test_gamma_and_ridge_are_chosen_on_a_held_out_part(from_toy, toy, tmp_path):
     config = make((1e-6, 0.01), (0.0, 100.0), tolerance=1e-6)
     summary = kernels.run(config, tmp_path)
     log = read(tmp_path, "selection.json")["log"]
     assert [(entry["gamma"], entry["ridge"]) for entry in log] == [
         *((1e-6, 0.0), (1e-6, 100.0), (0.01, 0.0), (0.01, 100.0))
     ]
-    best = min(log, key=lambda entry: entry["error"])
-    assert (summary["gamma"], summary["ridge"]) == (best["gamma"], best["ridge"])
+    for solution, tried in ((summary, log[::2]), (summary["with_ridge"], log[1::2])):
+        best = min(tried, key=lambda entry: entry["error"])
+        assert (solution["gamma"], solution["ridge"]) == (best["gamma"], best["ridge"])
+        error, one_hot, _ = exact_solution(toy, best["gamma"], best["ridge"])
+        assert solution["test_error"] == error
+        assert solution["norm_one_hot"] == pytest.approx(one_hot, rel=1e-3)
     assert {entry["held_out"] for entry in log} == {60}
     assert len({entry["error"] for entry in log}) > 1
 
