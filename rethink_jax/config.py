@@ -229,6 +229,37 @@ def rademacher(data: str) -> ConfigDict:
     return config
 
 
+def stability(data: str) -> ConfigDict:
+    """Returns the config of the complexity measures' table for a config file: a training config.
+
+    Args:
+      data: the data set's name.
+    """
+    config = rademacher(data)
+    config.experiment = "stability"
+    del config.rademacher
+    config.stability = {"replacements": 3}
+    return config
+
+
+def minimum_norm(data: str) -> ConfigDict:
+    """Returns the config of SGD on a linear model, beside the closed form, for a config file (section 5).
+
+    Args:
+      data: the data set's name.
+    """
+    return ConfigDict(
+        {
+            "experiment": "minimum_norm",
+            "seed": 0,  # of the order of the examples and of the random start
+            "data": {"name": data, "data_dir": placeholder(str), "examples": placeholder(int)},
+            "corruption": {"name": "random_labels", "probability": 1.0, "seed": 0},
+            "sgd": {"epochs": 1000},
+            "compilation_cache": placeholder(str),
+        }
+    )
+
+
 def named_run(
     name: str, fields: Mapping[str, Any], expect_divergence: bool = False
 ) -> dict[str, Any]:
@@ -374,6 +405,10 @@ def check_fields(config: ConfigDict) -> None:
         reference = kernel("", (1.0,))
     if "rademacher" in config:
         reference = rademacher("")
+    if "stability" in config:
+        reference = stability("")
+    if "sgd" in config:
+        reference = minimum_norm("")
     _check_fields(config, reference, "config")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -85,6 +86,17 @@ def _corrupt(
         parts.append(jax.device_get(apply(ids, examples.images[ids], examples.labels[ids])))
     images, labels = (np.concatenate(column)[:n] for column in zip(*parts, strict=True))
     return Split(images, labels, examples.labels)
+
+
+def corrupt_labels(
+    corruption: ConfigDict, split: str, labels: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Returns a split's labels, int32 [n], as a corruption of labels leaves them."""
+    no_images = np.zeros((len(labels), 1, 1, 1), np.uint8)
+    moments = corruptions.pixel_moments(no_images)
+    corrupt = corruptions.from_config(corruption, split, num_classes, moments)
+    ids = np.arange(len(labels), dtype=np.int32)
+    return np.asarray(corrupt(*map(jnp.asarray, (ids, no_images, labels)))[1])
 
 
 def digest(splits: Sequence[Iterable[np.ndarray]]) -> str:

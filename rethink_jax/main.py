@@ -43,7 +43,7 @@ def _run(argv: list[str]) -> None:
     # JAX takes seconds to import; a wrong flag need not wait.
     from rethink_jax import kernels, parallel, sweep, train
     from rethink_jax.data import cache
-    from rethink_jax.theory import expressivity, rademacher
+    from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
 
     if not _debug():
         faulthandler.disable()  # absl's; JAX ends a process by abort when another one has died
@@ -57,6 +57,10 @@ def _run(argv: list[str]) -> None:
         experiments = {"kernel": kernels.run}
     if "rademacher" in config:
         experiments = {"rademacher": rademacher.run}
+    if "stability" in config:
+        experiments = {"stability": stability.run}
+    if "sgd" in config:
+        experiments = {"minimum_norm": minimum_norm.run}
     allowed = "one of " + ", ".join(experiments)
     name = Path(command_line.config_argument(argv).partition(":")[0]).stem
     require(config.experiment in experiments, "experiment", config.experiment, allowed)

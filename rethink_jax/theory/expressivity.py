@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax import config as config_lib, corruptions, data, display, run_directory
+from rethink_jax import config as config_lib, corruptions, data, display, inputs, run_directory
 from rethink_jax.config import UserError, require
 from rethink_jax.theory import theorem1
 
@@ -94,12 +93,7 @@ def _points(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
         dataset = data.load(config.data)
         points = dataset.train.images.reshape(dataset.info.num_train, -1)
         labels, num_classes = dataset.train.labels, dataset.info.num_classes
-    ids = np.arange(len(labels), dtype=np.int32)
-    no_images = np.zeros((len(labels), 1, 1, 1), np.uint8)
-    moments = corruptions.pixel_moments(no_images)
-    corrupt = corruptions.from_config(config.corruption, "train", num_classes, moments)
-    _, labels = corrupt(*map(jnp.asarray, (ids, no_images, labels)))
-    return points, np.asarray(labels)
+    return points, inputs.corrupt_labels(config.corruption, "train", labels, num_classes)
 
 
 def _run(config: ConfigDict, points: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

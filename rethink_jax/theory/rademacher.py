@@ -46,33 +46,8 @@ def run(
     """
     draws = config.rademacher.draws
     require(1 <= draws <= 1000, "rademacher.draws", draws, "in [1, 1000]")
-    config_lib.check_fields(config)
-    settings = ConfigDict(config.to_dict())
-    del settings.rademacher
-    parallel.on_all(lambda: train.settle(settings))
-    path = run_directory.path_of(workdir, name, config.data.name, config_lib.digest(config))
-    parallel.on_primary(lambda: run_directory.check_same_run(path, config))
-    dataset = two_classes(parallel.on_all(lambda: data.load(config.data)))
-    settings.experiment, settings.launcher = "sweep", "local"
-    runs = (
-        named_run(RANDOM, {"corruption.name": RANDOM}),
-        named_run(TRUE, {"corruption.name": TRUE}),
-    )
-    settings.sweep = {
-        "name": "rademacher",
-        "size": "full",
-        "runs": runs,
-        "seeds": draws,
-        "only": "*",
-    }
-    planned = parallel.on_all(lambda: sweep.plan(settings, path / RUNS, dataset))
-
-    def begin() -> None:
-        path.mkdir(parents=True, exist_ok=True)
-        run_directory.describe(path, config, num_train=dataset.info.num_train)
-
-    parallel.on_primary(begin)
-    sweep.run(settings, path / RUNS, dataset)
+    path, settings, dataset = begin(config, "rademacher", workdir, name)
+    planned = train_both(settings, path / RUNS, dataset, draws)
 
     def record() -> dict[str, Any]:
         found = [(run.name, run_directory.read_json(run.path / "summary.json")) for run in planned]
@@ -89,6 +64,52 @@ def run(
     columns = ("", "training error", "test error", "bound on the test error")
     display.print_rows(title.format(**shown), columns, _rows(summary))
     return summary
+
+
+def begin(
+    config: ConfigDict, group: str, workdir: epath.PathLike | None, name: str
+) -> tuple[epath.Path, ConfigDict, data.Dataset]:
+    """Checks a training config with a group of its own, and begins its directory.
+
+    Returns:
+      The directory, the config of the training runs in it, and the data set in two classes.
+
+    Raises:
+      UserError: for a config or a directory that cannot be run, before any data is loaded.
+    """
+    config_lib.check_fields(config)
+    settings = ConfigDict(config.to_dict())
+    del settings[group]
+    parallel.on_all(lambda: train.settle(settings))
+    path = run_directory.path_of(workdir, name, config.data.name, config_lib.digest(config))
+    parallel.on_primary(lambda: run_directory.check_same_run(path, config))
+    dataset = two_classes(parallel.on_all(lambda: data.load(config.data)))
+    parallel.on_all(lambda: sweep.plan(_both(settings, 1), path / RUNS, dataset))
+
+    def write() -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        run_directory.describe(path, config, num_train=dataset.info.num_train)
+
+    parallel.on_primary(write)
+    return path, settings, dataset
+
+
+def train_both(
+    settings: ConfigDict, path: epath.Path, dataset: data.Dataset, seeds: int
+) -> list[sweep.Run]:
+    """Trains on random and on true labels, as a sweep in a directory, and returns the runs."""
+    both = _both(settings, seeds)
+    planned = parallel.on_all(lambda: sweep.plan(both, path, dataset))
+    sweep.run(both, path, dataset)
+    return planned
+
+
+def _both(settings: ConfigDict, seeds: int) -> ConfigDict:
+    both = ConfigDict(settings.to_dict())
+    both.experiment, both.launcher = "sweep", "local"
+    runs = tuple(named_run(kind, {"corruption.name": kind}) for kind in (RANDOM, TRUE))
+    both.sweep = {"name": "rademacher", "size": "full", "runs": runs, "seeds": seeds, "only": "*"}
+    return both
 
 
 def two_classes(dataset: data.Dataset) -> data.Dataset:

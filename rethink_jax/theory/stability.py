@@ -1,0 +1,256 @@
+"""The table of section 2.2: each measure of complexity, on true labels beside random ones.
+
+The same network is trained on true and on random labels of two classes, and again with one training example
+replaced. Uniform stability is the greatest change of a loss over all training sets, labels included, and all
+points: what is seen with random labels bounds it for true ones too. The loss is one less the probability of the
+label.
+"""
+
+import logging
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from rethink_jax import data, display, inputs, models, parallel, run_directory
+from rethink_jax.config import RunFailed, require
+from rethink_jax.preprocess import center_crop, whiten
+from rethink_jax.theory import measures
+from rethink_jax.theory.rademacher import (
+    CONFIDENCE,
+    RANDOM,
+    RUNS,
+    TRUE,
+    begin,
+    summarize as summarize_rademacher,
+    train_both,
+)
+
+logger = logging.getLogger(__name__)
+
+REPLACED = "replaced"
+_BATCH = 1000
+# Of the training margins: few are smaller, and one odd example does not decide (Jiang et al. 2019).
+_MARGIN_PERCENTILE = 10
+
+
+def run(
+    config: ConfigDict, workdir: epath.PathLike | None = None, name: str = "stability"
+) -> dict[str, Any]:
+    """Trains with and without replaced examples, and measures complexity on true and on random labels.
+
+    Args:
+      config: as `rethink_jax.config.stability` returns it, changed at will.
+      workdir: the directory, with a sweep of the runs in `runs/` and one for each replaced example in
+        `replaced/`; by default `runs/<name>-<data>-<digits of the config>`.
+      name: of the config file, for the default directory.
+
+    Returns:
+      The content of `summary.json`.
+
+    Raises:
+      UserError: for a config or a directory that cannot be run, before any data is loaded.
+      RunFailed: where a run has failed.
+      Stopped: when a signal came; the state is saved.
+    """
+    replacements = config.stability.replacements
+    require(1 <= replacements <= 1000, "stability.replacements", replacements, "in [1, 1000]")
+    path, settings, dataset = begin(config, "stability", workdir, name)
+    ids = np.random.default_rng(config.seed).choice(dataset.info.num_train, replacements)
+    original = train_both(settings, path / RUNS, dataset, 1)
+    replaced = [
+        train_both(settings, path / REPLACED / str(number), replace(dataset, id_, number), 1)
+        for number, id_ in enumerate(ids.tolist())
+    ]
+
+    def record() -> dict[str, Any]:
+        found = [(run.name, run_directory.read_json(run.path / "summary.json")) for run in original]
+        rademacher = summarize_rademacher(found, dataset.info.num_train)
+        networks = {
+            one.name: _measure(one, [_of(run, one.name) for run in replaced], dataset, ids)
+            for one in original
+        }
+        params = run_directory.load_run(original[0].path).params
+        layers = sum(leaf.ndim > 1 for leaf in jax.tree.leaves(params))
+        kernel = _kernel(original, dataset, config.seed)
+        summary = summarize(rademacher, layers, networks, kernel)
+        run_directory.write_json(path / run_directory.SUMMARY, summary)
+        return summary
+
+    summary = parallel.on_primary(record)
+    title = "{model} on {points:,} points of two classes, {replacements} of them replaced"
+    shown = title.format(model=settings.model.name or original[0].config.model.name, **summary)
+    display.print_rows(shown, ("", "true labels", "random labels"), rows(summary))
+    return summary
+
+
+def replace(dataset: data.Dataset, id_: int, number: int) -> data.Dataset:
+    """Returns the data set with one training example replaced by a test example."""
+    images, labels = dataset.train.images.copy(), dataset.train.labels.copy()
+    images[id_], labels[id_] = dataset.test.images[number], dataset.test.labels[number]
+    return data.Dataset(dataset.info, data.Examples(images, labels), dataset.test)
+
+
+def _of(runs: list[Any], name: str) -> Any:
+    return next(run for run in runs if run.name == name)
+
+
+def _measure(
+    one: Any, replaced: list[Any], dataset: data.Dataset, ids: np.ndarray
+) -> dict[str, Any]:
+    """Returns what the network trained on one kind of labels shows, beside those with a replaced example."""
+    split = inputs.prepare(one.config, dataset)
+    train, test = split.train, split.test
+    left = run_directory.load_run(one.path)
+    on_train, on_test = (_logits(left, images) for images in (train.images, test.images))
+    margin = float(np.percentile(measures.margins(on_train, train.labels), _MARGIN_PERCENTILE))
+    is_mlp = one.config.model.name == "mlp"
+    path_norm = measures.path_norm(left.params) if is_mlp else None
+    changes = []
+    for number, (other, id_) in enumerate(zip(replaced, ids.tolist(), strict=True)):
+        again = run_directory.load_run(other.path)
+        theirs = _logits(again, np.concatenate([train.images[id_][None], test.images]))
+        own = np.concatenate([on_train[id_][None], on_test])
+        label = train.labels[id_]
+        moved = np.abs(_softmax(theirs) - _softmax(own)).sum(axis=1) / 2
+        kept = np.arange(1, len(own)) != number + 1  # one test example is a training example there
+        answers = own.argmax(axis=1) != theirs.argmax(axis=1)
+        changes.append(
+            {
+                "example": id_,
+                "error_with": int(own[0].argmax() != label),
+                "error_without": int(theirs[0].argmax() != label),
+                "loss_change": float(moved[0]),
+                "answers_changed": float(answers[1:][kept].mean()),
+                "greatest_change": float(max(moved[0], moved[1:][kept].max())),
+            }
+        )
+    return {
+        "path_norm": path_norm,
+        "margin": margin,
+        "path_norm_over_margin": path_norm / margin if path_norm and margin > 0 else None,
+        "changes": changes,
+    }
+
+
+def _logits(left: run_directory.Run, images: np.ndarray) -> np.ndarray:
+    """Returns a run's logits, float32 [n, 2]."""
+    model = models.create(left.config.model, 2, left.config.dtype)
+    variables = {"params": left.params, "batch_stats": left.batch_stats}
+
+    @jax.jit
+    def apply(variables: Any, images: jax.Array) -> jax.Array:
+        cropped = center_crop(images, left.config.data.size)
+        return model.apply(variables, whiten(cropped))  # type: ignore[return-value]
+
+    parts = [
+        np.asarray(apply(variables, images[start : start + _BATCH]))
+        for start in range(0, len(images), _BATCH)
+    ]
+    return np.concatenate(parts)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def _kernel(original: list[Any], dataset: data.Dataset, seed: int) -> dict[str, Any]:
+    """Returns norm and test error of the least-norm interpolation of each kind of labels."""
+    splits = {run.name: inputs.prepare(run.config, dataset) for run in original}
+    train, test = (
+        np.asarray(whiten(getattr(splits[TRUE], split).images)).reshape(len(labels), -1)
+        for split, labels in (("train", dataset.train.labels), ("test", dataset.test.labels))
+    )
+    targets = np.stack([2.0 * splits[kind].train.labels - 1 for kind in (TRUE, RANDOM)], axis=1)
+    try:
+        norms, values = measures.interpolate(train, test, targets, seed)
+    except RunFailed as error:
+        logger.warning("no kernel norms: %s", error)
+        return {}
+    return {
+        kind: {
+            "norm": float(norms[i]),
+            "test_error": float(np.mean((values[:, i] > 0) != splits[kind].test.labels)),
+        }
+        for i, kind in enumerate((TRUE, RANDOM))
+    }
+
+
+def summarize(
+    rademacher: dict[str, Any],
+    layers: int,
+    networks: dict[str, dict[str, Any]],
+    kernel: dict[str, Any],
+) -> dict[str, Any]:
+    """Returns `summary.json`: every measure of the networks on true and on random labels.
+
+    Args:
+      rademacher: as `rethink_jax.theory.rademacher.summarize` returns it.
+      layers: of the network, those with weights.
+      networks: for each kind of labels what changed with each replaced example, and norms.
+      kernel: for each kind of labels norm and test error of its interpolation; empty where there is none.
+    """
+    n, changes = rademacher["points"], [c for kind in networks.values() for c in kind["changes"]]
+    beta = max(change["greatest_change"] for change in changes)
+    found = {}
+    for kind, network in networks.items():
+        own = network["changes"]
+        found[kind] = {
+            **rademacher["networks"][kind],
+            **{name: network[name] for name in ("path_norm", "margin", "path_norm_over_margin")},
+            "error_without": float(np.mean([change["error_without"] for change in own])),
+            "answers_changed": float(np.mean([change["answers_changed"] for change in own])),
+            "greatest_change": max(change["greatest_change"] for change in own),
+            "changes": own,
+            "kernel": kernel.get(kind),
+        }
+    return {
+        "status": "finished",
+        "points": n,
+        "parameters": rademacher["parameters"],
+        "vc_dimension": measures.vc_dimension(rademacher["parameters"], layers),
+        "rademacher_at_least": rademacher["at_least"],
+        "stability_at_least": beta,
+        "stability_bound": measures.uniform_stability_bound(beta, n, CONFIDENCE),
+        "replacements": len(changes) // len(networks),
+        "networks": found,
+        "seconds": rademacher["seconds"],
+    }
+
+
+def rows(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Returns the table of section 2.2: each measure on true and on random labels, in words."""
+    n, kinds = summary["points"], [summary["networks"][kind] for kind in (TRUE, RANDOM)]
+
+    def both(name: str, value: str) -> tuple[str, str, str]:
+        return name, value, value
+
+    def each(name: str, show: Any) -> tuple[str, str, str]:
+        return name, *(show(kind) for kind in kinds)  # type: ignore[return-value]
+
+    def number(value: float | None) -> str:
+        return "—" if value is None else f"{value:.3g}"
+
+    def kernel(field: str, show: Any) -> Any:
+        return lambda kind: show(kind["kernel"][field]) if kind["kernel"] else "—"
+
+    percent = display.percent
+    return [
+        each("training error", lambda kind: percent(kind["train_error"]["mean"])),
+        each("test error", lambda kind: percent(kind["test_error"]["mean"])),
+        both("parameters over examples", f"{summary['parameters'] / n:.1f}"),
+        both("VC dimension over examples, up to a constant", number(summary["vc_dimension"] / n)),
+        both("Rademacher complexity, at least", f"{summary['rademacher_at_least']:.3f}"),
+        each("test error by it, at most", lambda kind: percent(kind["bound"])),
+        both("uniform stability, at least", f"{summary['stability_at_least']:.3f}"),
+        both("test less training error by it, at most", percent(summary["stability_bound"])),
+        each("seen on these labels", lambda kind: f"{kind['greatest_change']:.3f}"),
+        each("errors on replaced examples", lambda kind: percent(kind["error_without"])),
+        each("other answers on test examples", lambda kind: percent(kind["answers_changed"])),
+        each("path norm over margin", lambda kind: number(kind["path_norm_over_margin"])),
+        each("kernel norm over √n", kernel("norm", number)),
+        each("its test error", kernel("test_error", percent)),
+    ]
