@@ -13,7 +13,7 @@ from rethink_jax import config
 
 
 def get_config(data: str = "cifar10") -> ConfigDict:
-    net = config.kernel(data, gammas=(0.1, 0.3, 0.9), ridges=(0.0, 0.01, 0.1))
+    net = config.kernel(data, gammas=(0.3, 1.0), ridges=(0.0, 0.01, 0.1))
     net.kernel.scaled = True
     net.features.name = "random_convolutions"
     return net

@@ -211,6 +211,10 @@ def print_result(title: str, record: dict[str, Any], num_classes: int) -> None:
     print_rows(title, ("", "accuracy"), rows)
 
 
+# A title, the names of the columns and the rows, of which the first column names each.
+Rows = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+
+
 def print_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Prints a table of which the first column names the rows, on the primary process."""
     table = Table(title=title)

@@ -4,6 +4,9 @@ K has n² entries. Its lower triangle is kept, in blocks of rows that are comput
 float32 for 60,000 points. Vectors and a preconditioner of low rank are on the host.
 """
 
+import logging
+import math
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -11,33 +14,52 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax import lax
 from scipy import linalg
 
 from rethink_jax import parallel
 from rethink_jax.config import RunFailed
 
+logger = logging.getLogger(__name__)
+
 # Rows of a block, on all devices together: with 60,000 columns a gigabyte in float32.
 _ROWS = 4096
 
 Array = jax.Array | np.ndarray
 
-# Products [m, n], squares [m, 1] and [1, n] → values [m, n].
-Kernel = Callable[[Array, Array, Array], jax.Array]
+
+class Kernel(NamedTuple):
+    """A kernel, less a constant that would take the digits of a flat one.
+
+    Attributes:
+      values: a function of ⟨x, x'⟩, ‖x‖² and ‖x'‖², floating arrays that broadcast, to k(x, x') − offset.
+      offset: the constant.
+    """
+
+    values: Callable[[Array, Array, Array], jax.Array]
+    offset: float
 
 
-def gaussian(gamma: float) -> Kernel:
-    """Returns exp(−γ‖x − x'‖²) as a function of ⟨x, x'⟩, ‖x‖² and ‖x'‖², which broadcast; floating."""
+def gaussian(gamma: float, around: float = 0.0) -> Kernel:
+    """Returns exp(−γ‖x − x'‖²).
 
-    def kernel(products: Array, squares: Array, others: Array) -> jax.Array:
-        return jnp.exp(-gamma * jnp.maximum(squares + others - 2 * products, 0))
+    Args:
+      gamma: γ.
+      around: a squared distance; the kernel's value there is the offset.
+    """
+    offset = math.exp(-gamma * around)
 
-    return kernel
+    def values(products: Array, squares: Array, others: Array) -> jax.Array:
+        distances = jnp.maximum(squares + others - 2 * products, 0)
+        return offset * jnp.expm1(gamma * (around - distances))
+
+    return Kernel(values, offset)
 
 
-def linear(products: Array, squares: Array, others: Array) -> jax.Array:
-    """Returns ⟨x, x'⟩, the products as they are."""
-    return jnp.asarray(products)
+def linear() -> Kernel:
+    """Returns ⟨x, x'⟩."""
+    return Kernel(lambda products, squares, others: jnp.asarray(products), 0.0)
 
 
 @contextmanager
@@ -127,7 +149,7 @@ class InnerProducts:
           kernel: of this module.
           keep: whether the products are wanted once more; otherwise their memory goes to the matrix.
         """
-        evaluate = parallel.map_parts(kernel, (True, True, False), out_parts=True)
+        evaluate = parallel.map_parts(kernel.values, (True, True, False), out_parts=True)
         squares, blocks = self.squares[:, None].astype(self.dtype), []
         remaining = list(self._blocks) if keep else self._blocks
         with precision(self.dtype):
@@ -137,14 +159,52 @@ class InnerProducts:
                 down = _padded_parts(squares[block.rows], self._step)
                 values = jax.block_until_ready(evaluate(block.values, down, across))
                 blocks.append(block._replace(values=values))
-            diagonal = np.asarray(kernel(*3 * [squares[: self.n]]))[:, 0]
-        return KernelMatrix(blocks, diagonal.astype(np.float64))
+            diagonal = np.asarray(kernel.values(*3 * [squares[: self.n]]))[:, 0]
+        return KernelMatrix(blocks, diagonal + kernel.offset, kernel.offset)
 
     def exact_rows(self, kernel: Kernel) -> np.ndarray:
         """Returns the kernel's rows at the checked points, float64 [checked, n]."""
         squares = self.squares[self.checked, None], self.squares[None, : self.n]
         with precision(np.dtype("float64")):
-            return np.asarray(kernel(self._exact, *squares))
+            return np.asarray(kernel.values(self._exact, *squares)) + kernel.offset
+
+    def save(self, file: epath.Path, parts: int) -> None:
+        """Writes all of it into a file, with the number of parts that were added so far."""
+        own = {f"block_{i}": np.asarray(block.values) for i, block in enumerate(self._blocks)}
+        with file.open("wb") as stream:
+            np.savez(
+                stream,
+                parts=parts,
+                dimension=self.dimension,
+                squares=self.squares,
+                square_of_mean=self._square_of_mean,
+                exact=self._exact,
+                **own,  # type: ignore[arg-type]
+            )
+
+    def restore(self, file: epath.Path) -> int:
+        """Goes on from a file, and returns how many parts it has; 0 where it is damaged or of other devices."""
+        try:
+            with file.open("rb") as stream, np.load(stream) as saved:
+                blocks = [
+                    block._replace(values=saved[f"block_{i}"])
+                    for i, block in enumerate(self._blocks)
+                ]
+                numbers = {
+                    name: saved[name]
+                    for name in ("parts", "dimension", "squares", "square_of_mean", "exact")
+                }
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            logger.warning("%s is damaged; the matrix begins anew", file)
+            return 0
+        devices = len(parallel.devices())
+        if {block.values.shape[1] * devices for block in blocks} != {self._step}:
+            logger.warning("%s is of another number of devices; the matrix begins anew", file)
+            return 0
+        self._blocks, self.squares, self._exact = blocks, numbers["squares"], numbers["exact"]
+        self.dimension = int(numbers["dimension"])
+        self._square_of_mean = float(numbers["square_of_mean"])
+        return int(numbers["parts"])
 
 
 class KernelMatrix:
@@ -156,8 +216,8 @@ class KernelMatrix:
       diagonal: float64 [n].
     """
 
-    def __init__(self, blocks: list[_Block], diagonal: np.ndarray):
-        self.n, self.diagonal = len(diagonal), diagonal
+    def __init__(self, blocks: list[_Block], diagonal: np.ndarray, offset: float):
+        self.n, self.diagonal, self._offset = len(diagonal), diagonal.astype(np.float64), offset
         self.dtype = blocks[0].values.dtype
         self._step = blocks[0].values.shape[1] * len(parallel.devices())
         self._blocks = [block for block in blocks if block.rows.start < self.n]
@@ -167,14 +227,15 @@ class KernelMatrix:
         self._take = parallel.map_parts(_take, (True, False, False), out_parts=False)
 
     def __matmul__(self, vectors: np.ndarray) -> np.ndarray:
-        """Returns K V for V [n, k], float64; V and the products are in the matrix's dtype."""
+        """Returns K V for V float64 [n, k], float64; but for the offset in the matrix's dtype."""
+        of_offset = self._offset * vectors.sum(axis=0)
         vectors = vectors.astype(self.dtype)
 
         def multiply(block: _Block) -> tuple[jax.Array, jax.Array]:
             own = _padded_parts(vectors[block.rows], self._step)
             return self._multiply(block.values, parallel.replicate(vectors[: block.rows.stop]), own)
 
-        return self._over_both_triangles(multiply, vectors.shape[1])
+        return self._over_both_triangles(multiply, vectors.shape[1]) + of_offset
 
     def columns(self, indices: np.ndarray) -> np.ndarray:
         """Returns columns of K, float64 [n, k]."""
@@ -183,7 +244,7 @@ class KernelMatrix:
         def take(block: _Block) -> tuple[jax.Array, jax.Array]:
             return self._take(block.values, where, np.int32(block.rows.start))
 
-        return self._over_both_triangles(take, len(indices))
+        return self._over_both_triangles(take, len(indices)) + self._offset
 
     def at_others(self, solution: np.ndarray) -> np.ndarray:
         """Returns Σ_i α_i k(x, x_i) at the other points x, float64 [others, k], for α [n, k].
@@ -196,7 +257,7 @@ class KernelMatrix:
             parts = [parallel.fetch(part).reshape(self._step, -1) for part in found]
         counts = [block.rows.stop - block.rows.start for block in self._others]
         rows = [part[:count] for part, count in zip(parts, counts, strict=True)]
-        return np.concatenate(rows).astype(np.float64)
+        return np.concatenate(rows) + self._offset * solution.sum(axis=0)
 
     def _over_both_triangles(
         self, function: Callable[[_Block], tuple[jax.Array, jax.Array]], width: int

@@ -1,6 +1,7 @@
 """Minimum-norm interpolation with a kernel, the paper's linear models (sections 4 and 5, table 3)."""
 
 import contextlib
+import functools
 import itertools
 import logging
 import math
@@ -39,9 +40,12 @@ from rethink_jax.kernel_matrix import (
 
 logger = logging.getLogger(__name__)
 
-SELECTION, SOLUTION = "selection.json", "solution.npz"
+SELECTION, SOLUTION, PRODUCTS = "selection.json", "solution.npz", "products.npz"
 WITH_RIDGE = "with_ridge"
-_EXACT_ROWS = 200
+EXACT_ROWS = 200
+
+# Gigabytes are written each time.
+_SAVE_PRODUCTS_SECONDS = 600
 
 Show = Callable[[str, float], None]
 
@@ -101,18 +105,28 @@ def run(
             summary = _Solve(config, path, dataset, show_or_stop).run()
         else:
             logger.info("%s is finished", path)
-    solutions = [summary, *([summary[WITH_RIDGE]] if WITH_RIDGE in summary else [])]
-    rows = [
-        (text, *(form.format(solution[field]) for solution in solutions))
-        for field, (text, form) in _WORDS.items()
-    ]
-    title = "{examples:,} examples, {dimension:,} dimensions, {dtype}, {seconds:.0f} s"
-    display.print_rows(title.format(**summary), ("",) * len(rows[0]), rows)
+    display.print_rows(*table(summary))
     return summary
 
 
+def table(summary: dict[str, Any]) -> display.Rows:
+    """Returns `summary.json` in words."""
+    found = solutions(summary)
+    rows = [
+        (text, *(form.format(solution[field]) for solution in found))
+        for field, (text, form) in _WORDS.items()
+    ]
+    title = "{examples:,} examples, {dimension:,} dimensions, {dtype}, {seconds:.0f} s"
+    return title.format(**summary), ("",) * len(rows[0]), rows
+
+
+def solutions(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the solutions that `summary.json` tells of: the first one, and that with a ridge."""
+    return [summary, *([summary[WITH_RIDGE]] if WITH_RIDGE in summary else [])]
+
+
 def _residual(summary: dict[str, Any]) -> float:
-    return max(summary["residual"], summary.get(WITH_RIDGE, summary)["residual"])
+    return max(solution["residual"] for solution in solutions(summary))
 
 
 _WORDS = {
@@ -161,7 +175,10 @@ def check(config: ConfigDict) -> None:
     data.check(config)
 
 
-_KERNELS: dict[str, Callable[[float], Kernel]] = {"gaussian": gaussian, "linear": lambda _: linear}
+_KERNELS: dict[str, Callable[[float, float], Kernel]] = {
+    "gaussian": gaussian,
+    "linear": lambda gamma, around: linear(),
+}
 
 
 class _Solve:
@@ -191,9 +208,12 @@ class _Solve:
 
             parallel.on_primary(begin)
             summary = self._solve_all(*self._choose())
-            parallel.on_primary(
-                lambda: run_directory.write_json(self._path / run_directory.SUMMARY, summary)
-            )
+
+            def end() -> None:
+                run_directory.write_json(self._path / run_directory.SUMMARY, summary)
+                (self._path / PRODUCTS).unlink(missing_ok=True)
+
+            parallel.on_primary(end)
         return summary
 
     def _check_data(self) -> None:
@@ -248,23 +268,35 @@ class _Solve:
         return log
 
     def _products(
-        self, seen: Features, some: data.Examples, others: data.Examples, title: str
+        self,
+        seen: Features,
+        some: data.Examples,
+        others: data.Examples,
+        title: str,
+        file: epath.Path | None = None,
     ) -> Products:
+        """Computes the products; of features in several parts `file` keeps them, and has some to go on from."""
         n = len(some.labels)
         rng = np.random.default_rng(self._config.seed)
-        checked = rng.choice(n, min(_EXACT_ROWS, n), replace=False)
+        checked = rng.choice(n, min(EXACT_ROWS, n), replace=False)
         products = InnerProducts(n, len(others.labels), self._dtype(n), checked)
         images = np.concatenate([some.images, others.images])
-        halves_done = 0
+        keep = file is not None and seen.parts > 1
+        first = products.restore(file) if file is not None and keep and file.exists() else 0
+        halves_done, saved_at = 2 * first, time.monotonic()
 
         def show(fraction: float) -> None:
             self._show(f"{title}: matrix", (halves_done + fraction) / (2 * seen.parts))
 
-        for part in range(seen.parts):
+        for part in range(first, seen.parts):
             found = seen.of(images, part, n, show)
             halves_done += 1
             products.add(found, show)
             halves_done += 1
+            is_due = time.monotonic() > saved_at + _SAVE_PRODUCTS_SECONDS
+            if file is not None and keep and (is_due or part == seen.parts - 1):
+                self._write(file, functools.partial(products.save, parts=part + 1))
+                saved_at = time.monotonic()
         return Products(products, some.labels, others.labels)
 
     def _try(self, prepared: Products, gamma: float, ridge: float, **_: object) -> dict[str, Any]:
@@ -283,7 +315,7 @@ class _Solve:
 
     def _solve_all(self, seen: Features, chosen: list[dict[str, Any]]) -> dict[str, Any]:
         train, test = self._dataset.train, self._dataset.test
-        prepared = self._products(seen, train, test, "all examples")
+        prepared = self._products(seen, train, test, "all examples", self._path / PRODUCTS)
         summary = {
             "status": "finished",
             "examples": len(train.labels),
@@ -341,7 +373,7 @@ class _Solve:
         """Returns the kernel; with `config.kernel.scaled` γ is in units of the mean squared distance."""
         if self._config.kernel.scaled:
             gamma /= products.mean_square_distance
-        return _KERNELS[self._config.kernel.name](gamma)
+        return _KERNELS[self._config.kernel.name](gamma, products.mean_square_distance)
 
     def _solve(
         self,
@@ -380,8 +412,7 @@ class _Solve:
         raise AssertionError("the iterates have no end")
 
     def _save(self, file: epath.Path, iterate: Iterate) -> None:
-        def write() -> None:
-            partial = file.with_name(file.name + run_directory.PARTIAL)
+        def write(partial: epath.Path) -> None:
             with partial.open("wb") as stream:
                 np.savez(
                     stream,
@@ -389,9 +420,18 @@ class _Solve:
                     iterations=iterate.iterations,
                     seconds=self._seconds(),
                 )
+
+        self._write(file, write)
+
+    def _write(self, file: epath.Path, write: Callable[[epath.Path], None]) -> None:
+        """Writes a file whole or not at all."""
+
+        def replace() -> None:
+            partial = file.with_name(file.name + run_directory.PARTIAL)
+            write(partial)
             partial.replace(file)
 
-        parallel.on_primary(write)
+        parallel.on_primary(replace)
 
     def _restore(self, file: epath.Path, shape: tuple[int, ...]) -> Iterate | None:
         """Returns the saved iterate; none where there is none, or a damaged one."""

@@ -8,6 +8,7 @@ from rethink_jax import kernel_matrix
 from rethink_jax.config import RunFailed
 from rethink_jax.kernel_matrix import (
     InnerProducts,
+    Kernel,
     conjugate_gradients,
     gaussian,
     linear,
@@ -64,7 +65,7 @@ def test_products_columns_and_others(devices, dtype, tolerance, parts, monkeypat
 
 
 def test_linear_kernel():
-    matrix = make(kernel=linear)
+    matrix = make(kernel=linear())
     np.testing.assert_allclose(matrix @ TARGETS, POINTS @ (POINTS.T @ TARGETS), rtol=1e-12)
     np.testing.assert_allclose(matrix.diagonal, np.square(POINTS).sum(axis=1))
 
@@ -78,6 +79,56 @@ def test_what_is_known_of_the_products():
     rows = found.exact_rows(gaussian(GAMMA))
     assert rows.dtype == np.float64
     np.testing.assert_allclose(rows, exact()[[7, 3]], atol=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [1e-3, 0.5])
+def test_a_flat_kernel_keeps_its_digits(gamma):
+    """Float32 has 1e-7 of an entry near 1, of which the differences are what counts."""
+    found = products("float32")
+    around = found.mean_square_distance
+    vectors = RNG.standard_normal((203, 2)) * 1e3
+    for offset, tolerance in ((around, 1e-5), (0.0, 1e-2)):
+        matrix = found.matrix(gaussian(gamma, offset), keep=True)
+        missing = matrix @ vectors - exact(gamma=gamma) @ vectors
+        assert np.abs(missing).max() < tolerance * 1e3 * 203 * gamma
+        indices = np.array([3, 200])
+        np.testing.assert_allclose(
+            matrix.columns(indices), exact(gamma=gamma)[:, indices], atol=1e-5
+        )
+        expected = exact(OTHERS, POINTS, gamma) @ vectors
+        np.testing.assert_allclose(matrix.at_others(vectors), expected, atol=0.5)
+        np.testing.assert_allclose(matrix.diagonal, 1, atol=1e-5)
+
+
+def test_saved_products_are_gone_on_with(devices, tmp_path):
+    features = np.concatenate([POINTS, OTHERS])
+    begun = InnerProducts(203, 31, np.dtype("float64"), np.array([4]))
+    begun.add(features[:, :3], lambda fraction: None)
+    begun.save(tmp_path / "products.npz", 2)
+    again = InnerProducts(203, 31, np.dtype("float64"), np.array([4]))
+    assert again.restore(tmp_path / "products.npz") == 2
+    again.add(features[:, 3:], lambda fraction: None)
+    assert again.dimension == 7
+    np.testing.assert_allclose(again.exact_rows(gaussian(GAMMA)), exact()[[4]])
+    assert again.mean_square_distance == pytest.approx(products().mean_square_distance)
+    matrix = again.matrix(gaussian(GAMMA))
+    np.testing.assert_allclose(matrix @ TARGETS, exact() @ TARGETS)
+    expected = exact(OTHERS, POINTS) @ TARGETS
+    np.testing.assert_allclose(matrix.at_others(TARGETS), expected)
+
+
+def test_damaged_products_are_passed_over(tmp_path, monkeypatch):
+    file = tmp_path / "products.npz"
+    products().save(file, 1)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+    fresh = InnerProducts(203, 31, np.dtype("float64"))
+    assert fresh.restore(file) == 0
+    assert fresh.dimension == 0
+    products().save(file, 1)
+    monkeypatch.setattr(kernel_matrix, "_ROWS", 45)
+    assert InnerProducts(203, 31, np.dtype("float64")).restore(file) == 0
 
 
 def test_products_are_kept_for_another_kernel():
@@ -158,7 +209,7 @@ def test_a_class_without_examples():
 def test_examples_that_are_equal_and_a_kernel_of_low_rank(dtype):
     """The matrix has rank 7: what is left of its diagonal after two blocks is rounding."""
     points = np.concatenate([POINTS, POINTS, POINTS])
-    matrix = make(dtype, linear, points)
+    matrix = make(dtype, linear(), points)
     prepared = precondition(matrix, 0.5, 500, seed=0)
     targets = np.concatenate([TARGETS, -TARGETS, TARGETS])
     iterates = conjugate_gradients(matrix, targets, 0.5, prepared, 1e-4)
@@ -168,7 +219,7 @@ def test_examples_that_are_equal_and_a_kernel_of_low_rank(dtype):
 
 
 def test_what_is_no_kernel_is_refused():
-    matrix = make(kernel=lambda products, x, y: -products)
+    matrix = make(kernel=Kernel(lambda products, x, y: -products, 0.0))
     good = preconditioner(make())
     with pytest.raises(RunFailed, match=r"not positive definite in float64; set config.kernel"):
         list(itertools.islice(conjugate_gradients(matrix, TARGETS, 0.0, good, 0.1), 9))

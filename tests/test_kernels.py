@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from rethink_jax import config as config_lib, data, display, kernels, preemption
+from rethink_jax import config as config_lib, data, display, features, kernels, preemption
 from rethink_jax.config import RunFailed, UserError
 from tests.door import make_place
 from tests.test_bad_input import assert_refused
@@ -146,6 +146,34 @@ def test_stopped_and_gone_on_with(part, count, solves, from_toy, tmp_path, monke
     assert parts["norm_one_hot"] == pytest.approx(whole["norm_one_hot"], rel=1e-6)
     log = [read(tmp_path / half, "selection.json") for half in ("parts", "whole")]
     assert log[0] == log[1]
+
+
+def test_a_streamed_matrix_is_gone_on_with(from_toy, tmp_path, monkeypatch):
+    """Stopped in the second of three parts, of which the first one was saved."""
+    monkeypatch.setattr(features, "_FILTERS_PER_PART", 4)
+    monkeypatch.setattr(kernels, "_SAVE_PRODUCTS_SECONDS", -1)
+    config = make((1.0,), tolerance=1e-6)
+    config.kernel.scaled = True
+    config.features.update(name="random_convolutions", filters=10)
+    with monkeypatch.context() as patch:
+        stop_at(patch, "all examples: matrix", 4)
+        with pytest.raises(preemption.Stopped):
+            kernels.run(config, tmp_path / "parts")
+    assert (tmp_path / "parts" / "products.npz").exists()
+    computed, of = [], kernels.InnerProducts.add
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            kernels.InnerProducts, "add", lambda self, *args: computed.append(of(self, *args))
+        )
+        parts = kernels.run(config, tmp_path / "parts")
+    assert len(computed) == 2
+    assert not (tmp_path / "parts" / "products.npz").exists()
+    whole = kernels.run(config, tmp_path / "whole")
+    assert whole["dimension"] == 80
+    assert whole["residual_float64"] < 1e-5
+    for field in ("test_error", "dimension"):
+        assert parts[field] == whole[field]
+    assert parts["norm_one_hot"] == pytest.approx(whole["norm_one_hot"], rel=1e-6)
 
 
 def test_goes_on_with_more_iterations(from_toy, tmp_path, starts):

@@ -88,7 +88,7 @@ def test_a_model_without_a_path_norm(from_toy, tmp_path):
     config = toy_config(**{"model.name": "small_alexnet", "steps": 1, "stop_when_fitted": False})
     summary = stability.run(config, tmp_path)
     assert summary["networks"]["true_labels"]["path_norm"] is None
-    assert ("path norm over margin", "—", "—") in stability.rows(summary)
+    assert ("path norm over margin", "—", "—") in stability.table(summary)[2]
 
 
 def test_another_config_is_refused(from_toy, tmp_path):

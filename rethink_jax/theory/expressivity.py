@@ -52,7 +52,7 @@ def run(
             run_directory.describe(path, config, num_train=len(labels))
             run_directory.write_json(path / run_directory.SUMMARY, summary)
         logger.info("run directory: %s", path)
-    display.print_rows(_title(summary), ("", "points", "fitted", "largest error"), _rows(summary))
+    display.print_rows(*table(summary))
     return summary
 
 
@@ -165,8 +165,10 @@ _WORDS = {
 }
 
 
-def _rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
-    return [
+def table(summary: dict[str, Any]) -> display.Rows:
+    """Returns what each way of running the network fits, in words."""
+    title = "Theorem 1: {points:,} points in {dimension:,} dimensions, {parameters:,} weights"
+    rows = [
         (
             _WORDS[way].format(**summary),
             f"{found['points']:,}",
@@ -175,11 +177,4 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
         )
         for way, found in summary["ways"].items()
     ]
-
-
-def _title(summary: dict[str, Any]) -> str:
-    return (
-        "Theorem 1: {points:,} points in {dimension:,} dimensions, {parameters:,} weights".format(
-            **summary
-        )
-    )
+    return title.format(**summary), ("", "points", "fitted", "largest error"), rows

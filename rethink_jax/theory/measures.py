@@ -84,7 +84,8 @@ def interpolate(
     n = len(train)
     products = InnerProducts(n, len(test), np.dtype("float64" if n <= 20_000 else "float32"))
     products.add(np.concatenate([train, test]), lambda fraction: None)
-    matrix = products.matrix(gaussian(1 / products.mean_square_distance))
+    distance = products.mean_square_distance
+    matrix = products.matrix(gaussian(1 / distance, distance))
     solution = _solve(matrix, targets, seed)
     squares = np.maximum((solution * (matrix @ solution)).sum(axis=0), 0)
     return np.sqrt(squares / n), matrix.at_others(solution)

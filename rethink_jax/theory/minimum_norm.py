@@ -70,13 +70,26 @@ def run(
         summary = summarize(x, y, config.sgd.epochs, config.seed)
         with run_directory.open_run(path, config):
             run_directory.describe(path, config, num_train=len(x))
-            draw(summary["paths"], path / CURVES)
+            save(summary["paths"], path / CURVES)
             run_directory.write_json(path / run_directory.SUMMARY, summary)
         logger.info("run directory: %s", path)
+    display.print_rows(*table(summary))
+    return summary
+
+
+def table(summary: dict[str, Any]) -> display.Rows:
+    """Returns where SGD ended, in words."""
     title = "SGD on a linear model: {examples:,} examples, {dimension:,} weights a class"
     columns = ("start", "loss", "distance from the least norm", "norm over the least")
-    display.print_rows(title.format(**summary), columns, _rows(summary))
-    return summary
+    rows = [
+        (
+            name,
+            *(f"{path[field][-1]:.1e}" for field in ("loss", "distance")),
+            f"{path['norm'][-1]:.3f}",
+        )
+        for name, path in summary["paths"].items()
+    ]
+    return title.format(**summary), columns, rows
 
 
 def check(config: ConfigDict) -> None:
@@ -195,37 +208,32 @@ def summarize(x: np.ndarray, y: np.ndarray, epochs: int, seed: int) -> dict[str,
     }
 
 
-def draw(paths: dict[str, dict[str, Any]], file: epath.Path) -> None:
+def save(paths: dict[str, dict[str, Any]], file: epath.Path) -> None:
     """Draws loss and distance from the least norm against epochs into a PNG."""
     # It takes a second to import, and is needed at the end.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(5, 6), layout="constrained")
     FigureCanvasAgg(figure)
-    losses, distances = figure.subplots(1, 2)
-    for (name, path), colour in zip(paths.items(), ("tab:blue", "tab:orange"), strict=True):
-        losses.plot(path["epochs"], path["loss"], color=colour, label=f"from {name}")
-        distances.plot(path["epochs"], path["distance"], color=colour, label=f"from {name}")
-        style = {"color": colour, "linestyle": ":"}
-        if max(path["outside"]) > 1e-9:
-            distances.plot(path["epochs"], path["outside"], label="outside of the span", **style)
-    losses.set(ylabel="training loss")
-    distances.set(ylabel="distance from the least norm, relative")
-    for axes in (losses, distances):
-        axes.set(xlabel="epoch", xscale="symlog", yscale="log")
-        axes.legend()
-        axes.grid(alpha=0.3)
+    draw(figure, paths)
     with file.open("wb") as stream:
         figure.savefig(stream, format="png", dpi=120)
 
 
-def _rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
-    return [
-        (
-            name,
-            *(f"{path[field][-1]:.1e}" for field in ("loss", "distance")),
-            f"{path['norm'][-1]:.3f}",
-        )
-        for name, path in summary["paths"].items()
-    ]
+def draw(figure: Any, paths: dict[str, dict[str, Any]]) -> None:
+    """Draws the same on an empty figure of matplotlib's."""
+    losses, distances = figure.subplots(2, 1, sharex=True)
+    for (name, path), colour in zip(paths.items(), ("tab:blue", "tab:orange"), strict=True):
+        losses.plot(path["epochs"], path["loss"], color=colour, label=f"from {name}")
+        distances.plot(path["epochs"], path["distance"], color=colour, label=f"from {name}")
+    outside = paths["random"]["outside"]
+    style = {"color": "tab:orange", "linestyle": ":"}
+    label = "what the random start has\noutside of the span"
+    distances.plot(paths["random"]["epochs"], outside, label=label, **style)
+    losses.set(ylabel="training loss")
+    distances.set(ylabel="distance from the least norm, relative", xlabel="epoch")
+    for axes in (losses, distances):
+        axes.set(xscale="symlog", yscale="log")
+        axes.legend()
+        axes.grid(alpha=0.3)

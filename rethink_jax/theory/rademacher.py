@@ -51,19 +51,28 @@ def run(
 
     def record() -> dict[str, Any]:
         found = [(run.name, run_directory.read_json(run.path / "summary.json")) for run in planned]
-        summary = summarize(found, dataset.info.num_train)
+        summary = summarize(found, planned[0].config.model.name, dataset.info.num_train)
         run_directory.write_json(path / run_directory.SUMMARY, summary)
         return summary
 
     summary = parallel.on_primary(record)
+    display.print_rows(*table(summary))
+    return summary
+
+
+def table(summary: dict[str, Any]) -> display.Rows:
+    """Returns errors and bounds on both kinds of labels, in words."""
     title = (
         "Rademacher complexity of {model} on {points:,} points: "
         "{mean:.4f} found, so at least {at_least:.4f}"
     )
-    shown = {"model": config.model.name, "mean": summary["complexity"]["mean"], **summary}
+    rows = []
+    for kind, found in summary["networks"].items():
+        bound = display.percent(found["bound"]) + (" (says nothing)" if found["bound"] >= 1 else "")
+        errors = [display.percent(found[f"{split}_error"]["mean"]) for split in ("train", "test")]
+        rows.append((kind.replace("_", " "), *errors, bound))
     columns = ("", "training error", "test error", "bound on the test error")
-    display.print_rows(title.format(**shown), columns, _rows(summary))
-    return summary
+    return title.format(mean=summary["complexity"]["mean"], **summary), columns, rows
 
 
 def begin(
@@ -124,8 +133,8 @@ def two_classes(dataset: data.Dataset) -> data.Dataset:
     )
 
 
-def summarize(found: list[tuple[str, dict[str, Any]]], n: int) -> dict[str, Any]:
-    """Returns `summary.json` from the name and the summary of each run on n examples.
+def summarize(found: list[tuple[str, dict[str, Any]]], model: str, n: int) -> dict[str, Any]:
+    """Returns `summary.json` from the name and the summary of each run of a model on n examples.
 
     One sign moves the supremum by 2/n at most, so the complexity is at least the mean over m draws less
     √(2 ln(1/δ) / nm), with probability 1 − δ (McDiarmid). The bound on the test error (Mohri, Rostamizadeh,
@@ -146,6 +155,7 @@ def summarize(found: list[tuple[str, dict[str, Any]]], n: int) -> dict[str, Any]
         networks[kind]["bound"] = errors["train"].mean + at_least + slack
     return {
         "status": "finished",
+        "model": model,
         "points": n,
         "parameters": found[0][1]["parameters"],
         "complexity": complexity._asdict(),
@@ -154,12 +164,3 @@ def summarize(found: list[tuple[str, dict[str, Any]]], n: int) -> dict[str, Any]
         "networks": networks,
         "seconds": sum(summary["seconds"] for _, summary in found),
     }
-
-
-def _rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows = []
-    for kind, found in summary["networks"].items():
-        bound = display.percent(found["bound"]) + (" (says nothing)" if found["bound"] >= 1 else "")
-        errors = [display.percent(found[f"{split}_error"]["mean"]) for split in ("train", "test")]
-        rows.append((kind.replace("_", " "), *errors, bound))
-    return rows

@@ -67,7 +67,8 @@ def run(
 
     def record() -> dict[str, Any]:
         found = [(run.name, run_directory.read_json(run.path / "summary.json")) for run in original]
-        rademacher = summarize_rademacher(found, dataset.info.num_train)
+        model = original[0].config.model.name
+        rademacher = summarize_rademacher(found, model, dataset.info.num_train)
         networks = {
             one.name: _measure(one, [_of(run, one.name) for run in replaced], dataset, ids)
             for one in original
@@ -80,9 +81,7 @@ def run(
         return summary
 
     summary = parallel.on_primary(record)
-    title = "{model} on {points:,} points of two classes, {replacements} of them replaced"
-    shown = title.format(model=settings.model.name or original[0].config.model.name, **summary)
-    display.print_rows(shown, ("", "true labels", "random labels"), rows(summary))
+    display.print_rows(*table(summary))
     return summary
 
 
@@ -209,6 +208,7 @@ def summarize(
         }
     return {
         "status": "finished",
+        "model": rademacher["model"],
         "points": n,
         "parameters": rademacher["parameters"],
         "vc_dimension": measures.vc_dimension(rademacher["parameters"], layers),
@@ -221,7 +221,7 @@ def summarize(
     }
 
 
-def rows(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+def table(summary: dict[str, Any]) -> display.Rows:
     """Returns the table of section 2.2: each measure on true and on random labels, in words."""
     n, kinds = summary["points"], [summary["networks"][kind] for kind in (TRUE, RANDOM)]
 
@@ -238,7 +238,8 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
         return lambda kind: show(kind["kernel"][field]) if kind["kernel"] else "—"
 
     percent = display.percent
-    return [
+    title = "{model} on {points:,} points of two classes, {replacements} of them replaced"
+    rows = [
         each("training error", lambda kind: percent(kind["train_error"]["mean"])),
         each("test error", lambda kind: percent(kind["test_error"]["mean"])),
         both("parameters over examples", f"{summary['parameters'] / n:.1f}"),
@@ -254,3 +255,4 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
         each("kernel norm over √n", kernel("norm", number)),
         each("its test error", kernel("test_error", percent)),
     ]
+    return title.format(**summary), ("", "true labels", "random labels"), rows
