@@ -1,1 +1,1 @@
-"""Tables and figures of a sweep beside the paper's: `python -m rethink_jax.report --workdir=DIR`."""
+"""Tables and figures beside the paper's: `python -m rethink_jax.report --workdir=DIR`."""

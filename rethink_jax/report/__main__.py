@@ -20,7 +20,9 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> None:
     """Writes the report, and leaves with 0, 1 or 2."""
     parser = _Parser(prog="python -m rethink_jax.report", description=contents.__doc__)
-    parser.add_argument("--workdir", required=True, help="a sweep's directory")
+    parser.add_argument(
+        "--workdir", required=True, help="a sweep's directory, or one with kernels or theory in it"
+    )
     # Models are only asked for their shapes; an accelerator may be busy with the next sweep.
     jax.config.update("jax_platforms", "cpu")
     try:

@@ -1,13 +1,15 @@
 """What a report says, in order, and the files it becomes."""
 
+from typing import Any
+
 from etils import epath
 
 from rethink_jax import metrics, paper, run_directory
 from rethink_jax.config import UserError
-from rethink_jax.report import figures, measures, parameters, tables
+from rethink_jax.report import experiments, figures, measures, parameters, tables
 from rethink_jax.report.measures import SECTIONS, Censored, Section
 from rethink_jax.report.pages import Block, Bullets, Heading, Text, to_html, to_markdown
-from rethink_jax.report.runs import Run, Sweep, data_of, read_sweep, to_dict
+from rethink_jax.report.runs import Run, Sweep, data_of, read_sweep, runs_to_list, to_dict, versions
 from rethink_jax.statistics import rank_correlation
 
 FOLDER = "report"
@@ -45,35 +47,57 @@ _TEXTS = {"table4": [_ONLINE], "figure1bc": [_FITTED, _TEST_LABELS], "figure2b":
 
 
 def write(workdir: epath.PathLike) -> epath.Path:
-    """Writes the report of a sweep into its directory, and returns where.
+    """Writes the report of a sweep, or of kernels and theory, into its directory, and returns where.
 
     Raises:
-      UserError: there is no sweep in that directory, it is damaged, or of a kind that has no report.
+      UserError: there is nothing to report in that directory, it is damaged, or of a kind that has no report.
     """
+    path = epath.Path(workdir).expanduser()
+    if not path.is_dir():
+        raise UserError(f"--workdir is {workdir}; there is no such directory")
+    try:
+        title, blocks, table, content = (_of_sweep if _is_sweep(path) else _of_experiments)(workdir)
+    except (KeyError, TypeError, AttributeError) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"a run in {workdir} is damaged, or was made by an older version ({told})"
+        ) from error
+    folder = path / FOLDER
+    folder.mkdir(exist_ok=True)
+    for block in blocks:
+        if isinstance(block, figures.Picture):
+            run_directory.write_text(folder / f"{block.name}.svg", block.svg)
+            (folder / f"{block.name}.png").write_bytes(block.png)
+    run_directory.write_text(folder / "report.csv", table)
+    run_directory.write_json(folder / "report.json", content)
+    run_directory.write_text(folder / "report.md", to_markdown(blocks))
+    run_directory.write_text(folder / "report.html", to_html(title, blocks))
+    return folder
+
+
+# A title, the page, the CSV file and the JSON file.
+_Report = tuple[str, list[Block], str, dict[str, Any]]
+
+
+def _is_sweep(path: epath.Path) -> bool:
+    return (path / run_directory.SWEEP).exists()
+
+
+def _of_sweep(workdir: epath.PathLike) -> _Report:
     sweep = read_sweep(workdir)
     if sweep.name not in SECTIONS:
         raise UserError(
             f"{epath.Path(workdir) / run_directory.SWEEP} is of {sweep.name!r}; "
             f"there is a report of {', '.join(SECTIONS)}"
         )
-    try:
-        blocks = report(sweep)
-    except (KeyError, TypeError, AttributeError) as error:
-        told = f"{type(error).__name__}: {error}"
-        raise UserError(
-            f"a run in {workdir} is damaged, or was made by an older version ({told})"
-        ) from error
-    folder = epath.Path(workdir).expanduser() / FOLDER
-    folder.mkdir(exist_ok=True)
-    for block in blocks:
-        if isinstance(block, figures.Picture):
-            run_directory.write_text(folder / f"{block.name}.svg", block.svg)
-            (folder / f"{block.name}.png").write_bytes(block.png)
-    run_directory.write_text(folder / "report.csv", tables.to_csv(sweep, SECTIONS[sweep.name]))
-    run_directory.write_json(folder / "report.json", to_dict(sweep))
-    run_directory.write_text(folder / "report.md", to_markdown(blocks))
-    run_directory.write_text(folder / "report.html", to_html(_title(sweep), blocks))
-    return folder
+    table = tables.to_csv(sweep, SECTIONS[sweep.name])
+    return _title(sweep), report(sweep), table, to_dict(sweep)
+
+
+def _of_experiments(workdir: epath.PathLike) -> _Report:
+    runs = experiments.read(workdir)
+    blocks = experiments.report(runs)
+    return experiments.TITLE, blocks, experiments.to_csv(blocks), {"runs": runs_to_list(runs)}
 
 
 def report(sweep: Sweep) -> list[Block]:
@@ -93,7 +117,7 @@ def report(sweep: Sweep) -> list[Block]:
     if sweep.name == "figure1bc":
         blocks.append(Bullets(_fits(sweep)))
     blocks += [Heading("How each row was measured"), tables.how_measured(sweep, sections[0])]
-    blocks += map(Text, _versions(sweep))
+    blocks += map(Text, versions(sweep.runs))
     table, picture = parameters.compare()
     return [
         *blocks,
@@ -183,22 +207,3 @@ def _fits(sweep: Sweep) -> list[str]:
             + "."
         )
     return sentences or ["No run is finished."]
-
-
-def _versions(sweep: Sweep) -> list[str]:
-    """Returns with which code and packages the runs were made, a sentence for each that there is."""
-    found: dict[str, int] = {}
-    for run in sweep.runs:
-        if run.environment:
-            environment = run.environment
-            git = environment.get("git") or {}
-            revision = str(git.get("revision", "unknown"))[:8] + (
-                ", changed" if git.get("dirty") else ""
-            )
-            text = (
-                f"revision {revision}, JAX {environment.get('packages', {}).get('jax')}, "
-                f"Python {environment.get('python')}, {environment.get('backend')}, "
-                f"{environment.get('platform')}"
-            )
-            found[text] = found.get(text, 0) + 1
-    return [f"{count} of the runs: {text}." for text, count in found.items()]

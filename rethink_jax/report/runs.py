@@ -1,5 +1,6 @@
 """Reads a sweep's directory: which runs it lists, how each of them ended, and what it left."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -53,16 +54,10 @@ def read_sweep(workdir: epath.PathLike) -> Sweep:
     """Reads a sweep's directory.
 
     Raises:
-      UserError: there is none, or it holds no sweep, or one that is damaged.
+      UserError: it holds no sweep, or one that is damaged.
     """
     path = epath.Path(workdir).expanduser()
-    if not path.is_dir():
-        raise UserError(f"--workdir is {workdir}; there is no such directory")
     file = path / run_directory.SWEEP
-    if not file.exists():
-        raise UserError(
-            f"--workdir is {workdir}; it holds no sweep: {run_directory.SWEEP} is missing there"
-        )
     content = run_directory.read_json(file)
     try:
         name, size, entries = (content[field] for field in ("name", "size", "runs"))
@@ -101,15 +96,20 @@ def _read_run(
 
 def to_dict(sweep: Sweep) -> dict[str, Any]:
     """Returns what the runs left, less their curves and what only this machine knows: where things lie."""
-    runs = []
-    for run in sweep.runs:
+    return {"name": sweep.name, "size": sweep.size, "runs": runs_to_list(sweep.runs)}
+
+
+def runs_to_list(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """Returns what runs left, likewise."""
+    found = []
+    for run in runs:
         fields = {name: value for name, value in run.config.items() if name != "compilation_cache"}
         if fields:
             data = {name: value for name, value in fields["data"].items() if name != "data_dir"}
             fields["data"] = data
         left = {"config": fields, "environment": run.environment, "summary": run.summary}
-        runs.append({"name": run.row, "seed": run.seed, "state": run.state, **left})
-    return {"name": sweep.name, "size": sweep.size, "runs": runs}
+        found.append({"name": run.row, "seed": run.seed, "state": run.state, **left})
+    return found
 
 
 def data_of(run: Run) -> tuple[str, int]:
@@ -161,3 +161,22 @@ def precision_of(run: Run) -> str:
     if found["backend"] == "gpu" and setting == "default":
         return "float32, products in TF32 where the GPU has it"
     return f"float32, products at {setting} precision"
+
+
+def versions(runs: Iterable[Run]) -> list[str]:
+    """Returns with which code and packages the runs were made, a sentence for each that there is."""
+    found: dict[str, int] = {}
+    for run in runs:
+        if run.environment:
+            environment = run.environment
+            git = environment.get("git") or {}
+            revision = str(git.get("revision", "unknown"))[:8] + (
+                ", changed" if git.get("dirty") else ""
+            )
+            text = (
+                f"revision {revision}, JAX {environment.get('packages', {}).get('jax')}, "
+                f"Python {environment.get('python')}, {environment.get('backend')}, "
+                f"{environment.get('platform')}"
+            )
+            found[text] = found.get(text, 0) + 1
+    return [f"{count} of the runs: {text}." for text, count in found.items()]

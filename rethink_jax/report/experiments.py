@@ -1,0 +1,174 @@
+"""The report of what is no sweep: kernels beside Table 3, and the theory's experiments."""
+
+import csv
+import io
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from etils import epath
+from matplotlib.figure import Figure
+
+from rethink_jax import display, kernels, paper, run_directory
+from rethink_jax.config import UserError
+from rethink_jax.report.figures import Picture, draw
+from rethink_jax.report.pages import Block, Heading, Text
+from rethink_jax.report.runs import Run, hardware_of, versions
+from rethink_jax.report.tables import NOTHING, Table, describe_data
+from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
+
+TABLES: dict[str, Callable[[dict[str, Any]], display.Rows]] = {
+    "kernel": kernels.table,
+    "expressivity": expressivity.table,
+    "rademacher": rademacher.table,
+    "stability": stability.table,
+    "minimum_norm": minimum_norm.table,
+}
+
+TITLE = "Zhang et al. 2017, kernels and theory: ours beside the paper's"
+
+_TABLE3 = (
+    "Test error of the interpolation of least norm, exact over the whole test set, which is looked at once. "
+    "The norm is that of the function, √ Σ αᵀKα over the classes, for one-hot targets and for targets of "
+    "±1; the paper does not say which it means, and gives its numbers as “about”. The residual is that of "
+    f"{kernels.EXACT_ROWS} equations in float64."
+)
+_NORMS = "Test error against the norm with one-hot targets. Hollow: the paper's, whichever norm it means."
+_SGD = (
+    "SGD from zero and from a random start as long as the solution of least norm. Every gradient lies in "
+    "the span of the examples: what a start has outside of it stays."
+)
+
+
+def read(workdir: epath.PathLike) -> list[Run]:
+    """Returns the finished runs of these experiments: a directory's own, or those of the ones in it.
+
+    Raises:
+      UserError: there are none, or one is damaged.
+    """
+    path = epath.Path(workdir).expanduser()
+    found = []
+    for place in (path, *sorted(path.iterdir())):
+        if not (place / run_directory.SUMMARY).exists():
+            continue
+        config = run_directory.read_json(place / run_directory.CONFIG)
+        if config.get("experiment") in TABLES:
+            environment, summary = (
+                run_directory.read_json(place / file)
+                for file in (run_directory.ENVIRONMENT, run_directory.SUMMARY)
+            )
+            seed = config.get("seed", 0)
+            found.append(Run(place.name, seed, "finished", config, environment, [], summary))
+    if not found:
+        raise UserError(
+            f"--workdir is {workdir}; it holds no sweep: {run_directory.SWEEP} is missing there, "
+            f"and no finished run of {', '.join(TABLES)}"
+        )
+    return found
+
+
+def report(runs: list[Run]) -> list[Block]:
+    """Returns all that the report says."""
+    blocks: list[Block] = [Heading(TITLE, 1)]
+    solved = [run for run in runs if run.config["experiment"] == "kernel"]
+    if solved:
+        blocks += [Heading("Table 3"), Text(_TABLE3), table3(solved), norms(solved)]
+    for run in runs:
+        if run.config["experiment"] != "kernel":
+            title, columns, rows = TABLES[run.config["experiment"]](run.summary)
+            blocks += [Heading(title), Text(_how(run))]
+            blocks.append(Table(list(columns), [list(row) for row in rows]))
+        if run.config["experiment"] == "minimum_norm":
+            fill = partial(minimum_norm.draw, paths=run.summary["paths"])
+            blocks.append(draw(f"{run.row}-paths", _SGD, fill, 5.6))
+    return [*blocks, Heading("How it was measured"), *map(Text, versions(runs))]
+
+
+def table3(runs: list[Run]) -> Table:
+    """Returns Table 3 again, ours beside the paper's; rows of the paper that were not run are there, too."""
+    columns = ["row", "test error (%): ours", "paper", "difference", "norm, one-hot", "norm, ±1"]
+    columns += ["norm: paper", "residual", "γ", "ridge", "data", "features", "devices", "seconds"]
+    printed = {row.key: row.values for row in paper.TABLE3}
+    found: dict[str, list[list[str]]] = {key: [] for key in printed}
+    for run in runs:
+        for solution in kernels.solutions(run.summary):
+            key = key_of(run, solution)
+            error, theirs = solution["test_error"], printed.get(key, {}).get("test_error")
+            norm = printed.get(key, {}).get("norm")
+            cells = [paper.label(key), f"{100 * error:.2f}"]
+            cells += [NOTHING] * 2 if theirs is None else _beside(error, theirs)
+            cells += [f"{solution[name]:.1f}" for name in ("norm_one_hot", "norm_signs")]
+            cells += [NOTHING if norm is None else f"{norm:.0f}"]
+            cells += [f"{solution['residual_float64']:.1e}", f"{solution['gamma']:g}"]
+            cells += [f"{solution['ridge']:g}", describe_data(run), f"{run.summary['dimension']:,}"]
+            cells += [hardware_of(run), f"{run.summary['seconds']:.0f}"]
+            found.setdefault(key, []).append(cells)
+    rows = []
+    for key, measured in found.items():
+        theirs = printed.get(key, {}).get("test_error")
+        missing = [
+            paper.label(key),
+            "not run",
+            NOTHING if theirs is None else f"{100 * theirs:.0f}",
+        ]
+        rows += measured or [missing + [NOTHING] * (len(columns) - len(missing))]
+    return Table(columns, rows)
+
+
+def _beside(ours: float, theirs: float) -> list[str]:
+    difference = f"{100 * (ours - theirs):+.2f}".replace("-", "−")
+    return [f"{100 * theirs:.1f}", difference]
+
+
+def key_of(run: Run, solution: dict[str, Any]) -> str:
+    """Returns the key of Table 3's row that a solution is of, or of one that the paper has not."""
+    config = run.config
+    features = {"pixels": "", "gabor": "-gabor", "random_convolutions": "-random_filters"}
+    key = config["data"]["name"].removesuffix("_jpeg") + features[config["features"]["name"]]
+    if config["kernel"]["name"] != "gaussian":
+        key += f"-{config['kernel']['name']}"
+    return key + ("-l2" if solution["ridge"] > 0 else "")
+
+
+def norms(runs: list[Run]) -> Picture:
+    """Returns test errors against norms, ours and the paper's."""
+
+    def fill(figure: Figure) -> None:
+        axes = figure.subplots()
+        for run in runs:
+            for solution in kernels.solutions(run.summary):
+                label = paper.label(key_of(run, solution))
+                norm, error = solution["norm_one_hot"], 100 * solution["test_error"]
+                (drawn,) = axes.plot([norm], [error], "o", label=label)
+                theirs = [row for row in paper.TABLE3 if row.key == key_of(run, solution)]
+                for row in (row for row in theirs if "norm" in row.values):
+                    norm, error = (row.values[name] or 0 for name in ("norm", "test_error"))
+                    (hollow,) = axes.plot([norm], [100 * error], "o", markerfacecolor="none")
+                    hollow.set_color(drawn.get_color())
+        axes.set(xlabel="norm", ylabel="test error (%)", xscale="log", yscale="log")
+        axes.legend()
+        axes.grid(alpha=0.3)
+
+    return draw("table3", _NORMS, fill)
+
+
+def _how(run: Run) -> str:
+    data = run.config["data"]["name"]
+    if data != expressivity.SYNTHETIC:
+        data = describe_data(run)
+    seconds = run.summary.get("seconds")
+    took = "" if seconds is None else f", {seconds:.0f} s of training and evaluation"
+    return f"{run.row}: {data}; {hardware_of(run)}{took}."
+
+
+def to_csv(blocks: list[Block]) -> str:
+    """Returns every table of the report, one after another, each line with the heading above it."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    title = ""
+    for block in blocks:
+        if isinstance(block, Heading):
+            title = block.text
+        if isinstance(block, Table):
+            writer.writerows([title, *row] for row in (block.columns, *block.rows))
+    return stream.getvalue()
