@@ -109,7 +109,7 @@ def table3(runs: list[Run]) -> Table:
         missing = [
             paper.label(key),
             "not run",
-            NOTHING if theirs is None else f"{100 * theirs:.0f}",
+            NOTHING if theirs is None else f"{100 * theirs:.1f}",
         ]
         rows += measured or [missing + [NOTHING] * (len(columns) - len(missing))]
     return Table(columns, rows)
