@@ -27,16 +27,8 @@ from rethink_jax import (
 )
 from rethink_jax.config import RunFailed, UserError, require
 from rethink_jax.features import Features
-from rethink_jax.kernel_matrix import (
-    InnerProducts,
-    Iterate,
-    Kernel,
-    KernelMatrix,
-    conjugate_gradients,
-    gaussian,
-    linear,
-    precondition,
-)
+from rethink_jax.kernel_matrix import InnerProducts, Kernel, KernelMatrix, gaussian, linear
+from rethink_jax.kernel_solve import Iterate, conjugate_gradients, precondition
 
 logger = logging.getLogger(__name__)
 

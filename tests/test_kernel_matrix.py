@@ -1,19 +1,8 @@
-import itertools
-
 import numpy as np
 import pytest
-from scipy import linalg
 
 from rethink_jax import kernel_matrix
-from rethink_jax.config import RunFailed
-from rethink_jax.kernel_matrix import (
-    InnerProducts,
-    Kernel,
-    conjugate_gradients,
-    gaussian,
-    linear,
-    precondition,
-)
+from rethink_jax.kernel_matrix import InnerProducts, gaussian, linear
 
 RNG = np.random.default_rng(0)
 POINTS = RNG.random((203, 7))
@@ -37,16 +26,6 @@ def products(dtype="float64", points=POINTS, others=OTHERS, parts=1, checked=Non
 
 def make(dtype="float64", kernel=None, points=POINTS):
     return products(dtype, points).matrix(kernel or gaussian(GAMMA))
-
-
-def preconditioner(matrix, rank=50, ridge=0.0):
-    return precondition(matrix, ridge, rank, seed=0)
-
-
-def solve(matrix, tolerance, ridge=0.0, rank=50, start=None, targets=TARGETS):
-    prepared = preconditioner(matrix, rank, ridge)
-    iterates = conjugate_gradients(matrix, targets, ridge, prepared, tolerance, start)
-    return next(i for i in itertools.islice(iterates, 3000) if i.residual <= tolerance)
 
 
 @pytest.mark.parametrize("parts", [1, 3])
@@ -143,83 +122,3 @@ def test_the_parts_that_are_there_are_shown(monkeypatch):
     parts = []
     InnerProducts(203, 31, np.dtype("float32")).add(np.concatenate([POINTS, OTHERS]), parts.append)
     assert parts == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
-
-
-@pytest.mark.parametrize("rank", [1, 50, 200, 500])
-def test_preconditioner_is_an_inverse(rank):
-    prepared = preconditioner(make(), rank, ridge=0.1)
-    u, values = prepared.vectors, prepared.values
-    assert u.shape[1] <= min(rank, 203)
-    np.testing.assert_allclose(u.T @ u, np.eye(u.shape[1]), atol=1e-10)
-    forward = u @ np.diag(values) @ u.T + prepared.shift * np.eye(203)
-    np.testing.assert_allclose(prepared @ (forward @ TARGETS), TARGETS, atol=1e-8)
-    if rank > 203:
-        np.testing.assert_allclose(forward, exact() + 0.1 * np.eye(203), atol=1e-6)
-
-
-@pytest.mark.parametrize("ridge", [0.01, 1.0])
-def test_solution_against_lapack(devices, ridge):
-    found = solve(make(), 1e-10, ridge)
-    expected = linalg.solve(exact() + ridge * np.eye(203), TARGETS, assume_a="pos")
-    np.testing.assert_allclose(found.solution, expected, rtol=1e-6, atol=1e-6)
-
-
-def test_interpolates_without_a_ridge():
-    found = solve(make(), 1e-8, rank=203)
-    missing = TARGETS - exact() @ found.solution
-    relative = np.linalg.norm(missing, axis=0) / np.linalg.norm(TARGETS, axis=0)
-    assert relative.max() < 1e-7
-
-
-def test_a_preconditioner_saves_iterations():
-    counts = [solve(make(), 1e-6, 0.01, rank).iterations for rank in (1, 50, 150)]
-    assert counts[0] > 2 * counts[1] > 4 * counts[2] >= 4
-
-
-def test_goes_on_from_an_iterate():
-    matrix = make()
-    middle = solve(matrix, 1e-3, 0.1)
-    whole = solve(matrix, 1e-9, 0.1)
-    rest = solve(matrix, 1e-9, 0.1, start=middle)
-    assert middle.iterations < rest.iterations < 2 * whole.iterations
-    np.testing.assert_allclose(rest.solution, whole.solution, atol=1e-6)
-
-
-def test_residuals_are_those_of_the_solution():
-    matrix = make("float32")
-    iterates = conjugate_gradients(matrix, TARGETS, 0.1, preconditioner(matrix, 2, 0.1), 1e-9)
-    for iterate in itertools.islice(iterates, 0, 120, 10):
-        missing = TARGETS - (exact() + 0.1 * np.eye(203)) @ iterate.solution
-        relative = np.linalg.norm(missing, axis=0) / np.linalg.norm(TARGETS, axis=0)
-        assert iterate.residual == pytest.approx(relative.max(), rel=0.05, abs=2e-5)
-
-
-def test_a_tolerance_below_the_precision_is_not_met_by_the_recurrence():
-    matrix = make("float32")
-    iterates = conjugate_gradients(matrix, TARGETS, 0.1, preconditioner(matrix, 50, 0.1), 1e-9)
-    assert min(i.residual for i in itertools.islice(iterates, 150)) > 1e-9
-
-
-def test_a_class_without_examples():
-    found = solve(make(), 1e-9, 0.1, targets=np.column_stack([TARGETS, np.zeros(203)]))
-    assert not found.solution[:, 3].any()
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_examples_that_are_equal_and_a_kernel_of_low_rank(dtype):
-    """The matrix has rank 7: what is left of its diagonal after two blocks is rounding."""
-    points = np.concatenate([POINTS, POINTS, POINTS])
-    matrix = make(dtype, linear(), points)
-    prepared = precondition(matrix, 0.5, 500, seed=0)
-    targets = np.concatenate([TARGETS, -TARGETS, TARGETS])
-    iterates = conjugate_gradients(matrix, targets, 0.5, prepared, 1e-4)
-    found = next(i for i in itertools.islice(iterates, 20) if i.residual <= 1e-4)
-    expected = linalg.solve(points @ points.T + 0.5 * np.eye(len(points)), targets)
-    np.testing.assert_allclose(found.solution, expected, atol=1e-2)
-
-
-def test_what_is_no_kernel_is_refused():
-    matrix = make(kernel=Kernel(lambda products, x, y: -products, 0.0))
-    good = preconditioner(make())
-    with pytest.raises(RunFailed, match=r"not positive definite in float64; set config.kernel"):
-        list(itertools.islice(conjugate_gradients(matrix, TARGETS, 0.0, good, 0.1), 9))

@@ -6,13 +6,8 @@ from typing import Any
 import numpy as np
 
 from rethink_jax.config import RunFailed
-from rethink_jax.kernel_matrix import (
-    InnerProducts,
-    KernelMatrix,
-    conjugate_gradients,
-    gaussian,
-    precondition,
-)
+from rethink_jax.kernel_matrix import InnerProducts, KernelMatrix, gaussian
+from rethink_jax.kernel_solve import conjugate_gradients, precondition
 
 # Of the kernel's solution; coarser residuals change the norm's third digit.
 _TOLERANCE, _RANK, _MOST_ITERATIONS = 1e-4, 1000, 3000
