@@ -170,10 +170,6 @@ def random_convolutions(filters: int, seed: int, images: np.ndarray) -> Features
 def _random_filters(filters: int, seed: int, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns float32 [patch, filters] and [filters]: a patch times the first, less the second, is whitened."""
     rng, (n, height, width) = np.random.default_rng(seed), images.shape[:3]
-    if min(height, width) <= _PATCH:
-        raise UserError(
-            f"images are {height}×{width}; random convolutions need {_PATCH + 1} pixels a side at least"
-        )
     count = max(_PATCHES, filters)
     which = rng.integers(n, size=count)
     top, left = (rng.integers(side - _PATCH + 1, size=count) for side in (height, width))
@@ -248,6 +244,16 @@ def candidates(config: ConfigDict, images: np.ndarray) -> Iterator[tuple[dict[st
         for wavelengths, pool in itertools.product(chosen.wavelengths, chosen.pools):
             own = {"wavelengths": list(wavelengths), "pool": pool}
             yield own, gabor(chosen.orientations, tuple(wavelengths), pool)
+
+
+def check_images(config: ConfigDict, image_shape: tuple[int, ...]) -> None:
+    """Raises `UserError` for images [height, width, channels] that are too small for the features."""
+    height, width = image_shape[:2]
+    if config.features.name == "random_convolutions" and min(height, width) <= _PATCH:
+        raise UserError(
+            f"config.features.name is 'random_convolutions', which need images of {_PATCH + 1} pixels a side "
+            f"at least; those of {config.data.name} are {height}×{width}"
+        )
 
 
 def check(config: ConfigDict) -> None:

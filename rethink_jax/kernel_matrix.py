@@ -21,8 +21,8 @@ from rethink_jax import parallel
 
 logger = logging.getLogger(__name__)
 
-# Rows of a block, on all devices together: with 60,000 columns a gigabyte in float32. No power of two: with
-# widths that are multiples of 4,096 a CPU's caches keep little of a column, and products take 3 times as long.
+# Rows of a block, on all devices together: with 60,000 columns a gigabyte in float32. No power of two: where
+# widths are multiples of 4,096 a CPU's caches keep little of a column, and products take several times as long.
 _ROWS = 4000
 
 Array = jax.Array | np.ndarray

@@ -84,6 +84,7 @@ def run(
         summary = run_directory.summary_of(path, config)
         if summary is None or _residual(summary) > config.solver.tolerance:
             dataset = data.load(config.data)
+            features.check_images(config, dataset.info.image_shape)
             stack.enter_context(stop_request.defer())
             stop_request.saved = (
                 f"stopped; what is done is saved in {path}; run the same command again"

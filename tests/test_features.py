@@ -134,8 +134,13 @@ def test_a_flat_set_has_no_features(small_parts):
 
 
 def test_images_that_are_too_small():
-    with pytest.raises(UserError, match=r"images are 6×14; random convolutions need 7 pixels"):
-        features.random_convolutions(4, 0, IMAGES[:, :6])
+    config = config_lib.kernel("mine", (1.0,))
+    features.check_images(config, (6, 14, 1))
+    config.features.name = "random_convolutions"
+    features.check_images(config, (7, 14, 1))
+    line = r"need images of 7 pixels a side at least; those of mine are 6×14"
+    with pytest.raises(UserError, match=line):
+        features.check_images(config, (6, 14, 1))
 
 
 def test_candidates():
