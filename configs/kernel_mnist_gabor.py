@@ -3,8 +3,8 @@
     python -m rethink_jax.main --config=configs/kernel_mnist_gabor.py --workdir=runs/kernel_mnist_gabor
 
 The paper prints no parameters of its wavelets; they are chosen here, with γ, on a fifth of the training set
-that is held out, by solutions on 10,000 others. The paper's test error is 0.6 %. Needs 17 GB. Times:
-docs/results.
+that is held out, by solutions on 10,000 others. The paper's test error is 0.6 %. Needs 16 GB. What
+of this has been run: docs/results.
 """
 
 from ml_collections import ConfigDict
