@@ -368,8 +368,7 @@ def check(config: ConfigDict) -> None:
         *("checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.keep"),
     ):
         _require_in(config, field, lambda value: 1 <= value < 2**31, "in [1, 2**31)")
-    for field in ("seed", "corruption.seed"):
-        _require_in(config, field, lambda value: 0 <= value < 2**32, "in [0, 2**32)")
+    check_seeds(config)
     for field, is_allowed, allowed in (
         ("batch_size", lambda value: 1 <= value <= 2**20, "in [1, 1048576]"),
         ("optimizer.learning_rate", lambda value: 0 < value < math.inf, "above 0 and finite"),
@@ -394,22 +393,32 @@ def check(config: ConfigDict) -> None:
         _require_in(config, field, is_allowed, allowed)
 
 
+def check_seeds(config: ConfigDict) -> None:
+    """Raises `UserError` for a seed that is none."""
+    for field in ("seed", "corruption.seed"):
+        _require_in(config, field, lambda value: 0 <= value < 2**32, "in [0, 2**32)")
+
+
+# What is no training run has a group of fields that tells its kind.
+_KINDS_OF_CONFIG: dict[str, Callable[[], ConfigDict]] = {
+    "sweep": lambda: sweep("", "full", ()),
+    "theorem": lambda: expressivity(""),
+    "kernel": lambda: kernel("", (1.0,)),
+    "rademacher": lambda: rademacher(""),
+    "stability": lambda: stability(""),
+    "sgd": lambda: minimum_norm(""),
+}
+
+
+def reference_of(config: ConfigDict) -> ConfigDict:
+    """Returns a config of the same kind with its defaults."""
+    kinds = [make for group, make in _KINDS_OF_CONFIG.items() if group in config]
+    return kinds[-1]() if kinds else base()
+
+
 def check_fields(config: ConfigDict) -> None:
     """Raises `UserError` unless a config has the fields of its kind, no others, each of its type."""
-    reference = base()
-    if "sweep" in config:
-        reference = sweep("", "full", ())
-    if "theorem" in config:
-        reference = expressivity("")
-    if "kernel" in config:
-        reference = kernel("", (1.0,))
-    if "rademacher" in config:
-        reference = rademacher("")
-    if "stability" in config:
-        reference = stability("")
-    if "sgd" in config:
-        reference = minimum_norm("")
-    _check_fields(config, reference, "config")
+    _check_fields(config, reference_of(config), "config")
 
 
 def _check_fields(config: ConfigDict, reference: ConfigDict, where: str) -> None:

@@ -311,6 +311,12 @@ def check(config: ConfigDict) -> None:
     require(0 <= probability <= 1, "corruption.probability", probability, "in [0, 1]")
 
 
+def check_is_of_labels(config: ConfigDict) -> None:
+    """Raises `UserError` for a corruption that is not one of labels."""
+    name, allowed = config.corruption.name, ("true_labels", *LABEL_CORRUPTIONS)
+    require(name in allowed, "corruption.name", name, f"one of {', '.join(allowed)}")
+
+
 @functools.cache
 def _normal_thresholds() -> np.ndarray:
     """Returns uint32 thresholds: the count of those not above 32 random bits is a normal, in 1/512ths."""

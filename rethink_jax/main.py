@@ -12,7 +12,7 @@ from typing import NoReturn
 from absl import app, flags, logging as absl_logging
 from ml_collections import config_flags
 
-from rethink_jax import command_line, preemption
+from rethink_jax import command_line, config as config_lib, preemption
 from rethink_jax.config import RunFailed, UserError, require
 
 FAILED, BAD_INPUT = 1, 2
@@ -48,22 +48,21 @@ def _run(argv: list[str]) -> None:
     if not _debug():
         faulthandler.disable()  # absl's; JAX ends a process by abort when another one has died
     config = CONFIG.value
-    experiments: dict[str, Callable] = {"train": train.run, "evaluate": train.evaluate}
-    if "sweep" in config:
-        experiments = {"sweep": sweep.run}
-    if "theorem" in config:
-        experiments = {"expressivity": expressivity.run}
-    if "kernel" in config:
-        experiments = {"kernel": kernels.run}
-    if "rademacher" in config:
-        experiments = {"rademacher": rademacher.run}
-    if "stability" in config:
-        experiments = {"stability": stability.run}
-    if "sgd" in config:
-        experiments = {"minimum_norm": minimum_norm.run}
-    allowed = "one of " + ", ".join(experiments)
+    experiments: dict[str, Callable] = {
+        "train": train.run,
+        "evaluate": train.evaluate,
+        "sweep": sweep.run,
+        "kernel": kernels.run,
+        "expressivity": expressivity.run,
+        "rademacher": rademacher.run,
+        "stability": stability.run,
+        "minimum_norm": minimum_norm.run,
+    }
+    kind = config_lib.reference_of(config).experiment
+    fitting = ("train", "evaluate") if kind == "train" else (kind,)
+    allowed = "one of " + ", ".join(fitting)
     name = Path(command_line.config_argument(argv).partition(":")[0]).stem
-    require(config.experiment in experiments, "experiment", config.experiment, allowed)
+    require(config.experiment in fitting, "experiment", config.experiment, allowed)
     with preemption.stop_on_signals() as stop_request:
         parallel.start(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
         stop_request.listen()  # JAX's distributed runtime has a handler of its own

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -119,24 +120,36 @@ def _line(record: Record) -> str:
 
 def draw_curves(history: list[Record], num_classes: int, file: epath.Path) -> None:
     """Draws loss and accuracy of both splits against epochs into a PNG."""
+
+    def fill(figure: Any) -> None:
+        losses, accuracies = figure.subplots(1, 2)
+        epochs = [record["epoch"] for record in history]
+        for split, colour in (("train", "tab:blue"), ("test", "tab:orange")):
+            style = {"color": colour, "marker": ".", "label": split}
+            losses.plot(epochs, [record[f"{split}_loss"] for record in history], **style)
+            percents = [100 * record[f"{split}_accuracy"] for record in history]
+            accuracies.plot(epochs, percents, **style)
+        accuracies.axhline(100 / num_classes, color="grey", linestyle=":", label="chance")
+        losses.set(xlabel="epoch", ylabel="mean cross-entropy")
+        accuracies.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 102))
+        for axes in (losses, accuracies):
+            axes.legend(loc="center right")
+            axes.grid(alpha=0.3)
+
+    write_figure(file, (9, 3.6), fill)
+
+
+def write_figure(
+    file: epath.Path, inches: tuple[float, float], fill: Callable[[Any], None]
+) -> None:
+    """Writes a PNG of what `fill` draws on an empty figure of matplotlib's."""
     # It takes a second to import, and is needed at the end.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=inches, layout="constrained")
     FigureCanvasAgg(figure)
-    losses, accuracies = figure.subplots(1, 2)
-    epochs = [record["epoch"] for record in history]
-    for split, colour in (("train", "tab:blue"), ("test", "tab:orange")):
-        style = {"color": colour, "marker": ".", "label": split}
-        losses.plot(epochs, [record[f"{split}_loss"] for record in history], **style)
-        accuracies.plot(epochs, [100 * record[f"{split}_accuracy"] for record in history], **style)
-    accuracies.axhline(100 / num_classes, color="grey", linestyle=":", label="chance")
-    losses.set(xlabel="epoch", ylabel="mean cross-entropy")
-    accuracies.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 102))
-    for axes in (losses, accuracies):
-        axes.legend(loc="center right")
-        axes.grid(alpha=0.3)
+    fill(figure)
     with file.open("wb") as stream:
         figure.savefig(stream, format="png", dpi=120)
 

@@ -5,14 +5,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax import config as config_lib, corruptions, data, display, inputs, run_directory
-from rethink_jax.config import UserError, require
-from rethink_jax.theory import theorem1
+from rethink_jax import data, display, inputs
+from rethink_jax.config import require
+from rethink_jax.theory import at_once, theorem1
 
 logger = logging.getLogger(__name__)
 
@@ -39,33 +38,17 @@ def run(
       UserError: for a config or a directory that cannot be run, and for equal points.
     """
     check(config)
-    if jax.process_count() > 1:
-        raise UserError("config.experiment is 'expressivity'; it runs in one process")
-    path = run_directory.path_of(workdir, name, config.data.name, config_lib.digest(config))
-    summary = run_directory.summary_of(path, config)
-    if summary is not None:
-        logger.info("%s is finished", path)
-    else:
+
+    def compute() -> tuple[dict[str, Any], int]:
         points, labels = _points(config)
-        summary = _run(config, points, labels)
-        with run_directory.open_run(path, config):
-            run_directory.describe(path, config, num_train=len(labels))
-            run_directory.write_json(path / run_directory.SUMMARY, summary)
-        logger.info("run directory: %s", path)
-    display.print_rows(*table(summary))
-    return summary
+        return _run(config, points, labels), len(labels)
+
+    return at_once.run(config, workdir, name, compute, table)
 
 
 def check(config: ConfigDict) -> None:
     """Raises `UserError` for a value that no run could have."""
-    config_lib.check_fields(config)
-    corruptions.check(config)
-    for field in ("seed", "corruption.seed"):
-        seed = config_lib.get(config, field)
-        require(0 <= seed < 2**32, field, seed, "in [0, 2**32)")
-    name = config.corruption.name
-    allowed = ("true_labels", *corruptions.LABEL_CORRUPTIONS)
-    require(name in allowed, "corruption.name", name, f"one of {', '.join(allowed)}")
+    at_once.check(config)
     for group, field, most in (
         *(("synthetic", "points", 10**8), ("synthetic", "dimension", 10**6)),
         *(("synthetic", "classes", 10**6), ("theorem", "depth", 10**4)),

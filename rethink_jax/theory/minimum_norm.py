@@ -4,7 +4,6 @@ Every gradient lies in the span of the examples, so what the start has outside o
 SGD reaches Xᵀ(XXᵀ)⁻¹Y, the interpolation of least norm, and from elsewhere another interpolation.
 """
 
-import logging
 from typing import Any, NamedTuple
 
 import jax
@@ -14,11 +13,11 @@ from etils import epath
 from jax import lax
 from ml_collections import ConfigDict
 
-from rethink_jax import config as config_lib, corruptions, data, display, inputs, run_directory
+from rethink_jax import data, display, inputs
 from rethink_jax.config import RunFailed, UserError, require
+from rethink_jax.metrics import write_figure
 from rethink_jax.preprocess import whiten
-
-logger = logging.getLogger(__name__)
+from rethink_jax.theory import at_once
 
 CURVES = "curves.png"
 STARTS = ("zero", "random")
@@ -59,22 +58,15 @@ def run(
       UserError: for a config or a directory that cannot be run, and for examples that are no basis.
     """
     check(config)
-    if jax.process_count() > 1:
-        raise UserError("config.experiment is 'minimum_norm'; it runs in one process")
-    path = run_directory.path_of(workdir, name, config.data.name, config_lib.digest(config))
-    summary = run_directory.summary_of(path, config)
-    if summary is not None:
-        logger.info("%s is finished", path)
-    else:
+
+    def compute() -> tuple[dict[str, Any], int]:
         x, y = _points(config)
-        summary = summarize(x, y, config.sgd.epochs, config.seed)
-        with run_directory.open_run(path, config):
-            run_directory.describe(path, config, num_train=len(x))
-            save(summary["paths"], path / CURVES)
-            run_directory.write_json(path / run_directory.SUMMARY, summary)
-        logger.info("run directory: %s", path)
-    display.print_rows(*table(summary))
-    return summary
+        return summarize(x, y, config.sgd.epochs, config.seed), len(x)
+
+    def leave(summary: dict[str, Any], path: epath.Path) -> None:
+        write_figure(path / CURVES, (5, 6), lambda figure: draw(figure, summary["paths"]))
+
+    return at_once.run(config, workdir, name, compute, table, leave)
 
 
 def table(summary: dict[str, Any]) -> display.Rows:
@@ -94,16 +86,10 @@ def table(summary: dict[str, Any]) -> display.Rows:
 
 def check(config: ConfigDict) -> None:
     """Raises `UserError` for a value that no run could have."""
-    config_lib.check_fields(config)
-    corruptions.check(config)
+    at_once.check(config)
     data.check(config)
-    for field in ("seed", "corruption.seed"):
-        seed = config_lib.get(config, field)
-        require(0 <= seed < 2**32, field, seed, "in [0, 2**32)")
     epochs = config.sgd.epochs
     require(1 <= epochs <= 10**6, "sgd.epochs", epochs, "in [1, 1000000]")
-    name, allowed = config.corruption.name, ("true_labels", *corruptions.LABEL_CORRUPTIONS)
-    require(name in allowed, "corruption.name", name, f"one of {', '.join(allowed)}")
 
 
 def _points(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
@@ -208,21 +194,8 @@ def summarize(x: np.ndarray, y: np.ndarray, epochs: int, seed: int) -> dict[str,
     }
 
 
-def save(paths: dict[str, dict[str, Any]], file: epath.Path) -> None:
-    """Draws loss and distance from the least norm against epochs into a PNG."""
-    # It takes a second to import, and is needed at the end.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 6), layout="constrained")
-    FigureCanvasAgg(figure)
-    draw(figure, paths)
-    with file.open("wb") as stream:
-        figure.savefig(stream, format="png", dpi=120)
-
-
 def draw(figure: Any, paths: dict[str, dict[str, Any]]) -> None:
-    """Draws the same on an empty figure of matplotlib's."""
+    """Draws loss and distance from the least norm against epochs on an empty figure of matplotlib's."""
     losses, distances = figure.subplots(2, 1, sharex=True)
     for (name, path), colour in zip(paths.items(), ("tab:blue", "tab:orange"), strict=True):
         losses.plot(path["epochs"], path["loss"], color=colour, label=f"from {name}")
