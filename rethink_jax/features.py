@@ -76,7 +76,6 @@ def gabor(orientations: int, wavelengths: tuple[float, ...], pool: int) -> Featu
       orientations: of the wavelets.
       wavelengths: of the wavelets, in pixels.
       pool: side of the pooling window, a Gaussian of a quarter of it; windows lie half a side apart.
-
     """
     stride = max(1, pool // 2)
     offsets = np.arange(pool) - (pool - 1) / 2

@@ -148,3 +148,18 @@ def conjugate_gradients(
         if iterations % 50 == 0 or relative() <= tolerance:
             residual = targets - apply(solution)
         yield Iterate(solution, relative(), iterations)
+
+
+def is_solved(iterate: Iterate, tolerance: float, most_iterations: int, advice: str = "") -> bool:
+    """Returns whether an iterate is a solution.
+
+    Raises:
+      RunFailed: it is none after so many iterations; `advice` ends the line.
+    """
+    if iterate.residual <= tolerance:
+        return True
+    if iterate.iterations >= most_iterations:
+        raise RunFailed(
+            f"the residual is {iterate.residual:.1e} after {iterate.iterations} iterations{advice}"
+        )
+    return False

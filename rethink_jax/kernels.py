@@ -27,14 +27,23 @@ from rethink_jax import (
 )
 from rethink_jax.config import RunFailed, UserError, require
 from rethink_jax.features import Features
-from rethink_jax.kernel_matrix import InnerProducts, Kernel, KernelMatrix, gaussian, linear
-from rethink_jax.kernel_solve import Iterate, conjugate_gradients, precondition
+from rethink_jax.kernel_matrix import (
+    InnerProducts,
+    Kernel,
+    KernelMatrix,
+    default_dtype,
+    gaussian,
+    linear,
+)
+from rethink_jax.kernel_solve import Iterate, conjugate_gradients, is_solved, precondition
 
 logger = logging.getLogger(__name__)
 
 SELECTION, SOLUTION, PRODUCTS = "selection.json", "solution.npz", "products.npz"
 WITH_RIDGE = "with_ridge"
 EXACT_ROWS = 200
+
+_ADVICE = "; set a larger config.solver.tolerance, .rank or .most_iterations"
 
 # Gigabytes are written each time.
 _SAVE_PRODUCTS_SECONDS = 600
@@ -255,7 +264,7 @@ class _Solve:
             if prepared is None or number % per_features == 0:
                 seen = known[number // per_features]
                 prepared = self._products(seen, some, held_out, "choosing")
-            log.append(candidates[number] | self._try(prepared, **candidates[number]))
+            log.append(candidates[number] | self._try(prepared, candidates[number]))
             logger.info("%s", log[-1])
             parallel.on_primary(lambda: run_directory.write_json(file, {"log": log}))
         return log
@@ -268,10 +277,14 @@ class _Solve:
         title: str,
         file: epath.Path | None = None,
     ) -> Products:
-        """Computes the products; of features in several parts `file` keeps them, and has some to go on from."""
-        n = len(some.labels)
-        rng = np.random.default_rng(self._config.seed)
-        checked = rng.choice(n, min(EXACT_ROWS, n), replace=False)
+        """Computes the products; those of all examples go with a `file`.
+
+        The file keeps them where features come in several parts, and has some to go on from.
+        """
+        n, checked = len(some.labels), None
+        if file is not None:
+            rng = np.random.default_rng(self._config.seed)
+            checked = rng.choice(n, min(EXACT_ROWS, n), replace=False)
         products = InnerProducts(n, len(others.labels), self._dtype(n), checked)
         images = np.concatenate([some.images, others.images])
         keep = file is not None and seen.parts > 1
@@ -288,16 +301,17 @@ class _Solve:
             halves_done += 1
             is_due = time.monotonic() > saved_at + _SAVE_PRODUCTS_SECONDS
             if file is not None and keep and (is_due or part == seen.parts - 1):
-                self._write(file, functools.partial(products.save, parts=part + 1))
+                save = functools.partial(products.save, parts=part + 1)
+                parallel.on_primary(functools.partial(run_directory.write_whole, file, save))
                 saved_at = time.monotonic()
         return Products(products, some.labels, others.labels)
 
-    def _try(self, prepared: Products, gamma: float, ridge: float, **_: object) -> dict[str, Any]:
+    def _try(self, prepared: Products, candidate: dict[str, Any]) -> dict[str, Any]:
         products, labels, others = prepared
         sizes = {"examples": len(labels), "held_out": len(others)}
-        matrix = products.matrix(self._kernel(products, gamma), keep=True)
+        matrix = products.matrix(self._kernel(products, candidate["gamma"]), keep=True)
         try:
-            iterate = self._solve(matrix, labels, ridge, "choosing")
+            iterate = self._solve(matrix, labels, candidate["ridge"], "choosing")
         except RunFailed as error:
             return sizes | {"error": None, "why": str(error)}
         return sizes | {
@@ -358,9 +372,8 @@ class _Solve:
         return self._seconds_before + time.monotonic() - self._started
 
     def _dtype(self, n: int) -> np.dtype:
-        """Returns the matrix's dtype: float64 up to 20,000 examples, 1.6 GB, where the device has it; ours."""
-        small = n <= 20_000 and jax.default_backend() != "tpu"
-        return np.dtype(self._config.solver.dtype or ("float64" if small else "float32"))
+        """Returns the matrix's dtype, which the config may set."""
+        return np.dtype(self._config.solver.dtype or default_dtype(n))
 
     def _kernel(self, products: InnerProducts, gamma: float) -> Kernel:
         """Returns the kernel; with `config.kernel.scaled` γ is in units of the mean squared distance."""
@@ -388,13 +401,8 @@ class _Solve:
                 matrix, targets, ridge, preconditioner, solver.tolerance, start
             ):
                 best = min(best, iterate.residual)
-                if iterate.residual <= solver.tolerance:
+                if is_solved(iterate, solver.tolerance, solver.most_iterations, _ADVICE):
                     return iterate
-                if iterate.iterations >= solver.most_iterations:
-                    raise RunFailed(
-                        f"the residual is {iterate.residual:.1e} after {iterate.iterations} iterations; set a "
-                        "larger config.solver.tolerance, .rank or .most_iterations"
-                    )
                 if file is not None and time.monotonic() > saved_at + solver.save_seconds:
                     self._save(file, iterate)
                     saved_at = time.monotonic()
@@ -414,17 +422,7 @@ class _Solve:
                     seconds=self._seconds(),
                 )
 
-        self._write(file, write)
-
-    def _write(self, file: epath.Path, write: Callable[[epath.Path], None]) -> None:
-        """Writes a file whole or not at all."""
-
-        def replace() -> None:
-            partial = file.with_name(file.name + run_directory.PARTIAL)
-            write(partial)
-            partial.replace(file)
-
-        parallel.on_primary(replace)
+        parallel.on_primary(lambda: run_directory.write_whole(file, write))
 
     def _restore(self, file: epath.Path, shape: tuple[int, ...]) -> Iterate | None:
         """Returns the saved iterate; none where there is none, or a damaged one."""

@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -220,8 +220,13 @@ def write_json(path: epath.Path, value: Any) -> None:
 
 def write_text(path: epath.Path, text: str) -> None:
     """Writes one text file, whole or not at all."""
+    write_whole(path, lambda partial: partial.write_text(text))
+
+
+def write_whole(path: epath.Path, write: Callable[[epath.Path], object]) -> None:
+    """Has `write` write a file under another name until it is whole."""
     partial = path.with_name(path.name + PARTIAL)
-    partial.write_text(text)
+    write(partial)
     partial.replace(path)
 
 

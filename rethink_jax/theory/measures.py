@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from rethink_jax.config import RunFailed
-from rethink_jax.kernel_matrix import InnerProducts, KernelMatrix, gaussian
-from rethink_jax.kernel_solve import conjugate_gradients, precondition
+from rethink_jax.kernel_matrix import InnerProducts, KernelMatrix, default_dtype, gaussian
+from rethink_jax.kernel_solve import conjugate_gradients, is_solved, precondition
 
 # Of the kernel's solution; coarser residuals change the norm's third digit.
 _TOLERANCE, _RANK, _MOST_ITERATIONS = 1e-4, 1000, 3000
@@ -77,7 +76,7 @@ def interpolate(
       RunFailed: the matrix is singular in its precision, float64 up to 20,000 examples.
     """
     n = len(train)
-    products = InnerProducts(n, len(test), np.dtype("float64" if n <= 20_000 else "float32"))
+    products = InnerProducts(n, len(test), default_dtype(n))
     products.add(np.concatenate([train, test]), lambda fraction: None)
     distance = products.mean_square_distance
     matrix = products.matrix(gaussian(1 / distance, distance))
@@ -89,11 +88,5 @@ def interpolate(
 def _solve(matrix: KernelMatrix, targets: np.ndarray, seed: int) -> np.ndarray:
     preconditioner = precondition(matrix, 0.0, min(_RANK, matrix.n), seed)
     iterates = conjugate_gradients(matrix, targets, 0.0, preconditioner, _TOLERANCE)
-    for iterate in iterates:
-        if iterate.residual <= _TOLERANCE:
-            break
-        if iterate.iterations >= _MOST_ITERATIONS:
-            raise RunFailed(
-                f"the kernel's residual is {iterate.residual:.1e} after {iterate.iterations} iterations"
-            )
-    return iterate.solution
+    solved = (i for i in iterates if is_solved(i, _TOLERANCE, _MOST_ITERATIONS))
+    return next(solved).solution
