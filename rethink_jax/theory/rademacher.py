@@ -50,8 +50,7 @@ def run(
     planned = train_both(settings, path / RUNS, dataset, draws)
 
     def record() -> dict[str, Any]:
-        found = [(run.name, run_directory.read_json(run.path / "summary.json")) for run in planned]
-        summary = summarize(found, planned[0].config.model.name, dataset.info.num_train)
+        summary = summarize_runs(planned, dataset.info.num_train)
         run_directory.write_json(path / run_directory.SUMMARY, summary)
         return summary
 
@@ -131,6 +130,12 @@ def two_classes(dataset: data.Dataset) -> data.Dataset:
     return data.Dataset(
         dataclasses.replace(dataset.info, num_classes=2), split(dataset.train), split(dataset.test)
     )
+
+
+def summarize_runs(runs: list[sweep.Run], n: int) -> dict[str, Any]:
+    """Returns `summary.json` from runs on n examples, as `train_both` returns them."""
+    found = [(run.name, run_directory.read_json(run.path / run_directory.SUMMARY)) for run in runs]
+    return summarize(found, runs[0].config.model.name, n)
 
 
 def summarize(found: list[tuple[str, dict[str, Any]]], model: str, n: int) -> dict[str, Any]:

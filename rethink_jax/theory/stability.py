@@ -10,11 +10,13 @@ import logging
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
+from scipy.special import softmax
 
-from rethink_jax import data, display, inputs, models, parallel, run_directory
+from rethink_jax import data, display, inputs, models, parallel, run_directory, sweep
 from rethink_jax.config import RunFailed, require
 from rethink_jax.preprocess import center_crop, whiten
 from rethink_jax.theory import measures
@@ -24,7 +26,7 @@ from rethink_jax.theory.rademacher import (
     RUNS,
     TRUE,
     begin,
-    summarize as summarize_rademacher,
+    summarize_runs,
     train_both,
 )
 
@@ -66,17 +68,13 @@ def run(
     ]
 
     def record() -> dict[str, Any]:
-        found = [(run.name, run_directory.read_json(run.path / "summary.json")) for run in original]
-        model = original[0].config.model.name
-        rademacher = summarize_rademacher(found, model, dataset.info.num_train)
+        rademacher = summarize_runs(original, dataset.info.num_train)
+        seen = {one.name: inputs.prepare(one.config, dataset) for one in original}
         networks = {
-            one.name: _measure(one, [_of(run, one.name) for run in replaced], dataset, ids)
-            for one in original
+            one.name: _measure(seen[one.name], one, replaced_ones, ids)
+            for one, *replaced_ones in zip(original, *replaced, strict=True)
         }
-        params = run_directory.load_run(original[0].path).params
-        layers = sum(leaf.ndim > 1 for leaf in jax.tree.leaves(params))
-        kernel = _kernel(original, dataset, config.seed)
-        summary = summarize(rademacher, layers, networks, kernel)
+        summary = summarize(rademacher, networks, _kernel(seen, config.seed))
         run_directory.write_json(path / run_directory.SUMMARY, summary)
         return summary
 
@@ -92,16 +90,11 @@ def replace(dataset: data.Dataset, id_: int, number: int) -> data.Dataset:
     return data.Dataset(dataset.info, data.Examples(images, labels), dataset.test)
 
 
-def _of(runs: list[Any], name: str) -> Any:
-    return next(run for run in runs if run.name == name)
-
-
 def _measure(
-    one: Any, replaced: list[Any], dataset: data.Dataset, ids: np.ndarray
+    seen: inputs.Inputs, one: sweep.Run, replaced: list[sweep.Run], ids: np.ndarray
 ) -> dict[str, Any]:
     """Returns what the network trained on one kind of labels shows, beside those with a replaced example."""
-    split = inputs.prepare(one.config, dataset)
-    train, test = split.train, split.test
+    train, test = seen.train, seen.test
     left = run_directory.load_run(one.path)
     on_train, on_test = (_logits(left, images) for images in (train.images, test.images))
     margin = float(np.percentile(measures.margins(on_train, train.labels), _MARGIN_PERCENTILE))
@@ -113,7 +106,8 @@ def _measure(
         theirs = _logits(again, np.concatenate([train.images[id_][None], test.images]))
         own = np.concatenate([on_train[id_][None], on_test])
         label = train.labels[id_]
-        moved = np.abs(_softmax(theirs) - _softmax(own)).sum(axis=1) / 2
+        theirs_exact, own_exact = theirs.astype(np.float64), own.astype(np.float64)
+        moved = np.abs(softmax(theirs_exact, axis=1) - softmax(own_exact, axis=1)).sum(axis=1) / 2
         kept = np.arange(1, len(own)) != number + 1  # one test example is a training example there
         answers = own.argmax(axis=1) != theirs.argmax(axis=1)
         changes.append(
@@ -127,6 +121,7 @@ def _measure(
             }
         )
     return {
+        "layers": sum(leaf.ndim > 1 for leaf in jax.tree.leaves(left.params)),
         "path_norm": path_norm,
         "margin": margin,
         "path_norm_over_margin": path_norm / margin if path_norm and margin > 0 else None,
@@ -151,19 +146,13 @@ def _logits(left: run_directory.Run, images: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
-
-
-def _kernel(original: list[Any], dataset: data.Dataset, seed: int) -> dict[str, Any]:
+def _kernel(seen: dict[str, inputs.Inputs], seed: int) -> dict[str, Any]:
     """Returns norm and test error of the least-norm interpolation of each kind of labels."""
-    splits = {run.name: inputs.prepare(run.config, dataset) for run in original}
     train, test = (
-        np.asarray(whiten(getattr(splits[TRUE], split).images)).reshape(len(labels), -1)
-        for split, labels in (("train", dataset.train.labels), ("test", dataset.test.labels))
+        np.asarray(whiten(jnp.asarray(split.images))).reshape(len(split.labels), -1)
+        for split in (seen[TRUE].train, seen[TRUE].test)
     )
-    targets = np.stack([2.0 * splits[kind].train.labels - 1 for kind in (TRUE, RANDOM)], axis=1)
+    targets = np.stack([2.0 * seen[kind].train.labels - 1 for kind in (TRUE, RANDOM)], axis=1)
     try:
         norms, values = measures.interpolate(train, test, targets, seed)
     except RunFailed as error:
@@ -172,28 +161,25 @@ def _kernel(original: list[Any], dataset: data.Dataset, seed: int) -> dict[str, 
     return {
         kind: {
             "norm": float(norms[i]),
-            "test_error": float(np.mean((values[:, i] > 0) != splits[kind].test.labels)),
+            "test_error": float(np.mean((values[:, i] > 0) != seen[kind].test.labels)),
         }
         for i, kind in enumerate((TRUE, RANDOM))
     }
 
 
 def summarize(
-    rademacher: dict[str, Any],
-    layers: int,
-    networks: dict[str, dict[str, Any]],
-    kernel: dict[str, Any],
+    rademacher: dict[str, Any], networks: dict[str, dict[str, Any]], kernel: dict[str, Any]
 ) -> dict[str, Any]:
     """Returns `summary.json`: every measure of the networks on true and on random labels.
 
     Args:
       rademacher: as `rethink_jax.theory.rademacher.summarize` returns it.
-      layers: of the network, those with weights.
       networks: for each kind of labels what changed with each replaced example, and norms.
       kernel: for each kind of labels norm and test error of its interpolation; empty where there is none.
     """
     n, changes = rademacher["points"], [c for kind in networks.values() for c in kind["changes"]]
     beta = max(change["greatest_change"] for change in changes)
+    layers = networks[TRUE]["layers"]
     found = {}
     for kind, network in networks.items():
         own = network["changes"]
