@@ -13,8 +13,8 @@ from rethink_jax import display, kernels, paper, run_directory
 from rethink_jax.config import UserError
 from rethink_jax.report.figures import Picture, draw
 from rethink_jax.report.pages import Block, Heading, Text
-from rethink_jax.report.runs import Run, hardware_of, versions
-from rethink_jax.report.tables import NOTHING, Table, describe_data
+from rethink_jax.report.runs import Run, hardware_of, read_finished, versions
+from rethink_jax.report.tables import NOTHING, Table, describe_data, number
 from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
 
 TABLES: dict[str, Callable[[dict[str, Any]], display.Rows]] = {
@@ -53,12 +53,7 @@ def read(workdir: epath.PathLike) -> list[Run]:
             continue
         config = run_directory.read_json(place / run_directory.CONFIG)
         if config.get("experiment") in TABLES:
-            environment, summary = (
-                run_directory.read_json(place / file)
-                for file in (run_directory.ENVIRONMENT, run_directory.SUMMARY)
-            )
-            seed = config.get("seed", 0)
-            found.append(Run(place.name, seed, "finished", config, environment, [], summary))
+            found.append(read_finished(place, place.name, config.get("seed", 0)))
     if not found:
         raise UserError(
             f"--workdir is {workdir}; it holds no sweep: {run_directory.SWEEP} is missing there, "
@@ -93,10 +88,10 @@ def table3(runs: list[Run]) -> Table:
     for run in runs:
         for solution in kernels.solutions(run.summary):
             key = key_of(run, solution)
-            error, theirs = solution["test_error"], printed.get(key, {}).get("test_error")
-            norm = printed.get(key, {}).get("norm")
-            cells = [paper.label(key), f"{100 * error:.2f}"]
-            cells += [NOTHING] * 2 if theirs is None else _beside(error, theirs)
+            error, norm = solution["test_error"], printed.get(key, {}).get("norm")
+            theirs = printed.get(key, {}).get("test_error")
+            difference = NOTHING if theirs is None else number(error - theirs, "percent", sign=True)
+            cells = [paper.label(key), number(error, "percent"), _printed(theirs), difference]
             cells += [f"{solution[name]:.1f}" for name in ("norm_one_hot", "norm_signs")]
             cells += [NOTHING if norm is None else f"{norm:.0f}"]
             cells += [f"{solution['residual_float64']:.1e}", f"{solution['gamma']:g}"]
@@ -106,18 +101,13 @@ def table3(runs: list[Run]) -> Table:
     rows = []
     for key, measured in found.items():
         theirs = printed.get(key, {}).get("test_error")
-        missing = [
-            paper.label(key),
-            "not run",
-            NOTHING if theirs is None else f"{100 * theirs:.1f}",
-        ]
+        missing = [paper.label(key), "not run", _printed(theirs)]
         rows += measured or [missing + [NOTHING] * (len(columns) - len(missing))]
     return Table(columns, rows)
 
 
-def _beside(ours: float, theirs: float) -> list[str]:
-    difference = f"{100 * (ours - theirs):+.2f}".replace("-", "−")
-    return [f"{100 * theirs:.1f}", difference]
+def _printed(error: float | None) -> str:
+    return NOTHING if error is None else f"{100 * error:.1f}"
 
 
 def key_of(run: Run, solution: dict[str, Any]) -> str:

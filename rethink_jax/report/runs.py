@@ -86,12 +86,17 @@ def _read_run(
     state = DIVERGED if expect_divergence and diverged else status.removesuffix(" yet")
     if state != "finished":
         return Run(name, seed, state, {}, {}, [], {})
-    place = path / directory
+    return read_finished(path / directory, name, seed)
+
+
+def read_finished(place: epath.Path, row: str, seed: int) -> Run:
+    """Reads the directory of a finished run; a row's key and the seed come from elsewhere."""
     config, environment, summary = (
         run_directory.read_json(place / file)
         for file in (run_directory.CONFIG, run_directory.ENVIRONMENT, run_directory.SUMMARY)
     )
-    return Run(name, seed, state, config, environment, run_directory.read_metrics(place), summary)
+    history = run_directory.read_metrics(place)
+    return Run(row, seed, "finished", config, environment, history, summary)
 
 
 def to_dict(sweep: Sweep) -> dict[str, Any]:
