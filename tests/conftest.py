@@ -63,6 +63,14 @@ def use_devices(monkeypatch, count):
     return count
 
 
+@pytest.fixture
+def from_toy(toy, monkeypatch):
+    """Has the data set `toy` loaded in the place of any other."""
+    monkeypatch.setattr(data, "check", lambda config: None)
+    monkeypatch.setattr(data, "describe", lambda config: toy.info)
+    monkeypatch.setattr(data, "load", lambda config: toy)
+
+
 @pytest.fixture(scope="session")
 def toy():
     """300 + 60 images of 12×12×3 in five classes that differ in brightness."""

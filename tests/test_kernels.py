@@ -11,12 +11,6 @@ from tests.door import make_place
 from tests.test_bad_input import assert_refused
 
 
-@pytest.fixture
-def from_toy(toy, monkeypatch):
-    """Has the data set `toy` loaded in the place of any other."""
-    monkeypatch.setattr(data, "load", lambda config: toy)
-
-
 def make(gammas=(0.1,), ridges=(0.0,), **solver):
     config = config_lib.kernel("toy", gammas, ridges)
     config.solver.update(solver)

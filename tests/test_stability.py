@@ -3,21 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from rethink_jax import config as config_lib, data, run_directory
+from rethink_jax import config as config_lib, run_directory
 from rethink_jax.config import UserError
 from rethink_jax.theory import rademacher, stability
 from tests.door import make_place
 from tests.test_bad_input import assert_refused
 
 KINDS = ("true_labels", "random_labels")
-
-
-@pytest.fixture
-def from_toy(toy, monkeypatch):
-    """Has the data set `toy` loaded in the place of any other."""
-    monkeypatch.setattr(data, "check", lambda config: None)
-    monkeypatch.setattr(data, "describe", lambda config: toy.info)
-    monkeypatch.setattr(data, "load", lambda config: toy)
 
 
 def toy_config(**fields):
