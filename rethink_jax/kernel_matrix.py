@@ -233,14 +233,22 @@ class KernelMatrix:
 
     def __matmul__(self, vectors: np.ndarray) -> np.ndarray:
         """Returns K V for V float64 [n, k], float64; but for the offset in the matrix's dtype."""
+        return self._times(vectors, self.dtype)
+
+    def multiply_precisely(self, vectors: np.ndarray) -> np.ndarray:
+        """Returns K V, computed in float64 from the matrix as it is; in its dtype on TPUs."""
+        has_float64 = jax.default_backend() != "tpu"
+        return self._times(vectors, np.dtype("float64") if has_float64 else self.dtype)
+
+    def _times(self, vectors: np.ndarray, dtype: np.dtype) -> np.ndarray:
         of_offset = self._offset * vectors.sum(axis=0)
-        vectors = vectors.astype(self.dtype)
+        vectors = vectors.astype(dtype)
 
         def multiply(block: _Block) -> tuple[jax.Array, jax.Array]:
             own = _padded_parts(vectors[block.rows], self._step)
             return self._multiply(block.values, parallel.replicate(vectors[: block.rows.stop]), own)
 
-        return self._over_both_triangles(multiply, vectors.shape[1]) + of_offset
+        return self._over_both_triangles(multiply, vectors.shape[1], dtype) + of_offset
 
     def columns(self, indices: np.ndarray) -> np.ndarray:
         """Returns columns of K, float64 [n, k]."""
@@ -249,7 +257,7 @@ class KernelMatrix:
         def take(block: _Block) -> tuple[jax.Array, jax.Array]:
             return self._take(block.values, where, np.int32(block.rows.start))
 
-        return self._over_both_triangles(take, len(indices)) + self._offset
+        return self._over_both_triangles(take, len(indices), self.dtype) + self._offset
 
     def at_others(self, solution: np.ndarray) -> np.ndarray:
         """Returns Σ_i α_i k(x, x_i) at the other points x, float64 [others, k], for α [n, k].
@@ -265,11 +273,14 @@ class KernelMatrix:
         return np.concatenate(rows) + self._offset * solution.sum(axis=0)
 
     def _over_both_triangles(
-        self, function: Callable[[_Block], tuple[jax.Array, jax.Array]], width: int
+        self,
+        function: Callable[[_Block], tuple[jax.Array, jax.Array]],
+        width: int,
+        dtype: np.dtype,
     ) -> np.ndarray:
         """Adds up what each block gives for its own rows, and as columns for the rows above it."""
         total = np.zeros((self.n, width))
-        with precision(self.dtype):
+        with precision(dtype):
             found = [function(block) for block in self._blocks]
             for block, parts in zip(self._blocks, found, strict=True):
                 own, above = parallel.fetch(parts)
@@ -288,6 +299,7 @@ def _add(values: jax.Array, rows: jax.Array, points: jax.Array) -> jax.Array:
 
 
 def _multiply(values: jax.Array, vectors: jax.Array, own: jax.Array) -> tuple[jax.Array, jax.Array]:
+    values = values.astype(vectors.dtype)
     rows = lax.all_gather(values @ vectors, parallel.AXIS)
     return rows, lax.psum(own.T @ values, parallel.AXIS)
 

@@ -53,7 +53,7 @@ def precondition(matrix: KernelMatrix, ridge: float, rank: int, seed: int) -> Pr
     rng, block, diagonal = np.random.default_rng(seed), 200, matrix.diagonal
     left = diagonal.copy()
     factor = np.zeros((matrix.n, min(rank, matrix.n)), matrix.dtype)
-    smallest = 10 * float(np.finfo(matrix.dtype).eps)
+    smallest, largest = 10 * float(np.finfo(matrix.dtype).eps), float(np.max(diagonal))
     done = 0
     while done < factor.shape[1] and left.sum() > smallest * diagonal.sum():
         size = min(block, factor.shape[1] - done, int(np.count_nonzero(left)))
@@ -62,7 +62,7 @@ def precondition(matrix: KernelMatrix, ridge: float, rank: int, seed: int) -> Pr
         columns = matrix.columns(pivots) - before @ before[pivots].T
         # No Cholesky factor: examples that are almost equal make the corner singular.
         values, vectors = linalg.eigh(columns[pivots])
-        kept = values > size * smallest * max(values[-1], float(diagonal.max()))
+        kept = values > size * smallest * max(float(values[-1]), largest)
         new = columns @ (vectors[:, kept] / np.sqrt(values[kept]))
         factor[:, done : done + new.shape[1]] = new
         left = np.maximum(left - np.square(new).sum(axis=1), 0)
@@ -100,54 +100,54 @@ def conjugate_gradients(
 ) -> Iterator[Iterate]:
     """Yields better and better solutions of (K + ridge I) α = Y, without end; each column by itself.
 
-    Products with K are in its dtype, all else in float64. The recurrence of the residual drifts from the
-    residual itself, which is computed anew every fiftieth time, and wherever the tolerance seems to be reached.
+    Products of the iteration are in K's dtype, all else is in float64. The recurrence of the residual drifts
+    from the residual itself, which is computed anew every fiftieth time, and wherever the tolerance seems to be
+    reached. So each direction is made orthogonal to the last one's image, and each step is as long as the
+    residual at hand asks for (Notay 2000, flexible conjugate gradients). The textbook's ratios of residuals
+    take for granted that the recurrence was never left; at float32's floor their directions grow without bound.
 
     Args:
       matrix: K.
       targets: Y, float64 [n, k].
       ridge: added to K's diagonal.
       preconditioner: as `precondition` returns it.
-      tolerance: a residual up to this is the solution's own.
+      tolerance: a residual up to this is the solution's own; a column that has it is left as it is.
       start: an iterate to go on from.
 
     Raises:
-      RunFailed: the matrix is not positive definite in this precision.
+      RunFailed: the matrix is not positive definite in this precision, or not finite.
     """
     solution = np.zeros_like(targets) if start is None else start.solution.copy()
     iterations = 0 if start is None else start.iterations
 
-    def apply(vectors: np.ndarray) -> np.ndarray:
-        return matrix @ vectors + ridge * vectors
+    def missing() -> np.ndarray:
+        return targets - matrix.multiply_precisely(solution) - ridge * solution
 
     norms = np.linalg.norm(targets, axis=0)
     norms[norms == 0] = 1  # a class without examples
-
-    def relative() -> float:
-        return float((np.linalg.norm(residual, axis=0) / norms).max())
-
-    residual = targets - apply(solution)
-    yield Iterate(solution, relative(), iterations)
-    direction, product = np.zeros_like(targets), np.ones(targets.shape[1])
+    residual = missing()
+    direction, image, curvature = *2 * [np.zeros_like(targets)], np.ones(len(norms))
     while True:
+        relative = np.linalg.norm(residual, axis=0) / norms
+        if not np.isfinite(relative).all():
+            raise RunFailed(f"the residual is not finite after {iterations} iterations")
+        yield Iterate(solution, float(relative.max()), iterations)
         preconditioned = preconditioner @ residual
-        before, product = product, (residual * preconditioned).sum(axis=0)
-        ratio = np.divide(product, before, out=np.zeros_like(product), where=before > 0)
-        direction = preconditioned + ratio * direction
-        image = apply(direction)
-        curvature = (direction * image).sum(axis=0)
-        if (curvature < 0).any():
+        direction = preconditioned - (preconditioned * image).sum(axis=0) / curvature * direction
+        image = matrix @ direction + ridge * direction
+        curvature, is_open = (direction * image).sum(axis=0), relative > tolerance
+        if (curvature[is_open] <= 0).any():
             raise RunFailed(
                 f"the kernel matrix is not positive definite in {matrix.dtype}; set config.kernel.ridges "
                 "above 0, or config.solver.dtype float64"
             )
-        step = np.divide(product, curvature, out=np.zeros_like(product), where=curvature > 0)
+        curvature[~(curvature > 0)] = 1
+        step = np.where(is_open, (direction * residual).sum(axis=0) / curvature, 0)
         solution = solution + step * direction
         residual = residual - step * image
         iterations += 1
-        if iterations % 50 == 0 or relative() <= tolerance:
-            residual = targets - apply(solution)
-        yield Iterate(solution, relative(), iterations)
+        if iterations % 50 == 0 or (np.linalg.norm(residual, axis=0) <= tolerance * norms).all():
+            residual = missing()
 
 
 def is_solved(iterate: Iterate, tolerance: float, most_iterations: int, advice: str = "") -> bool:

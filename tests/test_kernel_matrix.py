@@ -43,6 +43,14 @@ def test_products_columns_and_others(devices, dtype, tolerance, parts, monkeypat
     np.testing.assert_allclose(matrix.diagonal, 1, atol=tolerance)
 
 
+def test_products_in_float64_of_a_matrix_in_float32(devices):
+    matrix = make("float32")
+    vectors = RNG.standard_normal((203, 3)) * 1e4
+    rounded = matrix.columns(np.arange(203))
+    assert np.abs(rounded @ vectors - matrix @ vectors).max() > 1e-4
+    np.testing.assert_allclose(matrix.multiply_precisely(vectors), rounded @ vectors, atol=1e-8)
+
+
 def test_linear_kernel():
     matrix = make(kernel=linear())
     np.testing.assert_allclose(matrix @ TARGETS, POINTS @ (POINTS.T @ TARGETS), rtol=1e-12)

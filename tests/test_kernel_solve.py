@@ -5,7 +5,7 @@ import pytest
 from scipy import linalg
 
 from rethink_jax.config import RunFailed
-from rethink_jax.kernel_matrix import Kernel, linear
+from rethink_jax.kernel_matrix import Kernel, gaussian, linear
 from rethink_jax.kernel_solve import conjugate_gradients, precondition
 from tests.test_kernel_matrix import POINTS, TARGETS, exact, make
 
@@ -69,10 +69,30 @@ def test_residuals_are_those_of_the_solution():
         assert iterate.residual == pytest.approx(relative.max(), rel=0.05, abs=2e-5)
 
 
-def test_a_tolerance_below_the_precision_is_not_met_by_the_recurrence():
-    matrix = make("float32")
-    iterates = conjugate_gradients(matrix, TARGETS, 0.1, preconditioner(matrix, 50, 0.1), 1e-9)
-    assert min(i.residual for i in itertools.islice(iterates, 150)) > 1e-9
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_tolerance_is_met_by_the_residual_itself(dtype):
+    """And not by its recurrence alone."""
+    matrix = make(dtype)
+    found = solve(matrix, 1e-9, 0.1, rank=10)
+    missing = TARGETS - matrix.columns(np.arange(203)) @ found.solution - 0.1 * found.solution
+    relative = np.linalg.norm(missing, axis=0) / np.linalg.norm(TARGETS, axis=0)
+    assert 0.1 * found.residual < relative.max() < 1.1e-9
+
+
+def test_float32_comes_below_the_rounding_of_its_products_and_stays_there(monkeypatch):
+    """An easy and a hard column, far beyond the iterations that they need."""
+    matrix = make("float32", gaussian(0.05))
+    hard, _ = np.linalg.qr(matrix.columns(np.arange(203)))
+    targets = np.stack([TARGETS[:, 0], hard[:, 0]], axis=1)
+    prepared = preconditioner(matrix, 20, 1e-4)
+
+    def residuals():
+        iterates = conjugate_gradients(matrix, targets, 1e-4, prepared, 1e-12)
+        return [i.residual for i in itertools.islice(iterates, 1500)]
+
+    assert max(residuals()[200:]) < 1e-7
+    monkeypatch.setattr(matrix, "multiply_precisely", matrix.__matmul__)
+    assert 1e-6 < max(residuals()[200:]) < 1
 
 
 def test_a_class_without_examples():
@@ -91,6 +111,13 @@ def test_examples_that_are_equal_and_a_kernel_of_low_rank(dtype):
     found = next(i for i in itertools.islice(iterates, 20) if i.residual <= 1e-4)
     expected = linalg.solve(points @ points.T + 0.5 * np.eye(len(points)), targets)
     np.testing.assert_allclose(found.solution, expected, atol=1e-2)
+
+
+def test_what_is_not_finite_is_refused():
+    matrix = make(kernel=Kernel(lambda products, x, y: products * np.nan, 0.0))
+    good = preconditioner(make())
+    with pytest.raises(RunFailed, match=r"the residual is not finite after 0 iterations"):
+        next(conjugate_gradients(matrix, TARGETS, 0.0, good, 0.1))
 
 
 def test_what_is_no_kernel_is_refused():
