@@ -45,8 +45,10 @@ def gaussian(gamma: float, around: float = 0.0) -> Kernel:
 
     Args:
       gamma: γ.
-      around: a squared distance; the kernel's value there is the offset.
+      around: a squared distance; the kernel's value there is the offset, where it is 1/e or more.
     """
+    if gamma * around > 1:  # no flat kernel; far beyond, expm1 would overflow
+        around = 0.0
     offset = math.exp(-gamma * around)
 
     def values(products: Array, squares: Array, others: Array) -> jax.Array:
@@ -74,6 +76,11 @@ def default_dtype(n: int) -> np.dtype:
     return np.dtype("float64" if small else "float32")
 
 
+def _precise(dtype: np.dtype) -> np.dtype:
+    """Returns float64, or on TPUs, which have none, the dtype."""
+    return dtype if jax.default_backend() == "tpu" else np.dtype("float64")
+
+
 class _Block(NamedTuple):
     """Some rows of a matrix on the devices.
 
@@ -89,6 +96,9 @@ class _Block(NamedTuple):
 class InnerProducts:
     """⟨x, x'⟩ of n points with each other and with others; the points' features are added part by part.
 
+    Products are summed in float64 (not on TPUs) before they are rounded: sums in float32 can be off by more than
+    a kernel's smallest eigenvalues.
+
     Attributes:
       n: the number of points that are paired with each other and with the others.
       dtype: of the products, float32 or float64.
@@ -97,7 +107,14 @@ class InnerProducts:
       checked: indices of the points that `exact_rows` is about.
     """
 
-    def __init__(self, n: int, others: int, dtype: np.dtype, checked: np.ndarray | None = None):
+    def __init__(
+        self,
+        n: int,
+        others: int,
+        dtype: np.dtype,
+        checked: np.ndarray | None = None,
+        centered: bool = False,
+    ):
         """Begins with no features.
 
         Args:
@@ -105,10 +122,13 @@ class InnerProducts:
           others: the number of the other points.
           dtype: as above.
           checked: as above; their products are kept in float64, too.
+          centered: whether the n points' mean is taken from all points, which leaves distances as they are, and
+            more of their digits.
         """
         self.n, self.dtype, self.dimension = n, dtype, 0
         self.squares, self._square_of_mean = np.zeros(n + others), 0.0
         self.checked = np.zeros(0, np.int64) if checked is None else checked
+        self._centered, self._precise = centered, _precise(self.dtype)
         self._exact = np.zeros((len(self.checked), n))
         devices = len(parallel.devices())
         step = -(-min(_ROWS, n) // devices) * devices
@@ -126,15 +146,16 @@ class InnerProducts:
           features: floating [n + others, d].
           show: is told which part of this is done.
         """
-        features = features.astype(self.dtype)
+        features = features.astype(self._precise)
+        if self._centered:
+            features -= features[: self.n].mean(axis=0)
         self.dimension += features.shape[1]
         self.squares += np.einsum("ij,ij->i", features, features, dtype=np.float64)
         self._square_of_mean += np.square(features[: self.n].mean(axis=0, dtype=np.float64)).sum()
-        checked = features[self.checked].astype(np.float64)
-        for start in range(0, self.n, _ROWS) if len(checked) else ():
-            some = features[start : min(start + _ROWS, self.n)].astype(np.float64)
-            self._exact[:, start : start + _ROWS] += checked @ some.T
-        with precision(self.dtype):
+        if len(self.checked):
+            exact = features[: self.n].astype(np.float64, copy=False)
+            self._exact += exact[self.checked] @ exact.T
+        with precision(self._precise):
             for i, block in enumerate(self._blocks):
                 points = parallel.replicate(features[: min(block.rows.stop, self.n)])
                 rows = _padded_parts(features[block.rows], self._step)
@@ -188,7 +209,7 @@ class InnerProducts:
             )
 
     def restore(self, file: epath.Path) -> int:
-        """Goes on from a file, and returns how many parts it has; 0 where it is damaged or of other devices."""
+        """Goes on from a file, and returns how many parts it has; 0 where it does not fit."""
         try:
             with file.open("rb") as stream, np.load(stream) as saved:
                 blocks = [
@@ -203,8 +224,9 @@ class InnerProducts:
             logger.warning("%s is damaged; the matrix begins anew", file)
             return 0
         devices = len(parallel.devices())
-        if {block.values.shape[1] * devices for block in blocks} != {self._step}:
-            logger.warning("%s is of another number of devices; the matrix begins anew", file)
+        found = {(block.values.shape[1] * devices, block.values.dtype) for block in blocks}
+        if found != {(self._step, self.dtype)}:
+            logger.warning("%s is of other devices or another dtype; the matrix begins anew", file)
             return 0
         self._blocks, self.squares, self._exact = blocks, numbers["squares"], numbers["exact"]
         self.dimension = int(numbers["dimension"])
@@ -224,6 +246,7 @@ class KernelMatrix:
     def __init__(self, blocks: list[_Block], diagonal: np.ndarray, offset: float):
         self.n, self.diagonal, self._offset = len(diagonal), diagonal.astype(np.float64), offset
         self.dtype = blocks[0].values.dtype
+        self._precise = _precise(self.dtype)
         self._step = blocks[0].values.shape[1] * len(parallel.devices())
         self._blocks = [block for block in blocks if block.rows.start < self.n]
         self._others = [block for block in blocks if block.rows.start >= self.n]
@@ -237,8 +260,7 @@ class KernelMatrix:
 
     def multiply_precisely(self, vectors: np.ndarray) -> np.ndarray:
         """Returns K V, computed in float64 from the matrix as it is; in its dtype on TPUs."""
-        has_float64 = jax.default_backend() != "tpu"
-        return self._times(vectors, np.dtype("float64") if has_float64 else self.dtype)
+        return self._times(vectors, self._precise)
 
     def _times(self, vectors: np.ndarray, dtype: np.dtype) -> np.ndarray:
         of_offset = self._offset * vectors.sum(axis=0)
@@ -262,10 +284,10 @@ class KernelMatrix:
     def at_others(self, solution: np.ndarray) -> np.ndarray:
         """Returns Σ_i α_i k(x, x_i) at the other points x, float64 [others, k], for α [n, k].
 
-        In the matrix's dtype, as the solve: solutions of an ill-conditioned system are large and cancel.
+        In float64 but on TPUs: solutions of an ill-conditioned system are large and cancel.
         """
-        with precision(self.dtype):
-            weights = parallel.replicate(solution.astype(self.dtype))
+        with precision(self._precise):
+            weights = parallel.replicate(solution.astype(self._precise))
             found = [self._multiply_rows(block.values, weights) for block in self._others]
             parts = [parallel.fetch(part).reshape(self._step, -1) for part in found]
         counts = [block.rows.stop - block.rows.start for block in self._others]
@@ -295,7 +317,7 @@ def _padded_parts(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def _add(values: jax.Array, rows: jax.Array, points: jax.Array) -> jax.Array:
-    return values + rows @ points.T
+    return values + (rows @ points.T).astype(values.dtype)
 
 
 def _multiply(values: jax.Array, vectors: jax.Array, own: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -305,7 +327,7 @@ def _multiply(values: jax.Array, vectors: jax.Array, own: jax.Array) -> tuple[ja
 
 
 def _multiply_rows(values: jax.Array, vectors: jax.Array) -> jax.Array:
-    return lax.all_gather(values @ vectors, parallel.AXIS)
+    return lax.all_gather(values.astype(vectors.dtype) @ vectors, parallel.AXIS)
 
 
 def _take(values: jax.Array, indices: jax.Array, first: jax.Array) -> tuple[jax.Array, jax.Array]:

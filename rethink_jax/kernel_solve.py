@@ -127,6 +127,7 @@ def conjugate_gradients(
     norms[norms == 0] = 1  # a class without examples
     residual = missing()
     direction, image, curvature = *2 * [np.zeros_like(targets)], np.ones(len(norms))
+    is_lost = np.zeros(len(norms), bool)
     while True:
         relative = np.linalg.norm(residual, axis=0) / norms
         if not np.isfinite(relative).all():
@@ -136,13 +137,16 @@ def conjugate_gradients(
         direction = preconditioned - (preconditioned * image).sum(axis=0) / curvature * direction
         image = matrix @ direction + ridge * direction
         curvature, is_open = (direction * image).sum(axis=0), relative > tolerance
-        if (curvature[is_open] <= 0).any():
+        was_lost, is_lost = is_lost, is_open & (curvature <= 0)
+        if (was_lost & is_lost).any():
             raise RunFailed(
                 f"the kernel matrix is not positive definite in {matrix.dtype}; set config.kernel.ridges "
                 "above 0, or config.solver.dtype float64"
             )
+        # Where rounding made an eigenvalue negative: begin again from the gradient, which has little of it.
+        image[:, is_lost] = 0
         curvature[~(curvature > 0)] = 1
-        step = np.where(is_open, (direction * residual).sum(axis=0) / curvature, 0)
+        step = np.where(is_open & ~is_lost, (direction * residual).sum(axis=0) / curvature, 0)
         solution = solution + step * direction
         residual = residual - step * image
         iterations += 1

@@ -40,6 +40,7 @@ from rethink_jax.kernel_solve import Iterate, conjugate_gradients, is_solved, pr
 logger = logging.getLogger(__name__)
 
 SELECTION, SOLUTION, PRODUCTS = "selection.json", "solution.npz", "products.npz"
+SECONDS = "seconds.json"
 WITH_RIDGE = "with_ridge"
 EXACT_ROWS = 200
 
@@ -118,6 +119,10 @@ def table(summary: dict[str, Any]) -> display.Rows:
         (text, *(form.format(solution[field]) for solution in found))
         for field, (text, form) in _WORDS.items()
     ]
+    if summary["scaled"]:
+        rows[0] = ("γ · mean squared distance", *rows[0][1:])
+    for failed in summary.get("failed", ()):
+        rows.append((f"ridge {failed['ridge']:g}", failed["why"], *[""] * (len(found) - 1)))
     title = "{examples:,} examples, {dimension:,} dimensions, {dtype}, {seconds:.0f} s"
     return title.format(**summary), ("",) * len(rows[0]), rows
 
@@ -191,16 +196,18 @@ class _Solve:
         self._classes = dataset.info.num_classes
         self._dataset = dataset
         self._fingerprint = inputs.digest([dataset.train])
-        self._seconds_before = 0.0
+        self._started = time.monotonic()
 
     def run(self) -> dict[str, Any]:
         """Returns the summary, which is written too."""
-        self._started = time.monotonic()
         with contextlib.ExitStack() as stack:
 
             def begin() -> None:
                 stack.enter_context(run_directory.open_run(self._path, self._config))
                 self._check_data()
+                if (self._path / SECONDS).exists():
+                    self._started -= run_directory.read_json(self._path / SECONDS)["seconds"]
+                stack.callback(self._keep_time)
                 run_directory.describe(
                     self._path,
                     self._config,
@@ -217,6 +224,11 @@ class _Solve:
 
             parallel.on_primary(end)
         return summary
+
+    def _keep_time(self) -> None:
+        """Writes how long the run took so far, with what came before a stop."""
+        seconds = {"seconds": time.monotonic() - self._started}
+        run_directory.write_json(self._path / SECONDS, seconds)
 
     def _check_data(self) -> None:
         file = self._path / run_directory.ENVIRONMENT
@@ -239,7 +251,10 @@ class _Solve:
         log = self._try_all([which for _, which in known], candidates)
         if all(tried["error"] is None for tried in log):
             file = self._path / SELECTION
-            raise RunFailed(f"none of {len(log)} candidates could be solved; {file} says why")
+            raise RunFailed(
+                f"none of {len(log)} candidates could be solved; {file} says why, and is to be removed "
+                "before they are tried again"
+            )
         numbers = choose(log, per_features)
         return known[numbers[0] // per_features][1], [candidates[i] for i in numbers]
 
@@ -267,6 +282,7 @@ class _Solve:
             log.append(candidates[number] | self._try(prepared, candidates[number]))
             logger.info("%s", log[-1])
             parallel.on_primary(lambda: run_directory.write_json(file, {"log": log}))
+            parallel.on_primary(self._keep_time)
         return log
 
     def _products(
@@ -275,20 +291,15 @@ class _Solve:
         some: data.Examples,
         others: data.Examples,
         title: str,
+        checked: np.ndarray | None = None,
         file: epath.Path | None = None,
     ) -> Products:
-        """Computes the products; those of all examples go with a `file`.
-
-        The file keeps them where features come in several parts, and has some to go on from.
-        """
-        n, checked = len(some.labels), None
-        if file is not None:
-            rng = np.random.default_rng(self._config.seed)
-            checked = rng.choice(n, min(EXACT_ROWS, n), replace=False)
-        products = InnerProducts(n, len(others.labels), self._dtype(n), checked)
+        """Computes the products, with `checked` as for `InnerProducts`; `file` keeps them and may have some."""
+        n = len(some.labels)
+        centered = self._config.kernel.name != "linear"
+        products = InnerProducts(n, len(others.labels), self._dtype(n), checked, centered)
         images = np.concatenate([some.images, others.images])
-        keep = file is not None and seen.parts > 1
-        first = products.restore(file) if file is not None and keep and file.exists() else 0
+        first = products.restore(file) if file is not None and file.exists() else 0
         halves_done, saved_at = 2 * first, time.monotonic()
 
         def show(fraction: float) -> None:
@@ -300,9 +311,10 @@ class _Solve:
             products.add(found, show)
             halves_done += 1
             is_due = time.monotonic() > saved_at + _SAVE_PRODUCTS_SECONDS
-            if file is not None and keep and (is_due or part == seen.parts - 1):
+            if file is not None and (is_due or part == seen.parts - 1):
                 save = functools.partial(products.save, parts=part + 1)
                 parallel.on_primary(functools.partial(run_directory.write_whole, file, save))
+                parallel.on_primary(self._keep_time)
                 saved_at = time.monotonic()
         return Products(products, some.labels, others.labels)
 
@@ -321,31 +333,47 @@ class _Solve:
         }
 
     def _solve_all(self, seen: Features, chosen: list[dict[str, Any]]) -> dict[str, Any]:
-        train, test = self._dataset.train, self._dataset.test
-        prepared = self._products(seen, train, test, "all examples", self._path / PRODUCTS)
+        solved, failed = [], []
+        for entry in chosen:
+            # Anew for each one: beside the matrix there is no room for the products of a second one.
+            prepared = self._all_products(seen, keep=seen.parts > 1 or len(chosen) > 1)
+            prefix = f"{WITH_RIDGE}-" if entry is not chosen[0] else ""
+            try:
+                solved.append(self._solution(prepared, entry, self._path / f"{prefix}{SOLUTION}"))
+            except RunFailed as error:
+                if not solved and entry is chosen[-1]:
+                    raise
+                logger.warning("no solution with ridge %g: %s", entry["ridge"], error)
+                failed.append(entry | {"why": str(error)})
         summary = {
             "status": "finished",
-            "examples": len(train.labels),
+            "examples": len(self._dataset.train.labels),
             "dimension": prepared.products.dimension,
             "dtype": str(prepared.products.dtype),
+            "scaled": self._config.kernel.scaled,
+            **solved[0],
         }
-        summary |= self._solution(prepared, chosen[0], "", keep=len(chosen) > 1)
-        for entry in chosen[1:]:
-            summary[WITH_RIDGE] = self._solution(prepared, entry, f"{WITH_RIDGE}-", keep=False)
-        return summary | {"seconds": self._seconds()}
+        summary |= {WITH_RIDGE: solved[1]} if len(solved) > 1 else {}
+        summary |= {"failed": failed} if failed else {}
+        return summary | {"seconds": time.monotonic() - self._started}
+
+    def _all_products(self, seen: Features, keep: bool) -> Products:
+        train, test = self._dataset.train, self._dataset.test
+        file = self._path / PRODUCTS if keep else None
+        rng, n = np.random.default_rng(self._config.seed), len(train.labels)
+        checked = rng.choice(n, min(EXACT_ROWS, n), replace=False)
+        return self._products(seen, train, test, "all examples", checked, file)
 
     def _solution(
-        self, prepared: Products, entry: dict[str, Any], prefix: str, keep: bool
+        self, prepared: Products, entry: dict[str, Any], file: epath.Path
     ) -> dict[str, Any]:
-        """Returns what a solution of the whole training set shows; `keep` as for `InnerProducts.matrix`."""
+        """Returns what a solution of the whole training set shows; the products' memory goes to its matrix."""
         products, labels, test_labels = prepared
         ridge, kernel = entry["ridge"], self._kernel(products, entry["gamma"])
-        matrix = products.matrix(kernel, keep)
-        iterate = self._solve(
-            matrix, labels, ridge, "all examples", self._path / f"{prefix}{SOLUTION}"
-        )
+        matrix = products.matrix(kernel)
+        iterate = self._solve(matrix, labels, ridge, "all examples", file)
         solution = iterate.solution
-        fitted = matrix @ solution
+        fitted = matrix.multiply_precisely(solution)
         of_signs = 2 * solution[:, :-1] - solution[:, -1:], 2 * fitted[:, :-1] - fitted[:, -1:]
         norms = {
             f"norm_{name}": math.sqrt(max(float((alpha * image).sum()), 0))
@@ -366,10 +394,6 @@ class _Solve:
             "residual_float64": float(np.linalg.norm(targets - exact) / np.linalg.norm(targets)),
             "iterations": iterate.iterations,
         }
-
-    def _seconds(self) -> float:
-        """Returns the seconds of the run so far, those before a stop included."""
-        return self._seconds_before + time.monotonic() - self._started
 
     def _dtype(self, n: int) -> np.dtype:
         """Returns the matrix's dtype, which the config may set."""
@@ -415,14 +439,13 @@ class _Solve:
     def _save(self, file: epath.Path, iterate: Iterate) -> None:
         def write(partial: epath.Path) -> None:
             with partial.open("wb") as stream:
-                np.savez(
-                    stream,
-                    solution=iterate.solution,
-                    iterations=iterate.iterations,
-                    seconds=self._seconds(),
-                )
+                np.savez(stream, solution=iterate.solution, iterations=iterate.iterations)
 
-        parallel.on_primary(lambda: run_directory.write_whole(file, write))
+        def save() -> None:
+            run_directory.write_whole(file, write)
+            self._keep_time()
+
+        parallel.on_primary(save)
 
     def _restore(self, file: epath.Path, shape: tuple[int, ...]) -> Iterate | None:
         """Returns the saved iterate; none where there is none, or a damaged one."""
@@ -431,11 +454,10 @@ class _Solve:
         try:
             with file.open("rb") as stream, np.load(stream) as saved:
                 solution = saved["solution"].reshape(shape)
-                iterations, seconds = int(saved["iterations"]), float(saved["seconds"])
+                iterations = int(saved["iterations"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             logger.warning("%s is damaged; the solve begins anew", file)
             return None
-        self._seconds_before = max(self._seconds_before, seconds)
         logger.info("going on from iteration %d", iterations)
         return Iterate(solution, math.nan, iterations)
 

@@ -51,6 +51,23 @@ def test_products_in_float64_of_a_matrix_in_float32(devices):
     np.testing.assert_allclose(matrix.multiply_precisely(vectors), rounded @ vectors, atol=1e-8)
 
 
+def test_points_far_from_zero():
+    """Their squares have so many digits in float32 that none were left for near points, uncentered."""
+    found = InnerProducts(203, 0, np.dtype("float32"), centered=True)
+    for part in np.array_split(POINTS + 1000, 2, axis=1):
+        found.add(part, lambda fraction: None)
+    distances = np.square(POINTS[:, None] - POINTS).sum(axis=-1)
+    assert found.mean_square_distance == pytest.approx(distances.mean(), rel=1e-9)
+    matrix = found.matrix(gaussian(GAMMA)).columns(np.arange(203))
+    np.testing.assert_allclose(matrix, exact(), atol=3e-7)
+
+
+@pytest.mark.parametrize("gamma", [0.1, 200.0])
+def test_a_kernel_that_is_far_from_flat(gamma):
+    matrix = make("float32", gaussian(gamma, 1.2))
+    np.testing.assert_allclose(matrix.columns(np.arange(203)), exact(gamma=gamma), atol=1e-4)
+
+
 def test_linear_kernel():
     matrix = make(kernel=linear())
     np.testing.assert_allclose(matrix @ TARGETS, POINTS @ (POINTS.T @ TARGETS), rtol=1e-12)
