@@ -96,8 +96,8 @@ class _Block(NamedTuple):
 class InnerProducts:
     """⟨x, x'⟩ of n points with each other and with others; the points' features are added part by part.
 
-    Products are summed in float64 (not on TPUs) before they are rounded: sums in float32 can be off by more than
-    a kernel's smallest eigenvalues.
+    Products are summed in float64 (not on TPUs) before they are rounded: sums in float32 can be off by more
+    than a kernel's smallest eigenvalues.
 
     Attributes:
       n: the number of points that are paired with each other and with the others.

@@ -95,6 +95,8 @@ def run(
         if summary is None or _residual(summary) > config.solver.tolerance:
             dataset = data.load(config.data)
             features.check_images(config, dataset.info.image_shape)
+            n = dataset.info.num_train
+            require(n > 1, "data.examples", n, "2 or more for a kernel")
             stack.enter_context(stop_request.defer())
             stop_request.saved = (
                 f"stopped; what is done is saved in {path}; run the same command again"
@@ -401,9 +403,14 @@ class _Solve:
 
     def _kernel(self, products: InnerProducts, gamma: float) -> Kernel:
         """Returns the kernel; with `config.kernel.scaled` γ is in units of the mean squared distance."""
+        distance = products.mean_square_distance
         if self._config.kernel.scaled:
-            gamma /= products.mean_square_distance
-        return _KERNELS[self._config.kernel.name](gamma, products.mean_square_distance)
+            if distance <= 0:
+                raise RunFailed(
+                    f"config.kernel.scaled is True, but the {products.n} examples are all the same"
+                )
+            gamma /= distance
+        return _KERNELS[self._config.kernel.name](gamma, distance)
 
     def _solve(
         self,

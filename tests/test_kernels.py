@@ -132,7 +132,9 @@ def test_stopped_and_gone_on_with(part, count, solves, from_toy, tmp_path, monke
         stop_at(patch, part, count)
         with pytest.raises(preemption.Stopped, match="SIGTERM: stopped; what is done is saved in"):
             kernels.run(config, tmp_path / "parts")
+    before = read(tmp_path / "parts", "seconds.json")["seconds"]
     parts = kernels.run(config, tmp_path / "parts")
+    assert parts["seconds"] > before > 0
     assert starts == solves
     whole = kernels.run(config, tmp_path / "whole")
     for field in ("gamma", "test_error"):
@@ -211,6 +213,39 @@ def test_a_candidate_that_cannot_be_solved_is_passed_over(from_toy, tmp_path):
         kernels.run(config, tmp_path / "other")
 
 
+def test_a_solution_with_a_ridge_is_kept_where_there_is_none_without(
+    from_toy, toy, tmp_path, monkeypatch
+):
+    """The same whether the products come again from their file or not."""
+    config = make((0.1,), (0.0, 0.5), tolerance=1e-6)
+    both, solve = kernels.run(config, tmp_path / "both"), kernels._Solve._solve
+
+    def failing(self, matrix, labels, ridge, title, file=None):
+        if title == "all examples" and ridge == 0:
+            raise RunFailed("the residual is 1")
+        return solve(self, matrix, labels, ridge, title, file)
+
+    monkeypatch.setattr(kernels._Solve, "_solve", failing)
+    summary = kernels.run(config, tmp_path / "one")
+    assert summary == read(tmp_path / "one")
+    assert (summary["ridge"], "with_ridge" in summary) == (0.5, False)
+    for field in ("test_error", "norm_one_hot", "residual_float64"):
+        assert summary[field] == both["with_ridge"][field]
+    (failed,) = summary["failed"]
+    assert (failed["ridge"], failed["why"]) == (0.0, "the residual is 1")
+    assert ("ridge 0", "the residual is 1") in kernels.table(summary)[2]
+    assert not (tmp_path / "one" / "products.npz").exists()
+
+
+def test_examples_that_are_all_the_same(from_toy, toy, tmp_path, monkeypatch):
+    same = data.from_arrays((0 * toy.train.images, toy.train.labels), toy.test, "toy")
+    monkeypatch.setattr(data, "load", lambda config: same)
+    config = make((0.1, 0.2))
+    config.kernel.scaled = True
+    with pytest.raises(RunFailed, match="scaled is True, but the 240 examples are all the same"):
+        kernels.run(config, tmp_path)
+
+
 def test_predictions_have_the_precision_of_the_solve(from_toy, toy, tmp_path):
     """With a flat kernel the coefficients are large and cancel."""
     summary = kernels.run(make((1e-4,), tolerance=1e-9, rank=300), tmp_path)
@@ -270,6 +305,10 @@ def test_digits_through_the_door(door, tmp_path):
             "config.solver.dtype is 'int8'; it must be float32 or float64",
         ),
         ("--config.experiment=train", "config.experiment is 'train'; it must be one of kernel"),
+        (
+            "--config.data.examples=1",
+            "config.data.examples is 1; it must be 2 or more for a kernel",
+        ),
         ("--config.data.examples=1501", "config.data.examples is 1501; it must be in [1, 1500], …"),
     ],
 )

@@ -47,7 +47,7 @@ def test_margins():
 def test_counts_and_bounds():
     assert measures.vc_dimension(1024, 3) == 1024 * 3 * 10
     slack = math.sqrt(math.log(20) / 200)
-    assert measures.uniform_stability_bound(0.25, 100, 0.95) == pytest.approx(0.5 + 101 * slack)
+    assert measures.uniform_stability_bound(0.25, 100, 0.95) == pytest.approx(0.25 + 51 * slack)
     assert measures.uniform_stability_bound(0.0, 100, 0.95) == pytest.approx(slack)
 
 

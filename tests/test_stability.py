@@ -1,5 +1,6 @@
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -19,7 +20,8 @@ def toy_config(**fields):
 
 
 def test_one_example_is_replaced(toy):
-    other = stability.replace(toy, 7, 3)
+    number = 3 + len(toy.test.labels)  # more than there are test examples: they come again
+    other = stability.replace(toy, 7, number)
     differing = (other.train.images != toy.train.images).any(axis=(1, 2, 3))
     assert differing.nonzero()[0].tolist() == [7]
     np.testing.assert_array_equal(other.train.images[7], toy.test.images[3])
@@ -81,6 +83,13 @@ def test_a_model_without_a_path_norm(from_toy, tmp_path):
     summary = stability.run(config, tmp_path)
     assert summary["networks"]["true_labels"]["path_norm"] is None
     assert ("path norm over margin", "—", "—") in stability.table(summary)[2]
+
+
+def test_several_processes_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match="'stability'; it runs in one process, on all its devices"):
+        stability.run(toy_config(), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_config_is_refused(from_toy, tmp_path):

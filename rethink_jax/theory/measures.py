@@ -25,14 +25,14 @@ def vc_dimension(parameters: int, layers: int) -> float:
 
 
 def uniform_stability_bound(beta: float, n: int, confidence: float) -> float:
-    """Returns by how much the test error may exceed that of training (Bousquet and Elisseeff 2002, theorem 12).
+    """Returns by how much the loss on new points may exceed that of training (Mohri et al. 2018, theorem 14.2).
 
     Args:
-      beta: the uniform stability, of a loss in [0, 1].
+      beta: the uniform stability, of a loss in [0, 1]: the greatest change when one example is replaced.
       n: the number of training examples.
       confidence: the probability with which the bound holds.
     """
-    return 2 * beta + (4 * n * beta + 1) * math.sqrt(math.log(1 / (1 - confidence)) / (2 * n))
+    return beta + (2 * n * beta + 1) * math.sqrt(math.log(1 / (1 - confidence)) / (2 * n))
 
 
 def path_norm(params: dict[str, Any]) -> float:

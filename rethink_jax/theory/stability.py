@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from scipy.special import softmax
 
 from rethink_jax import data, display, inputs, models, parallel, run_directory, sweep
-from rethink_jax.config import RunFailed, require
+from rethink_jax.config import RunFailed, UserError, require
 from rethink_jax.preprocess import center_crop, whiten
 from rethink_jax.theory import measures
 from rethink_jax.theory.rademacher import (
@@ -57,6 +57,10 @@ def run(
       RunFailed: where a run has failed.
       Stopped: when a signal came; the state is saved.
     """
+    if jax.process_count() > 1:
+        raise UserError(
+            "config.experiment is 'stability'; it runs in one process, on all its devices"
+        )
     replacements = config.stability.replacements
     require(1 <= replacements <= 1000, "stability.replacements", replacements, "in [1, 1000]")
     path, settings, dataset = begin(config, "stability", workdir, name)
@@ -84,9 +88,10 @@ def run(
 
 
 def replace(dataset: data.Dataset, id_: int, number: int) -> data.Dataset:
-    """Returns the data set with one training example replaced by a test example."""
+    """Returns the data set with one training example replaced by a test example, the next for each number."""
     images, labels = dataset.train.images.copy(), dataset.train.labels.copy()
-    images[id_], labels[id_] = dataset.test.images[number], dataset.test.labels[number]
+    other = number % len(dataset.test.labels)
+    images[id_], labels[id_] = dataset.test.images[other], dataset.test.labels[other]
     return data.Dataset(dataset.info, data.Examples(images, labels), dataset.test)
 
 
@@ -108,7 +113,8 @@ def _measure(
         label = train.labels[id_]
         theirs_exact, own_exact = theirs.astype(np.float64), own.astype(np.float64)
         moved = np.abs(softmax(theirs_exact, axis=1) - softmax(own_exact, axis=1)).sum(axis=1) / 2
-        kept = np.arange(1, len(own)) != number + 1  # one test example is a training example there
+        # One test example is a training example there.
+        kept = np.arange(len(test.labels)) != number % len(test.labels)
         answers = own.argmax(axis=1) != theirs.argmax(axis=1)
         changes.append(
             {
@@ -233,7 +239,7 @@ def table(summary: dict[str, Any]) -> display.Rows:
         both("Rademacher complexity, at least", f"{summary['rademacher_at_least']:.3f}"),
         each("test error by it, at most", lambda kind: percent(kind["bound"])),
         both("uniform stability, at least", f"{summary['stability_at_least']:.3f}"),
-        both("test less training error by it, at most", percent(summary["stability_bound"])),
+        both("test less training loss by it, at most", percent(summary["stability_bound"])),
         each("seen on these labels", lambda kind: f"{kind['greatest_change']:.3f}"),
         each("errors on replaced examples", lambda kind: percent(kind["error_without"])),
         each("other answers on test examples", lambda kind: percent(kind["answers_changed"])),
