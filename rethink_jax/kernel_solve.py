@@ -101,7 +101,7 @@ def conjugate_gradients(
     """Yields better and better solutions of (K + ridge I) α = Y, without end; each column by itself.
 
     Products of the iteration are in K's dtype, all else is in float64. The recurrence of the residual drifts
-    from the residual itself, which is computed anew every fiftieth time, and wherever the tolerance seems to be
+    from the residual itself, which is computed anew every fiftieth time, and where the tolerance seems to be
     reached. So each direction is made orthogonal to the last one's image, and each step is as long as the
     residual at hand asks for (Notay 2000, flexible conjugate gradients). The textbook's ratios of residuals
     take for granted that the recurrence was never left; at float32's floor their directions grow without bound.
@@ -127,7 +127,6 @@ def conjugate_gradients(
     norms[norms == 0] = 1  # a class without examples
     residual = missing()
     direction, image, curvature = *2 * [np.zeros_like(targets)], np.ones(len(norms))
-    is_lost = np.zeros(len(norms), bool)
     while True:
         relative = np.linalg.norm(residual, axis=0) / norms
         if not np.isfinite(relative).all():
@@ -137,16 +136,13 @@ def conjugate_gradients(
         direction = preconditioned - (preconditioned * image).sum(axis=0) / curvature * direction
         image = matrix @ direction + ridge * direction
         curvature, is_open = (direction * image).sum(axis=0), relative > tolerance
-        was_lost, is_lost = is_lost, is_open & (curvature <= 0)
-        if (was_lost & is_lost).any():
+        if (curvature[is_open] <= 0).any():
             raise RunFailed(
                 f"the kernel matrix is not positive definite in {matrix.dtype}; set config.kernel.ridges "
                 "above 0, or config.solver.dtype float64"
             )
-        # Where rounding made an eigenvalue negative: begin again from the gradient, which has little of it.
-        image[:, is_lost] = 0
         curvature[~(curvature > 0)] = 1
-        step = np.where(is_open & ~is_lost, (direction * residual).sum(axis=0) / curvature, 0)
+        step = np.where(is_open, (direction * residual).sum(axis=0) / curvature, 0)
         solution = solution + step * direction
         residual = residual - step * image
         iterations += 1

@@ -121,7 +121,7 @@ def table(summary: dict[str, Any]) -> display.Rows:
         (text, *(form.format(solution[field]) for solution in found))
         for field, (text, form) in _WORDS.items()
     ]
-    if summary["scaled"]:
+    if summary.get("scaled"):
         rows[0] = ("γ · mean squared distance", *rows[0][1:])
     for failed in summary.get("failed", ()):
         rows.append((f"ridge {failed['ridge']:g}", failed["why"], *[""] * (len(found) - 1)))

@@ -202,6 +202,7 @@ def settle(
     models.check(config)  # the model may have been left to be settled
     size = config.data.size
     require(size <= side, "data.size", size, f"at most {side}, the side of {info.name}'s images")
+    models.check_side(config)
     return config, info
 
 

@@ -95,6 +95,23 @@ def test_float32_comes_below_the_rounding_of_its_products_and_stays_there(monkey
     assert 1e-6 < max(residuals()[200:]) < 1
 
 
+@pytest.mark.parametrize("ridge", [0.0, 1e-5])
+def test_pairs_that_are_almost_equal(ridge):
+    """Rounding makes eigenvalues negative, a small ridge mends it."""
+    rng = np.random.default_rng(1)
+    points = np.concatenate([POINTS, POINTS + 0.01 * rng.standard_normal(POINTS.shape)])
+    matrix, targets = make("float32", points=points), rng.standard_normal((406, 3))
+    rounded = matrix.columns(np.arange(406)) + ridge * np.eye(406)
+    assert (linalg.eigvalsh(rounded)[0] > 0) == (ridge > 0)
+    if ridge == 0:
+        with pytest.raises(RunFailed, match="not positive definite in float32"):
+            solve(matrix, 1e-6, rank=100, targets=targets)
+        return
+    found = solve(matrix, 1e-6, ridge, rank=100, targets=targets)
+    missing = targets - rounded @ found.solution
+    assert np.linalg.norm(missing, axis=0).max() < 2e-6 * np.linalg.norm(targets, axis=0).max()
+
+
 def test_a_class_without_examples():
     found = solve(make(), 1e-9, 0.1, targets=np.column_stack([TARGETS, np.zeros(203)]))
     assert not found.solution[:, 3].any()

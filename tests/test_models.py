@@ -66,7 +66,8 @@ def test_parameters_are_the_papers():
 def test_command_prints_the_parameters():
     command = [sys.executable, "-m", "rethink_jax.models"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert re.findall(r"[\d,]+,\d{3}(?= )", text)[1:] == [f"{count:,}" for count in COUNTS.values()]
+    counts = [*COUNTS.values(), *table.imagenet_counts().values()]
+    assert re.findall(r"[\d,]+,\d{3}(?= │)", text) == [f"{count:,}" for count in counts]
     for quotient in ("27.8", "24.2"):  # the paper's 28 and 24
         assert quotient in text
 
@@ -229,7 +230,7 @@ def test_initial_values_of_mlps(std):
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [
-        ("name", "resnet", "one of mlp, small_alexnet, small_inception, wide_resnet"),
+        ("name", "resnet", f"one of {', '.join(models.MODELS)}"),
         ("depth", 0, "1 or more"),
         ("width", -1, "1 or more"),
     ],

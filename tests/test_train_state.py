@@ -10,7 +10,9 @@ def params_of(name, **fields):
     model = config_lib.base().model
     model.update(name=name, **fields)
     module = models.create(model, 10)
-    return jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 28, 28, 3)))["params"]
+    side = max(28, models.MODELS[name].smallest_side)
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    return jax.eval_shape(module.init, jax.random.key(0), images)["params"]
 
 
 def touched(params, on):

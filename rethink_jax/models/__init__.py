@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,17 +10,49 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rethink_jax.config import require
-from rethink_jax.models.alexnet import SmallAlexNet
+from rethink_jax.models.alexnet import AlexNet, SmallAlexNet
 from rethink_jax.models.inception import SmallInception
+from rethink_jax.models.inception_v3 import InceptionV3
+from rethink_jax.models.inception_v4 import InceptionV4
 from rethink_jax.models.mlp import MLP
+from rethink_jax.models.resnet import ResNet
+from rethink_jax.models.vgg import VGG
 from rethink_jax.models.wide_resnet import WideResNet
 
-# Name -> constructor; what it takes of `config.model`, beside the name, comes with it.
-MODELS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
-    "mlp": (MLP, ("depth", "width", "initial_std", "dropout")),
-    "small_alexnet": (SmallAlexNet, ("dropout",)),
-    "small_inception": (SmallInception, ("batch_norm", "dropout")),
-    "wide_resnet": (WideResNet, ("dropout",)),
+
+class Model(NamedTuple):
+    """What a name in `config.model` stands for.
+
+    Attributes:
+      constructor: of the module.
+      fields: what it takes of `config.model`, beside the name.
+      fixed: its other settings.
+      smallest_side: of the images, in pixels.
+    """
+
+    constructor: Callable[..., nn.Module]
+    fields: tuple[str, ...]
+    fixed: dict[str, Any] = {}  # noqa: RUF012
+    smallest_side: int = 1
+
+
+_DROPOUT = ("dropout",)
+MODELS = {
+    "mlp": Model(MLP, ("depth", "width", "initial_std", "dropout")),
+    "small_alexnet": Model(SmallAlexNet, _DROPOUT),
+    "small_inception": Model(SmallInception, ("batch_norm", "dropout")),
+    "wide_resnet": Model(WideResNet, _DROPOUT),
+    "alexnet": Model(AlexNet, _DROPOUT, smallest_side=63),
+    "inception_v3": Model(InceptionV3, _DROPOUT, smallest_side=75),
+    "inception_v4": Model(InceptionV4, _DROPOUT, smallest_side=75),
+    **{
+        f"resnet{layers}": Model(ResNet, _DROPOUT, {"layers": layers})
+        for layers in (18, 34, 50, 101, 152)
+    },
+    **{
+        f"vgg{layers}": Model(VGG, _DROPOUT, {"layers": layers}, smallest_side=32)
+        for layers in (11, 13, 16, 19)
+    },
 }
 
 # Of an MLP; with more a compilation takes hours or no memory is large enough.
@@ -38,8 +70,8 @@ def create(
       dtype: of the computation; parameters are float32.
       axis_name: the mapped axis over which BatchNorm sums, or None outside of one.
     """
-    constructor, fields = MODELS[model.name]
-    extra = {field: model[field] for field in fields}
+    constructor, fields, fixed, _ = MODELS[model.name]
+    extra = fixed | {field: model[field] for field in fields}
     if "axis_name" in constructor.__annotations__:
         extra["axis_name"] = axis_name
     return constructor(num_classes=num_classes, dtype=dtype, **extra)
@@ -69,3 +101,10 @@ def check(config: ConfigDict) -> None:
         std,
         f"left out for {model.name}, which has its own",
     )
+
+
+def check_side(config: ConfigDict) -> None:
+    """Raises `UserError` for images that are too small for the model."""
+    name, side = config.model.name, config.data.size
+    smallest = MODELS[name].smallest_side
+    require(side >= smallest, "data.size", side, f"{smallest} or more for {name}")

@@ -1,4 +1,4 @@
-"""The paper's AlexNet for CIFAR-10 (section 2.1 and appendix A)."""
+"""The paper's AlexNet for CIFAR-10 (section 2.1 and appendix A), and AlexNet for ImageNet."""
 
 from typing import Any
 
@@ -58,4 +58,56 @@ class SmallAlexNet(nn.Module):
             x = nn.relu(nn.Dense(width, kernel_init=dense_init, dtype=self.dtype)(x))
             x = dropout(x, self.dropout, keys, layer=i)
         logits = nn.Dense(self.num_classes, kernel_init=dense_init, dtype=self.dtype)(x)
+        return logits.astype(at_least_float32(self.dtype))
+
+
+class AlexNet(nn.Module):
+    """Five convolutions with three max-pools, then 4096-4096-K dense (Krizhevsky 2014, arXiv 1404.5997).
+
+    The one-column form: neither in two halves nor with response normalization, as the first of 2012 was.
+
+    Attributes:
+      num_classes: the number K of logits.
+      dropout: the rate before each hidden dense layer; the original's is 0.5.
+      dtype: of the computation.
+    """
+
+    num_classes: int
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        images: jax.Array,
+        mask: jax.Array | None = None,
+        train: bool = False,
+        keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Maps images [n, height, width, channels] to float32 logits [n, num_classes]; as SmallInception."""
+
+        def conv(
+            x: jax.Array, features: int, kernel: int, stride: int = 1, padding: Any = "SAME"
+        ) -> jax.Array:
+            return nn.relu(
+                nn.Conv(
+                    features,
+                    (kernel, kernel),
+                    (stride, stride),
+                    padding,
+                    kernel_init=nn.initializers.he_normal(),
+                    dtype=self.dtype,
+                    conv_general_dilated=convolve,
+                )(x)
+            )
+
+        x = max_pool(conv(images, 64, 11, 4, 2), padding=0)
+        x = max_pool(conv(x, 192, 5), padding=0)
+        x = conv(conv(conv(x, 384, 3), 256, 3), 256, 3)
+        x = max_pool(x, padding=0)
+        x = x.reshape(x.shape[0], -1)
+        for i in range(2):
+            x = dropout(x, self.dropout, keys, layer=i)
+            x = nn.relu(nn.Dense(4096, dtype=self.dtype)(x))
+        logits = nn.Dense(self.num_classes, dtype=self.dtype)(x)
         return logits.astype(at_least_float32(self.dtype))

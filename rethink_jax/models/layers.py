@@ -26,16 +26,16 @@ def convolve(
 
     Args:
       x: floating [n, height, width, channels].
-      kernel: floating [side, side, channels, features].
+      kernel: floating [height, width, channels, features].
       strides: of the two dimensions.
-      padding: `SAME`.
+      padding: as `lax.conv_general_dilated` takes it.
       **options: what else flax passes on.
     """
-    side, channels, features = kernel.shape[-4], *kernel.shape[-2:]
+    *window, channels, features = kernel.shape[-4:]
     if jax.default_backend() == "cpu" and tuple(strides) == (1, 1) and padding == "SAME":
-        if side == 1:
+        if window == [1, 1]:
             return x @ kernel[0, 0]
-        if features <= channels:
+        if window[0] == window[1] and features <= channels:
             return _convolve_same(x, kernel)
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
@@ -144,34 +144,47 @@ class ConvUnit(nn.Module):
 
     Attributes:
       features: the number of filters.
-      kernel: side of the filters.
+      kernel: side of the filters, or their height and width.
       stride: of the convolution.
       batch_norm: whether there is a BatchNorm.
       dtype: of the computation.
       axis_name: the mapped axis of BatchNorm's sums, or None.
+      padding: as flax's Conv takes it.
+      scale: as BatchNorm's.
+      epsilon: as BatchNorm's.
+      relu: whether there is a ReLU.
+      kernel_init: of the filters.
     """
 
     features: int
-    kernel: int = 3
+    kernel: int | tuple[int, int] = 3
     stride: int = 1
     batch_norm: bool = True
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    padding: Any = "SAME"
+    scale: bool = False
+    epsilon: float = 1e-3
+    relu: bool = True
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
-        """Maps [n, height, width, channels] to [n, ⌈height/stride⌉, ⌈width/stride⌉, features]."""
+        """Maps [n, height, width, channels]; with SAME to [n, ⌈height/stride⌉, ⌈width/stride⌉, features]."""
         x = nn.Conv(
             self.features,
-            (self.kernel, self.kernel),
+            2 * (self.kernel,) if isinstance(self.kernel, int) else self.kernel,
             (self.stride, self.stride),
+            self.padding,
             use_bias=not self.batch_norm,
+            kernel_init=self.kernel_init,
             dtype=self.dtype,
             conv_general_dilated=convolve,
         )(x)
         if self.batch_norm:
-            x = BatchNorm(self.axis_name)(x, mask, train)
-        return nn.relu(x)
+            norm = BatchNorm(self.axis_name, epsilon=self.epsilon, scale=self.scale)
+            x = norm(x, mask, train)
+        return nn.relu(x) if self.relu else x
 
 
 def dropout(x: jax.Array, rate: float, keys: jax.Array | None, layer: int = 0) -> jax.Array:
@@ -192,8 +205,10 @@ def dropout(x: jax.Array, rate: float, keys: jax.Array | None, layer: int = 0) -
     return jnp.where(jax.vmap(keep)(keys), x / (1 - rate), jnp.zeros_like(x))
 
 
-def max_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
-    """Takes the maximum over windows with SAME padding, as a maximum over shifted slices.
+def max_pool(
+    x: jax.Array, window: int = 3, stride: int = 2, padding: int | None = None
+) -> jax.Array:
+    """Takes the maximum over windows, as a maximum over shifted slices.
 
     XLA's own pooling has a gradient (select-and-scatter) that is many times slower on CPUs.
 
@@ -201,16 +216,22 @@ def max_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
       x: floating [n, height, width, channels].
       window: side of the window.
       stride: between windows.
+      padding: on each side; by default SAME's.
 
     Returns:
-      Maxima [n, ⌈height/stride⌉, ⌈width/stride⌉, channels].
+      Maxima [n, height', width', channels]; with SAME ⌈height/stride⌉ and ⌈width/stride⌉.
     """
-    out = [-(-side // stride) for side in x.shape[1:3]]
-    need = [
-        max((n - 1) * stride + window - side, 0) for n, side in zip(out, x.shape[1:3], strict=True)
-    ]
-    padding = [(0, 0), *((p // 2, p - p // 2) for p in need), (0, 0)]
-    x = jnp.pad(x, padding, constant_values=-jnp.inf)
+    sides = x.shape[1:3]
+    if padding is None:
+        out = [-(-side // stride) for side in sides]
+        need = [
+            max((n - 1) * stride + window - side, 0) for n, side in zip(out, sides, strict=True)
+        ]
+        margins = [(p // 2, p - p // 2) for p in need]
+    else:
+        out = [(side + 2 * padding - window) // stride + 1 for side in sides]
+        margins = 2 * [(padding, padding)]
+    x = jnp.pad(x, [(0, 0), *margins, (0, 0)], constant_values=-jnp.inf)
     slices = [
         x[
             :,
@@ -221,6 +242,28 @@ def max_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
         for j in range(window)
     ]
     return functools.reduce(jnp.maximum, slices)
+
+
+def mean_pool(
+    x: jax.Array, window: int, stride: int = 1, padding: int = 0, count_padding: bool = True
+) -> jax.Array:
+    """Takes the mean over windows.
+
+    Args:
+      x: floating [n, height, width, channels].
+      window: side of the window.
+      stride: between windows.
+      padding: zeros on each side.
+      count_padding: whether the mean is over them, too.
+    """
+
+    def total(x: jax.Array) -> jax.Array:
+        margins = ((0, 0), *2 * ((padding, padding),), (0, 0))
+        sides = (1, window, window, 1), (1, stride, stride, 1)
+        return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, *sides, margins)
+
+    counts = jnp.full((1, 1, 1, 1), window**2, x.dtype)
+    return total(x) / (counts if count_padding else total(jnp.ones((1, *x.shape[1:3], 1), x.dtype)))
 
 
 def local_response_normalization(
