@@ -229,7 +229,8 @@ FIELDS = {
     **{
         f"model.name={value}": (
             f"config.model.name is '{value}'; it must be one of mlp, small_alexnet, small_inception, "
-            "wide_resnet"
+            "wide_resnet, alexnet, inception_v3, inception_v4, resnet18, resnet34, resnet50, "
+            "resnet101, resnet152, vgg11, vgg13, vgg16, vgg19"
         )
         for value in ("vgg", "MLP", "")
     },
