@@ -70,15 +70,15 @@ def precision(dtype: np.dtype) -> Iterator[None]:
         yield
 
 
-def default_dtype(n: int) -> np.dtype:
-    """Returns a matrix's dtype: float64 up to 20,000 examples, 1.6 GB, where the device has it; ours."""
-    small = n <= 20_000 and jax.default_backend() != "tpu"
-    return np.dtype("float64" if small else "float32")
-
-
 def _precise(dtype: np.dtype) -> np.dtype:
     """Returns float64, or on TPUs, which have none, the dtype."""
     return dtype if jax.default_backend() == "tpu" else np.dtype("float64")
+
+
+def default_dtype(n: int) -> np.dtype:
+    """Returns a matrix's dtype: float64 up to 20,000 examples, 1.6 GB, where the device has it; ours."""
+    float32 = np.dtype("float32")
+    return _precise(float32) if n <= 20_000 else float32
 
 
 class _Block(NamedTuple):

@@ -1,16 +1,19 @@
 """Inception V3 for ImageNet (Szegedy et al. 2015, arXiv 1512.00567)."""
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rethink_jax.models.layers import ConvUnit, at_least_float32, dropout, max_pool, mean_pool
-
-Side = int | tuple[int, int]
-Conv = Callable[..., jax.Array]
+from rethink_jax.models.layers import (
+    Conv,
+    at_least_float32,
+    conv_units,
+    dropout,
+    max_pool,
+    mean_pool,
+)
 
 
 class InceptionV3(nn.Module):
@@ -43,20 +46,7 @@ class InceptionV3(nn.Module):
         if mask is None:
             mask = jnp.ones(images.shape[0], bool)
 
-        def conv(
-            x: jax.Array, features: int, kernel: Side = 1, stride: int = 1, padding: Any = "SAME"
-        ) -> jax.Array:
-            unit = ConvUnit(
-                features,
-                kernel,
-                stride,
-                dtype=self.dtype,
-                axis_name=self.axis_name,
-                padding=padding,
-                scale=True,
-                kernel_init=nn.initializers.he_normal(),
-            )
-            return unit(x, mask, train)
+        conv = conv_units(mask, train, self.dtype, self.axis_name)
 
         def classify(x: jax.Array) -> jax.Array:
             logits = nn.Dense(self.num_classes, dtype=self.dtype)(x.mean(axis=(1, 2)))

@@ -1,7 +1,7 @@
 """Layers that two families of models share, and those in which flax differs from what the paper needs."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -185,6 +185,43 @@ class ConvUnit(nn.Module):
             norm = BatchNorm(self.axis_name, epsilon=self.epsilon, scale=self.scale)
             x = norm(x, mask, train)
         return nn.relu(x) if self.relu else x
+
+
+Conv = Callable[..., jax.Array]
+
+
+def conv_units(mask: jax.Array, train: bool, dtype: Any, axis_name: str | None) -> Conv:
+    """Returns a function that applies a new unit of the Inceptions for ImageNet: BatchNorm has a scale.
+
+    To be called inside a module's `__call__`; the function takes x, features, kernel, stride and padding.
+
+    Args:
+      mask: as ConvUnit's.
+      train: as ConvUnit's.
+      dtype: of the computation.
+      axis_name: the mapped axis of BatchNorm's sums, or None.
+    """
+
+    def conv(
+        x: jax.Array,
+        features: int,
+        kernel: int | tuple[int, int] = 1,
+        stride: int = 1,
+        padding: Any = "SAME",
+    ) -> jax.Array:
+        unit = ConvUnit(
+            features,
+            kernel,
+            stride,
+            dtype=dtype,
+            axis_name=axis_name,
+            padding=padding,
+            scale=True,
+            kernel_init=nn.initializers.he_normal(),
+        )
+        return unit(x, mask, train)
+
+    return conv
 
 
 def dropout(x: jax.Array, rate: float, keys: jax.Array | None, layer: int = 0) -> jax.Array:
