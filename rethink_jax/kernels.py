@@ -10,7 +10,6 @@ import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
@@ -85,8 +84,7 @@ def run(
       Stopped: when a signal came; the iterate is saved.
     """
     check(config)
-    if jax.process_count() > 1:
-        raise UserError("config.experiment is 'kernel'; it runs in one process, on all its devices")
+    parallel.check_one_process(config)
     path = run_directory.path_of(workdir, name, config.data.name, config_lib.digest(config))
     with contextlib.ExitStack() as stack:
         stop_request = stack.enter_context(preemption.stop_on_signals())

@@ -157,6 +157,15 @@ def steps_per_dispatch() -> int:
     return 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH
 
 
+def check_one_process(config: ConfigDict) -> None:
+    """Raises `UserError` where there are several: the experiment runs in one, on all its devices."""
+    if jax.process_count() > 1:
+        experiment = config.experiment
+        raise UserError(
+            f"config.experiment is {experiment!r}; it runs in one process, on all its devices"
+        )
+
+
 def check(config: ConfigDict) -> None:
     """Raises `UserError` for a batch that the devices do not divide."""
     require(

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from scipy.special import softmax
 
 from rethink_jax import data, display, inputs, models, parallel, run_directory, sweep
-from rethink_jax.config import RunFailed, UserError, require
+from rethink_jax.config import RunFailed, require
 from rethink_jax.preprocess import center_crop, whiten
 from rethink_jax.theory import measures
 from rethink_jax.theory.rademacher import (
@@ -57,10 +57,7 @@ def run(
       RunFailed: where a run has failed.
       Stopped: when a signal came; the state is saved.
     """
-    if jax.process_count() > 1:
-        raise UserError(
-            "config.experiment is 'stability'; it runs in one process, on all its devices"
-        )
+    parallel.check_one_process(config)
     replacements = config.stability.replacements
     require(1 <= replacements <= 1000, "stability.replacements", replacements, "in [1, 1000]")
     path, settings, dataset = begin(config, "stability", workdir, name)
