@@ -13,7 +13,7 @@ from rethink_jax import config
 
 
 def get_config(data: str = "mnist") -> ConfigDict:
-    gabor = config.kernel(data, gammas=(0.3, 0.6, 1.2))
+    gabor = config.kernel(data, gammas=(0.6, 1.2, 2.4, 4.8))
     gabor.kernel.scaled = True
     gabor.features.update(name="gabor", wavelengths=((5.0,), (4.0, 8.0)), pools=(6, 8))
     return gabor
