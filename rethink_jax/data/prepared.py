@@ -87,7 +87,8 @@ def _source(name: str, builder: tfds.core.DatasetBuilder) -> Source:
             f"{command} prepares it; or {builders.WAYS_ON}"
         )
     splits = builder.info.splits
-    test_name = "test" if "test" in splits else "validation"
+    # The labels of imagenet2012's test split are all −1.
+    test_name = "test" if "test" in splits and builder.name != "imagenet2012" else "validation"
     for split_name in ("train", test_name):
         if split_name not in splits:
             raise UserError(
@@ -161,6 +162,8 @@ def _reader(name: str, builder: tfds.core.DatasetBuilder) -> Callable[[str, str,
 
 def _command(name: str, data_dir: Path) -> str:
     """Returns the command that prepares one of TFDS's sets; `tfds build` needs Apache Beam."""
+    if name.partition(":")[0] == "imagenet2012":
+        return f"`python -m rethink_jax.data.imagenet --manual_dir=TARS --data_dir={data_dir}`"
     builder = f"tfds.builder('{name}', data_dir='{data_dir}', file_format='array_record')"
     return (
         "`pip install tensorflow importlib_resources` and then `python -c "
