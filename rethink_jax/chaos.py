@@ -237,18 +237,18 @@ def _damage(file: Path, kind: str, rng: random.Random) -> None:
         file.write_bytes(content)
 
 
-def start_pair(path: Path) -> list[subprocess.Popen]:
-    """Starts, or takes up, a run of two processes with two devices each."""
+def start_pair(path: Path, *more: str) -> list[subprocess.Popen]:
+    """Starts, or takes up, a run of two processes with two devices each; `more` as for `start`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    together = (f"--coordinator_address={address}", "--num_processes=2")
+    together = (*more, f"--coordinator_address={address}", "--num_processes=2")
     return [start(path, *together, f"--process_id={i}", devices=2) for i in range(2)]
 
 
-def finish_pair(path: Path) -> None:
+def finish_pair(path: Path, *more: str) -> None:
     """Runs both to the end; `RuntimeError` where that fails."""
-    codes = [process.wait() for process in start_pair(path)]
+    codes = [process.wait() for process in start_pair(path, *more)]
     if codes != [0, 0]:
         raise RuntimeError(f"{path} left with {codes}; see {path}.log")
 

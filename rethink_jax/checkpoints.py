@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import re
-import shutil
 from typing import Any, NamedTuple
 
 import jax
@@ -90,7 +89,7 @@ class Checkpoints:
             )
         except Exception as error:  # Orbax and TensorStore agree on no type for a full disk
             for half in self.folder.glob(HALF_WRITTEN):
-                shutil.rmtree(half, ignore_errors=True)
+                half.rmtree(missing_ok=True)
             kept = self._newest_whole
             left = "no checkpoint is left" if kept is None else f"step {kept} is the newest left"
             raise RunFailed(

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.machinery
+import importlib.util
 import itertools
 import os
 import re
@@ -56,9 +57,18 @@ def config_argument(argv: list[str]) -> str:
     return named[0]
 
 
+def names_no_config(argv: list[str]) -> bool:
+    """Returns whether there is no `--config`, and none is asked for by a flag of help."""
+    names = {argument.partition("=")[0] for argument in argv}
+    return not names & {"--config", "-config", *_HELP}
+
+
 def check_workdir(workdir: str | None) -> None:
     """Raises `UserError` for a `--workdir` that is no folder and cannot become one."""
     if workdir is None:
+        return
+    if "://" in workdir:
+        _check_bucket(workdir)
         return
     try:
         path = Path(workdir).expanduser().absolute()
@@ -70,6 +80,13 @@ def check_workdir(workdir: str | None) -> None:
     nearest = next(holder for holder in (path, *path.parents) if os.path.lexists(holder))
     if not (workdir and nearest.is_dir() and os.access(nearest, os.W_OK)):
         raise UserError(f"--workdir is {workdir!r}; it must be a folder, or a place for one")
+
+
+def _check_bucket(workdir: str) -> None:
+    if not re.fullmatch(r"gs://[^/]+/.+", workdir):
+        raise UserError(f"--workdir is {workdir!r}; it must be a folder, or gs://BUCKET/FOLDER")
+    if not importlib.util.find_spec("gcsfs"):
+        raise UserError(f"--workdir is {workdir!r}, which needs gcsfs: pip install -e '.[gcs]'")
 
 
 def check_processes(address: str | None, count: int | None, index: int | None) -> None:

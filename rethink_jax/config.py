@@ -39,6 +39,12 @@ WEIGHT_DECAY = {
     "mlp1": 5e-4,
 }
 
+# The labels of Table 2, by what a sweep calls them.
+LABELS: dict[str, dict[str, Any]] = {
+    "true": {},
+    "random": {"corruption.name": "random_labels"},
+}
+
 # What a field of each type must be, in words.
 KINDS = {
     int: "a whole number",
@@ -72,11 +78,12 @@ def base() -> ConfigDict:
             "steps": placeholder(int),  # in place of epochs
             "stop_when_fitted": placeholder(bool),
             "dtype": "float32",
+            "label_smoothing": 0.0,
             "data": {
-                "name": "cifar10",
-                "data_dir": placeholder(str),
-                "examples": placeholder(int),
+                **_data("cifar10"),
                 "size": placeholder(int),
+                "stream": False,  # whether it is read batch by batch, as what does not fit in memory
+                "workers": placeholder(int),  # processes that do so; one a core, 32 at most
             },
             "corruption": {
                 "name": "true_labels",
@@ -85,7 +92,12 @@ def base() -> ConfigDict:
                 "per_channel": True,
                 "before_crop": False,
             },
-            "augment": {"random_crop": False, "flip": False, "rotation_degrees": 0.0},
+            "augment": {
+                "random_crop": False,
+                "flip": False,
+                "rotation_degrees": 0.0,
+                "color": False,
+            },
             "model": {
                 "name": placeholder(str),
                 "depth": 1,
@@ -95,10 +107,13 @@ def base() -> ConfigDict:
                 ),  # of the MLP's kernels; LeCun's where none is set
                 "batch_norm": True,
                 "dropout": 0.0,
+                "auxiliary": False,  # Inception V3's second classifier
             },
             "optimizer": {
                 "learning_rate": placeholder(float),
                 "momentum": 0.9,
+                "schedule": "exponential",  # or cosine, to 0 at the run's end
+                "warmup_epochs": 0.0,  # of a rate that rises from 0
                 "decay_per_epoch": placeholder(float),
                 "drop_epochs": (),  # after each of these epochs the rate is a tenth
                 "weight_decay": 0.0,
@@ -112,6 +127,15 @@ def base() -> ConfigDict:
     )
 
 
+def _data(name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "data_dir": placeholder(str),
+        "examples": placeholder(int),
+        "fake": False,  # whether made-up examples stand for the data set's
+    }
+
+
 def train(data: str, corruption: str, **corruption_fields: Any) -> ConfigDict:
     """Returns a training config for a config file.
 
@@ -123,6 +147,23 @@ def train(data: str, corruption: str, **corruption_fields: Any) -> ConfigDict:
     config = base()
     config.data.name = data
     config.corruption.update(name=corruption, **corruption_fields)
+    return config
+
+
+def imagenet(data: str, corruption: str, **corruption_fields: Any) -> ConfigDict:
+    """Returns a training config of an ImageNet model for a config file, Inception V3 where no other is named.
+
+    The paper prints no recipe; ours is 90 epochs in batches of 1,024, in bfloat16, of SGD with momentum 0.9 and
+    a learning rate that rises to 0.4 in five epochs (0.1 for each 256 images of the batch; Goyal et al. 2017,
+    arXiv 1706.02677) and falls to 0 by a cosine. No regularizer.
+
+    Args:
+      data: the data set's name, which is what follows the colon in `--config=FILE:DATA`.
+      corruption: one of the six names of `rethink_jax.corruptions`.
+      **corruption_fields: further fields of `config.corruption`.
+    """
+    config = train(data, corruption, **corruption_fields)
+    config.update_from_flattened_dict(_IMAGENET)
     return config
 
 
@@ -145,9 +186,38 @@ def sweep(
       UserError: the argument is no `DATA,SIZE`.
     """
     config = base()
-    config.experiment = "sweep"
     config.data.name, size = data_and_size(argument)
     config.update_from_flattened_dict({**_SIZE_FIELDS[size], **(fields or {})})
+    return _sweep(config, name, size, runs)
+
+
+def imagenet_sweep(
+    name: str,
+    argument: str,
+    runs: Iterable[dict[str, Any]],
+    fields: Mapping[str, Any] | None = None,
+) -> ConfigDict:
+    """Returns the config of a sweep as `sweep` does, with the recipe of `imagenet`.
+
+    Args:
+      name: of the table or the figure.
+      argument: what follows the colon in `--config=FILE:DATA,SIZE`; for `smoke` small made-up images are taken,
+        and there is no `small`.
+      runs: what `imagenet_run` returns, in the order in which they are to run.
+      fields: further fields for all runs, flattened.
+
+    Raises:
+      UserError: the argument is no `DATA,SIZE`.
+    """
+    data, size = data_and_size(argument, dict.fromkeys(_IMAGENET_SIZE_FIELDS, "imagenet2012"))
+    config = imagenet(data, "true_labels")
+    config.update_from_flattened_dict({**_IMAGENET_SIZE_FIELDS[size], **(fields or {})})
+    return _sweep(config, name, size, runs)
+
+
+def _sweep(config: ConfigDict, name: str, size: str, runs: Iterable[dict[str, Any]]) -> ConfigDict:
+    """Makes a training config the one of a sweep."""
+    config.experiment = "sweep"
     config.sweep = {"name": name, "size": size, "runs": tuple(runs), "seeds": 1, "only": "*"}
     config.launcher = "local"  # here, one after another; slurm: a job for each
     return config
@@ -163,7 +233,7 @@ def expressivity(data: str) -> ConfigDict:
         {
             "experiment": "expressivity",
             "seed": 0,  # of the direction a, and of synthetic points
-            "data": {"name": data, "data_dir": placeholder(str), "examples": placeholder(int)},
+            "data": _data(data),
             "corruption": {"name": "random_labels", "probability": 1.0, "seed": 0},
             "synthetic": {"points": 1_281_167, "dimension": 100, "classes": 1000},
             "theorem": {"depth": 5, "whole_up_to": 100_000, "run_points": 10_000},
@@ -184,7 +254,7 @@ def kernel(data: str, gammas: tuple[float, ...], ridges: tuple[float, ...] = (0.
         {
             "experiment": "kernel",
             "seed": 0,  # of the held-out part and of the preconditioner's pivots
-            "data": {"name": data, "data_dir": placeholder(str), "examples": placeholder(int)},
+            "data": _data(data),
             "features": {
                 "name": "pixels",
                 "orientations": 8,
@@ -252,7 +322,7 @@ def minimum_norm(data: str) -> ConfigDict:
         {
             "experiment": "minimum_norm",
             "seed": 0,  # of the order of the examples and of the random start
-            "data": {"name": data, "data_dir": placeholder(str), "examples": placeholder(int)},
+            "data": _data(data),
             "corruption": {"name": "random_labels", "probability": 1.0, "seed": 0},
             "sgd": {"epochs": 1000},
             "compilation_cache": placeholder(str),
@@ -280,6 +350,37 @@ _SIZE_FIELDS: dict[str, dict[str, Any]] = {
     "full": {},
 }
 
+# Ours, as the paper prints none.
+_IMAGENET: dict[str, Any] = {
+    "batch_size": 1024,
+    "epochs": 90,
+    "dtype": "bfloat16",
+    "data.stream": True,
+    "model.name": "inception_v3",
+    "optimizer.learning_rate": 0.4,
+    "optimizer.schedule": "cosine",
+    "optimizer.warmup_epochs": 5.0,
+    "optimizer.weight_decay_on": "kernels",  # as TF-slim's
+    "evaluate.every_epochs": 5,
+    "checkpoint.every_epochs": 1,  # ten such epochs are much to lose
+}
+
+# Ours; Inception V3 takes no images smaller than 75×75, and bfloat16 is for accelerators.
+_IMAGENET_SIZE_FIELDS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "batch_size": 16,
+        "epochs": 2,
+        "dtype": "float32",
+        "data.fake": True,
+        "data.examples": 64,
+        "data.size": 75,
+        "optimizer.learning_rate": 0.00625,
+        "optimizer.warmup_epochs": 1.0,
+        "evaluate.every_epochs": 1,
+    },
+    "full": {},
+}
+
 
 def paper_run(
     name: str, fields: Mapping[str, Any] | None = None, expect_divergence: bool = False
@@ -292,36 +393,67 @@ def paper_run(
       fields: further fields, as for `named_run`.
       expect_divergence: as for `named_run`.
     """
-    network, *words = name.split("-")
+    network = name.partition("-")[0]
     options: dict[str, dict[str, Any]] = {
+        network: NETWORKS[network],
         "crop": {"augment.random_crop": True},
         "augment": {"augment.flip": True, "augment.rotation_degrees": 25.0},
         "decay": {"optimizer.weight_decay": WEIGHT_DECAY[network]},
         "random": {"corruption.name": "random_labels"},
     }
-    chosen = dict(NETWORKS[network])
-    for word in words:
-        chosen |= options.get(word, {})
+    chosen = _fields_of(name, options)
     return named_run(name, {**chosen, **(fields or {})}, expect_divergence)
 
 
-def data_and_size(argument: str) -> tuple[str, str]:
+def imagenet_run(name: str) -> dict[str, Any]:
+    """Returns one run of a sweep on ImageNet, which its name describes: `true-augment-dropout-decay`.
+
+    Args:
+      name: one of `LABELS`, then, after dashes, any of `augment` (random crop, flip and colour distortion),
+        `dropout` (the original's rate) and `decay` (TF-slim's coefficient); other words set nothing.
+    """
+    augmentations = ("random_crop", "flip", "color")
+    options: dict[str, dict[str, Any]] = {
+        **LABELS,
+        "augment": {f"augment.{field}": True for field in augmentations},
+        "dropout": {"model.dropout": 0.2},
+        "decay": {"optimizer.weight_decay": 4e-5},
+    }
+    return named_run(name, _fields_of(name, options))
+
+
+def _fields_of(name: str, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for word in name.split("-"):
+        fields |= options.get(word, {})
+    return fields
+
+
+_DATA_OF_SIZES = {"smoke": "digits", "small": "cifar10", "full": "cifar10"}
+
+
+def data_and_size(
+    argument: str, data_of_sizes: Mapping[str, str] = _DATA_OF_SIZES
+) -> tuple[str, str]:
     """Returns the data set and the size that `DATA,SIZE` names, either of which may be left out.
 
-    A word that is no size is a data set's name. Without one it is `digits` for `smoke` and otherwise
-    `cifar10`; without a size it is `full`.
+    A word that is no size is a data set's name; without a size it is `full`.
+
+    Args:
+      argument: `DATA,SIZE`.
+      data_of_sizes: the sizes that there are, and the data set that each has where none is named.
 
     Raises:
-      UserError: two sizes, two data sets, or an empty word.
+      UserError: two sizes, two data sets, an empty word, or a size that there is not.
     """
     words = argument.split(",") if argument else []
     sizes = [word for word in words if word in SIZES]
     names = [word for word in words if word not in SIZES]
-    if len(sizes) > 1 or len(names) > 1 or "" in words:
-        allowed = f"DATA, SIZE or DATA,SIZE, and SIZE one of {', '.join(SIZES)}"
-        raise UserError(f"the config's argument is {argument!r}; it must be {allowed}")
     size = sizes[0] if sizes else "full"
-    return (names[0] if names else "digits" if size == "smoke" else "cifar10"), size
+    if len(sizes) > 1 or len(names) > 1 or "" in words or size not in data_of_sizes:
+        allowed = f"DATA, SIZE or DATA,SIZE, and SIZE one of {', '.join(data_of_sizes)}"
+        raise UserError(f"the config's argument is {argument!r}; it must be {allowed}")
+    return (names[0] if names else data_of_sizes[size]), size
 
 
 def settle(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
@@ -332,10 +464,11 @@ def settle(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
     | `model.name` | `mlp` | `small_inception`, figure 1a's |
     | `epochs` | 600 | 80 (ours) |
     | `stop_when_fitted` | true | false |
-    | `optimizer.decay_per_epoch` | 1.0 | 0.95 (paper) |
+    | `optimizer.decay_per_epoch` | 1.0 | 0.95 (paper); 1.0 for `cosine` |
 
     `optimizer.learning_rate` is 0.01 for MLPs and small AlexNet and 0.1 for the others (paper); `data.size` is
-    28 for images of 32 (paper) and otherwise the whole image's shorter side.
+    28 for images of 32 (paper) and otherwise the whole image's shorter side; for streams 299 for the Inceptions
+    and 224 for the others (their papers).
 
     Args:
       config: a config as the command line left it.
@@ -343,15 +476,18 @@ def settle(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
       image_side: the shorter side of the images, in pixels.
     """
     config = ConfigDict(config.copy_and_resolve_references())
-    small = num_train <= SMALL_SET
+    small, cosine = num_train <= SMALL_SET, config.optimizer.schedule == "cosine"
     model = config.model.name or ("mlp" if small else "small_inception")
+    side = 28 if image_side == 32 else image_side
+    if config.data.stream:
+        side = 299 if model.startswith("inception_") else 224
     defaults = {
         "model.name": model,
         "epochs": 600 if small else 80,
         "stop_when_fitted": small,
-        "data.size": 28 if image_side == 32 else image_side,
+        "data.size": side,
         "optimizer.learning_rate": 0.01 if model in ("mlp", "small_alexnet") else 0.1,
-        "optimizer.decay_per_epoch": 1.0 if small else 0.95,
+        "optimizer.decay_per_epoch": 1.0 if small or cosine else 0.95,
         "optimizer.weight_decay_on": "hidden_dense" if model == "small_alexnet" else "all",
     }
     config.update_from_flattened_dict(
@@ -374,6 +510,13 @@ def check(config: ConfigDict) -> None:
         ("optimizer.learning_rate", lambda value: 0 < value < math.inf, "above 0 and finite"),
         ("optimizer.decay_per_epoch", lambda value: 0 < value <= 1, "in (0, 1]"),
         ("optimizer.momentum", lambda value: 0 <= value < 1, "in [0, 1)"),
+        (
+            "optimizer.schedule",
+            lambda value: value in ("exponential", "cosine"),
+            "exponential or cosine",
+        ),
+        ("optimizer.warmup_epochs", lambda value: 0 <= value < 2**31, "in [0, 2**31)"),
+        ("label_smoothing", lambda value: 0 <= value < 1, "in [0, 1)"),
         ("optimizer.weight_decay", lambda value: 0 <= value < 1, "in [0, 1)"),
         (
             "optimizer.weight_decay_on",
@@ -391,6 +534,12 @@ def check(config: ConfigDict) -> None:
         ("dtype", lambda value: value in ("float32", "bfloat16"), "float32 or bfloat16"),
     ):
         _require_in(config, field, is_allowed, allowed)
+    if config.optimizer.schedule == "cosine":
+        for field, is_allowed, allowed in (
+            ("optimizer.decay_per_epoch", lambda value: value == 1, "1.0 or left out for cosine"),
+            ("optimizer.drop_epochs", lambda value: len(value) == 0, "() for cosine"),
+        ):
+            _require_in(config, field, is_allowed, allowed)
 
 
 def check_seeds(config: ConfigDict) -> None:

@@ -256,18 +256,21 @@ CORRUPTIONS: dict[str, Callable] = {
 LABEL_CORRUPTIONS = ("partially_corrupted_labels", "random_labels")
 
 
+def split_key(corruption: ConfigDict, split: str) -> jax.Array:
+    """Returns the key of `config.corruption` for a split, `train` or `test`."""
+    return corruption_key(corruption.seed, None if corruption.name == "shuffled_pixels" else split)
+
+
 def from_config(
-    corruption: ConfigDict, split: str, num_classes: int, moments: Moments
-) -> Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """Returns `config.corruption` as a function `(ids, images, labels) -> (images, labels)` of one split.
+    corruption: ConfigDict, num_classes: int, moments: Moments | None
+) -> Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """Returns `config.corruption` as a function `(key, ids, images, labels) -> (images, labels)`.
 
     Args:
       corruption: `config.corruption`.
-      split: `train` or `test`.
       num_classes: the number of classes.
-      moments: of the training set's pixels.
+      moments: of the training set's pixels; only `gaussian` needs them.
     """
-    key = corruption_key(corruption.seed, None if corruption.name == "shuffled_pixels" else split)
     extra = {
         "partially_corrupted_labels": {
             "probability": corruption.probability,
@@ -276,7 +279,7 @@ def from_config(
         "random_labels": {"num_classes": num_classes},
         "gaussian": {"moments": moments},
     }
-    return functools.partial(CORRUPTIONS[corruption.name], key, **extra.get(corruption.name, {}))
+    return functools.partial(CORRUPTIONS[corruption.name], **extra.get(corruption.name, {}))
 
 
 def pixel_moments(images: np.ndarray, per_channel: bool = True) -> Moments:
@@ -286,10 +289,19 @@ def pixel_moments(images: np.ndarray, per_channel: bool = True) -> Moments:
       images: uint8 [n, height, width, channels].
       per_channel: whether each channel has moments of its own; else all have those of all values together.
     """
-    values = np.arange(256, dtype=np.float64)
-    counts = np.stack(
+    return moments_of(pixel_counts(images), per_channel)
+
+
+def pixel_counts(images: np.ndarray) -> np.ndarray:
+    """Returns how often each channel has each value, int [channels, 256]; images as of `pixel_moments`."""
+    return np.stack(
         [np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])]
     )
+
+
+def moments_of(counts: np.ndarray, per_channel: bool) -> Moments:
+    """Returns the moments of pixels that were counted; as `pixel_moments`."""
+    values = np.arange(256, dtype=np.float64)
     if not per_channel:
         counts = np.broadcast_to(counts.sum(axis=0), counts.shape)
     total = counts.sum(axis=1)

@@ -201,14 +201,21 @@ def _without_log() -> Iterator[None]:
 
 def print_result(title: str, record: dict[str, Any], num_classes: int) -> None:
     """Prints the accuracies of a summary or an evaluation beside chance, on the primary process."""
+    columns = {"accuracy": ("accuracy", 1)}  # the name of its fractions, how many answers it takes
+    if "test_top5" in record:
+        columns["top-5 accuracy"] = ("top5", 5)
     names = {
-        "training set": "train_accuracy",
-        "test set, true labels": "test_accuracy",
-        "test set, corrupted labels": "test_accuracy_corrupted",
+        "training set": "train_{}",
+        "test set, true labels": "test_{}",
+        "test set, corrupted labels": "test_{}_corrupted",
     }
-    rows = [(text, percent(record[name])) for text, name in names.items() if name in record]
-    rows = [row for row in rows if row[1]] + [("chance", percent(1 / num_classes))]
-    print_rows(title, ("", "accuracy"), rows)
+    rows = [
+        (text, *(percent(record[name.format(kind)]) for kind, _ in columns.values()))
+        for text, name in names.items()
+        if record.get(name.format("accuracy")) is not None
+    ]
+    chance = (percent(answers / num_classes) for _, answers in columns.values())
+    print_rows(title, ("", *columns), [*rows, ("chance", *chance)])
 
 
 # A title, the names of the columns and the rows, of which the first column names each.

@@ -11,10 +11,9 @@ from ml_collections import ConfigDict
 
 from rethink_jax import corruptions
 from rethink_jax.data import Dataset, Examples
+from rethink_jax.data.stream import PADDING
 from rethink_jax.preprocess import center_crop
 
-# The value of an id that stands for no example, in a batch that is not full.
-PADDING = -1
 _CHUNK = 1000
 
 
@@ -30,6 +29,12 @@ class Split(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
     true_labels: np.ndarray
+
+
+def gather(split: Split, ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns images, labels and true labels of these ids, int32 [n]; for those of padding some example's."""
+    images, labels, true_labels = (jnp.asarray(array)[ids] for array in split)
+    return images, labels, true_labels
 
 
 class Inputs(NamedTuple):
@@ -65,14 +70,15 @@ def _corrupt(
     num_classes: int,
     moments: corruptions.Moments,
 ) -> Split:
-    corrupt = corruptions.from_config(config.corruption, split, num_classes, moments)
+    corrupt = corruptions.from_config(config.corruption, num_classes, moments)
+    key = corruptions.split_key(config.corruption, split)
     random_crop = config.augment.random_crop
 
     @jax.jit
     def apply(ids: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         if not (config.corruption.before_crop or random_crop):
             images = center_crop(images, config.data.size)
-        images, labels = corrupt(ids, images, labels)
+        images, labels = corrupt(key, ids, images, labels)
         if not (random_crop and split == "train"):
             images = center_crop(images, config.data.size)
         return images, labels
@@ -94,9 +100,10 @@ def corrupt_labels(
     """Returns a split's labels, int32 [n], as a corruption of labels leaves them."""
     no_images = np.zeros((len(labels), 1, 1, 1), np.uint8)
     moments = corruptions.pixel_moments(no_images)
-    corrupt = corruptions.from_config(corruption, split, num_classes, moments)
+    corrupt = corruptions.from_config(corruption, num_classes, moments)
+    key = corruptions.split_key(corruption, split)
     ids = np.arange(len(labels), dtype=np.int32)
-    return np.asarray(corrupt(*map(jnp.asarray, (ids, no_images, labels)))[1])
+    return np.asarray(corrupt(key, *map(jnp.asarray, (ids, no_images, labels)))[1])
 
 
 def digest(splits: Sequence[Iterable[np.ndarray]]) -> str:

@@ -12,7 +12,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
-from rethink_jax.run_directory import METRICS, write_text
+from rethink_jax.run_directory import METRICS, is_in_bucket, write_text
 
 Record = dict[str, Any]
 
@@ -21,22 +21,29 @@ Record = dict[str, Any]
 FITTED_LOSS = 0.05
 FITTED_ACCURACY = 0.999
 
+# What is counted, by the name of its fraction.
+_COUNTS = {"accuracy": "correct", "top5": "top5"}
 
-def from_sums(sums: list[dict[str, np.ndarray]], true_labels: bool = False) -> tuple[float, float]:
+
+def from_sums(sums: list[dict[str, np.ndarray]], true_labels: bool = False) -> dict[str, float]:
     """Returns mean loss and accuracy over a split.
 
     Args:
-      sums: what `steps.make_eval_steps` returned for each dispatch; losses float32, counts int32.
+      sums: what `steps.make_eval_steps` returned for each dispatch, at least one; losses float32, counts int32.
       true_labels: whether to measure against the true labels.
 
     Returns:
-      (mean loss, accuracy); sums are taken in float64 and in integers.
+      `loss`, `accuracy` and, where it was counted, `top5`; sums are taken in float64 and in integers.
     """
     suffix = "_true" if true_labels else ""
     count = sum(int(part["count"].sum()) for part in sums)
     loss = math.fsum(float(x) for part in sums for x in part["loss" + suffix])
-    correct = sum(int(part["correct" + suffix].sum()) for part in sums)
-    return loss / count, correct / count
+    counted = {
+        name: sum(int(part[summed + suffix].sum()) for part in sums)
+        for name, summed in _COUNTS.items()
+        if summed + suffix in sums[0]
+    }
+    return {"loss": loss / count} | {name: value / count for name, value in counted.items()}
 
 
 def summarize(history: list[Record], status: str, parameters: int) -> Record:
@@ -49,6 +56,9 @@ def summarize(history: list[Record], status: str, parameters: int) -> Record:
     """
     last = history[-1] if history else {}
     best = max(history, key=lambda record: record["test_accuracy"], default={})
+    top5: Record = {name: last[name] for name in ("train_top5", "test_top5") if name in last}
+    if top5:
+        top5["best_test_top5"] = max(record["test_top5"] for record in history)
     return {
         "status": status,
         "parameters": parameters,
@@ -59,6 +69,7 @@ def summarize(history: list[Record], status: str, parameters: int) -> Record:
             for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
         },
         **{name: value for name, value in last.items() if name.endswith("_corrupted")},
+        **top5,
         "best_test_accuracy": best.get("test_accuracy"),
         "best_test_epoch": best.get("epoch"),
         "epochs_to_fit": _first_epoch(history, lambda r: r["train_loss"] < FITTED_LOSS),
@@ -77,12 +88,17 @@ class Writer:
     """Writes each record to `metrics.jsonl` and to TensorBoard's event files.
 
     Both begin with the history that a checkpoint stands for, so that what a run wrote after its last
-    checkpoint is not there twice when it has come that far again.
+    checkpoint is not there twice when it has come that far again. In a bucket, where nothing can be appended,
+    `metrics.jsonl` is written anew each time and there are no event files.
     """
 
     def __init__(self, path: epath.Path, history: list[Record]):
         self._file = path / METRICS
-        write_text(self._file, "".join(_line(record) for record in history))
+        self._events: EventsWriter | None = None
+        self._lines = [_line(record) for record in history]
+        write_text(self._file, "".join(self._lines))
+        if is_in_bucket(path):
+            return
         events = path / "tensorboard"
         if events.exists():
             events.rmtree()
@@ -90,28 +106,34 @@ class Writer:
         # Not tensorboardX's SummaryWriter: its thread does not tell anyone of a full disk.
         self._events = EventsWriter(str(events / "events"))
         for record in history:
-            self._add_event(record)
+            self._add_event(self._events, record)
 
     def write(self, record: Record) -> None:
         """Appends one record; `OSError` where it cannot."""
+        self._lines.append(_line(record))
+        if self._events is None:
+            write_text(self._file, "".join(self._lines))
+            return
         with self._file.open("a") as file:
-            file.write(_line(record))
-        self._add_event(record)
+            file.write(self._lines[-1])
+        self._add_event(self._events, record)
 
     def close(self) -> None:
         """Closes the event file."""
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
 
-    def _add_event(self, record: Record) -> None:
+    @staticmethod
+    def _add_event(events: EventsWriter, record: Record) -> None:
         values = [
             Summary.Value(tag=name, simple_value=value)
             for name, value in record.items()
             if name not in ("epoch", "step")
         ]
-        self._events.write_event(
+        events.write_event(
             Event(wall_time=time.time(), step=record["step"], summary=Summary(value=values))
         )
-        self._events.flush()
+        events.flush()
 
 
 def _line(record: Record) -> str:

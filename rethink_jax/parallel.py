@@ -67,16 +67,16 @@ def devices() -> list[jax.Device]:
     return jax.devices()
 
 
-def map_over_devices(function: Callable, donate_first: bool = False) -> Callable:
-    """Returns `function(state, split, ids, ...)` mapped over all devices by pmap.
+def map_over_devices(
+    function: Callable, donate_first: bool = False, parts: tuple[int, ...] = (2,)
+) -> Callable:
+    """Returns `function(state, examples, ids, ...)` mapped over all devices by pmap.
 
     Args:
       function: written per device, against the axis `AXIS`; what it returns must be equal on all devices.
       donate_first: whether the first argument's memory may hold the result.
-
-    Returns:
-      A function of the same arguments: the third one's leading axis is the local devices', the others
-      are replicated, and so is the result.
+      parts: which arguments' leading axis is the local devices'; the others are replicated, and so is the
+        result.
     """
     mapped: dict[int, Callable] = {}
 
@@ -86,7 +86,7 @@ def map_over_devices(function: Callable, donate_first: bool = False) -> Callable
                 function,
                 axis_name=AXIS,
                 devices=devices(),
-                in_axes=tuple(0 if i == 2 else None for i in range(len(args))),
+                in_axes=tuple(0 if i in parts else None for i in range(len(args))),
                 out_axes=None,
                 donate_argnums=(0,) if donate_first else (),
             )
@@ -131,9 +131,25 @@ def replicate(tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+def put_parts(tree: Any) -> Any:
+    """Copies a tree of host arrays, whose leading axis is the local devices', to these devices."""
+    mesh = Mesh(np.asarray(_local_devices()), (AXIS,))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
 def fetch(tree: Any) -> Any:
     """Returns a replicated tree as NumPy arrays, read from one local device."""
     return jax.device_get(jax.tree.map(lambda x: x.addressable_data(0), tree))
+
+
+def local_count() -> int:
+    """Returns how many devices this process has."""
+    return len(_local_devices())
+
+
+def local_rows(batch_size: int) -> np.ndarray:
+    """Returns which rows of a global batch are this process's, int [local devices · batch / devices]."""
+    return local_parts(np.arange(batch_size)).reshape(-1)
 
 
 def shard_ids(ids: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ SWEEP, LOCK = "sweep.json", "lock"
 # Fields that a run may change when it is taken up again: they do not change what it computes up to a step.
 CHANGEABLE = (
     *("experiment", "epochs", "steps", "stop_when_fitted"),
-    *("evaluate", "checkpoint", "grace_seconds", "compilation_cache", "solver"),
+    *("evaluate", "checkpoint", "grace_seconds", "compilation_cache", "solver", "data.workers"),
 )
 
 PARTIAL = ".partial"
@@ -62,7 +62,7 @@ def load_run(workdir: epath.PathLike) -> Run:
     Raises:
       UserError: where there is no run in that directory.
     """
-    path = epath.Path(workdir).expanduser().resolve()
+    path = _absolute(epath.Path(workdir))
     if not (path / CONFIG).exists():
         raise UserError(f"{workdir} holds no run: {CONFIG} is missing there")
     summary = path / SUMMARY
@@ -82,7 +82,16 @@ def load_run(workdir: epath.PathLike) -> Run:
 def path_of(workdir: epath.PathLike | None, *words: str) -> epath.Path:
     """Returns a run's directory: `workdir`, or the words with dashes between them in `runs`."""
     where = epath.Path("runs", "-".join(words)) if workdir is None else epath.Path(workdir)
-    return where.expanduser().resolve()
+    return _absolute(where)
+
+
+def is_in_bucket(path: epath.PathLike) -> bool:
+    """Returns whether a path is an address, `gs://…`: there are no locks there and nothing is appended."""
+    return "://" in os.fspath(path)
+
+
+def _absolute(path: epath.Path) -> epath.Path:
+    return path if is_in_bucket(path) else path.expanduser().resolve()
 
 
 def summary_of(path: epath.Path, config: ConfigDict) -> dict[str, Any] | None:
@@ -122,6 +131,9 @@ def check_free(path: epath.Path) -> None:
 @contextmanager
 def _lock(path: epath.Path) -> Iterator[None]:
     """Holds the directory's lock, which the system takes back from a process that has died."""
+    if is_in_bucket(path):
+        yield
+        return
     with open(path / LOCK, "a+") as file:  # epath knows no "a+"
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -154,7 +166,7 @@ def check_same_run(path: epath.Path, config: ConfigDict) -> None:
         differing = [
             f"config.{field} {old!r} → {new!r}"
             for field, old, new in differences(before, after)
-            if field.split(".")[0] not in CHANGEABLE
+            if not {field, field.split(".")[0]} & {*CHANGEABLE}
         ]
         if differing:
             raise UserError(

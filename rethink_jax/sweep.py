@@ -187,7 +187,7 @@ def _run_here(
         parallel.raise_if_stopped(stop_request)
         shown.begin(_title(run))
         own = dataset
-        if own is None:
+        if own is None and not run.config.data.stream:
             source = run.config.data.to_dict()
             if loaded is None or loaded[0] != source:
                 loaded = source, parallel.on_all(functools.partial(data.load, run.config.data))

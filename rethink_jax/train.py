@@ -18,7 +18,7 @@ from rethink_jax import (
     corruptions,
     data,
     display,
-    inputs,
+    feed as feed_lib,
     metrics,
     models,
     parallel,
@@ -36,9 +36,6 @@ from rethink_jax.train_state import TrainState
 
 logger = logging.getLogger(__name__)
 
-# Examples in one batch of an evaluation, on all devices together.
-_EVAL_BATCH = 1000
-
 
 class Experiment(NamedTuple):
     """What a settled config stands for, on this machine's devices.
@@ -46,8 +43,7 @@ class Experiment(NamedTuple):
     Attributes:
       config: settled.
       dataset_info: sizes of the data set.
-      inputs: both splits, cropped and corrupted, in host memory.
-      train, test: the same on the devices.
+      feed: of both splits' examples.
       initial_state: of NumPy arrays.
       parameters: how many the model has.
       train_steps, eval_steps: of `rethink_jax.steps`, mapped over the devices.
@@ -56,9 +52,7 @@ class Experiment(NamedTuple):
 
     config: ConfigDict
     dataset_info: data.DatasetInfo
-    inputs: inputs.Inputs
-    train: inputs.Split
-    test: inputs.Split
+    feed: feed_lib.Resident | feed_lib.Streamed
     initial_state: TrainState
     parameters: int
     train_steps: Callable
@@ -99,7 +93,7 @@ def run(
             stack.enter_context(stop_request.defer())
         summary = parallel.on_primary(lambda: finished_summary(path, config, total))
         if summary is None:
-            experiment = parallel.on_all(lambda: build(config, dataset or data.load(config.data)))
+            experiment = parallel.on_all(lambda: build(config, dataset))
             if not stop_request.deferred:  # some library may have swallowed what the signal raised
                 stop_request.raise_if_stopped()
             summary = _run(experiment, path, total, stop_request, screen)
@@ -118,8 +112,9 @@ def _run(
     screen: display.Screen | None,
 ) -> dict[str, Any]:
     """Trains in a run directory from what is there, and returns the summary that it leaves."""
-    fingerprint, info = experiment.inputs.fingerprint, experiment.dataset_info
-    with Recorder(path, experiment.config, fingerprint, info, stop_request) as recorder:
+    fingerprint, info = experiment.feed.fingerprint, experiment.dataset_info
+    recorder = Recorder(path, experiment.config, fingerprint, info, stop_request)
+    with contextlib.closing(experiment.feed), recorder:
         state = recorder.restore(experiment.initial_state, total, screen)
         with stop_request.defer():
             try:
@@ -166,7 +161,7 @@ def evaluate(
             raise config_lib.UserError(f"{path} has no whole checkpoint to evaluate")
 
     parallel.on_primary(check)
-    experiment = parallel.on_all(lambda: build(config, dataset or data.load(config.data)))
+    experiment = parallel.on_all(lambda: build(config, dataset))
     checkpoints = Checkpoints(path, read_only=True) if parallel.is_primary() else None
     saved = restore_on_all(checkpoints, experiment.initial_state)
     if saved is None:
@@ -188,7 +183,7 @@ def settle(
     Raises:
       UserError: one line that names the field, its value and what is allowed.
     """
-    for room in (config_lib, corruptions, models, parallel):
+    for room in (config_lib, corruptions, feed_lib, models, parallel):
         room.check(config)
     if dataset is None:
         data.check(config)
@@ -201,27 +196,31 @@ def settle(
     config = config_lib.settle(config, info.num_train, side)
     models.check(config)  # the model may have been left to be settled
     size = config.data.size
-    require(size <= side, "data.size", size, f"at most {side}, the side of {info.name}'s images")
+    if not config.data.stream:
+        require(
+            size <= side, "data.size", size, f"at most {side}, the side of {info.name}'s images"
+        )
     models.check_side(config)
+    preprocess.check(config, info.image_shape[-1])
     return config, info
 
 
-def build(config: ConfigDict, dataset: data.Dataset) -> Experiment:
-    """Returns the experiment that a settled config and its data set make: corrupts, initializes, maps."""
-    info = dataset.info
+def build(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment:
+    """Returns the experiment that a settled config and its data set make: opens, initializes, maps."""
+    feed = feed_lib.make(config, dataset)
+    info = feed.info
     steps_per_epoch = config_lib.steps_per_epoch(config, info.num_train)
-    prepared = inputs.prepare(config, dataset)
     size = config.data.size
     image_shape = (size, size, info.image_shape[-1])
     model = models.create(config.model, info.num_classes, config.dtype, parallel.AXIS)
-    optimizer = train_state.make_optimizer(config, steps_per_epoch)
+    total = config_lib.total_steps(config, info.num_train)
+    learning_rate = train_state.learning_rate(config, steps_per_epoch, total)
+    optimizer = train_state.make_optimizer(config, learning_rate)
     initial_state = jax.device_get(train_state.create(model, optimizer, image_shape, config.seed))
     return Experiment(
         config=config,
         dataset_info=info,
-        inputs=prepared,
-        train=parallel.replicate(prepared.train),
-        test=parallel.replicate(prepared.test),
+        feed=feed,
         initial_state=initial_state,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(initial_state.params)),
         train_steps=parallel.map_over_devices(
@@ -230,11 +229,16 @@ def build(config: ConfigDict, dataset: data.Dataset) -> Experiment:
                 optimizer,
                 preprocess.make_augment(config, steps_per_epoch),
                 _dropout_keys(config),
+                feed.look_up,
+                config.label_smoothing,
             ),
             donate_first=True,
+            parts=feed.mapped,
         ),
-        eval_steps=parallel.map_over_devices(steps.make_eval_steps(model, size)),
-        learning_rate=train_state.learning_rate(config, steps_per_epoch),
+        eval_steps=parallel.map_over_devices(
+            steps.make_eval_steps(model, size, feed.look_up), parts=feed.mapped
+        ),
+        learning_rate=learning_rate,
     )
 
 
@@ -289,15 +293,12 @@ def _train(
             break
         epoch, first = divmod(step, per_epoch)
         end = int(min(total, (epoch + 1) * per_epoch, _next_checkpoint(config, step)))
-        batches = inputs.epoch_batches(config.seed, epoch, n, config.batch_size)
-        batches = batches[first : first + end - step]
         if first == 0:
             recorder.epoch_correct = 0
-        started = stopwatch.seconds()
-        state, taken = _take_steps(experiment, state, batches, step, recorder, pace)
-        step += taken
-        images = int(np.sum(batches[:taken] != inputs.PADDING))
-        speed = images / (stopwatch.seconds() - started)
+        started, before = stopwatch.seconds(), step
+        state, step = _take_steps(experiment, state, step, end, recorder, pace)
+        seen = min(n, (first + step - before) * config.batch_size) - first * config.batch_size
+        speed = seen / (stopwatch.seconds() - started)
     recorder.save(parallel.fetch(state))
     return whole
 
@@ -331,13 +332,16 @@ class _Pace:
         self.stopped = False
         self.steps = 1  # the first one compiles
         self._stop_request = stop_request
-        self._last = time.monotonic()
+        self._last, self._since = time.monotonic(), 0
 
     def update(self, steps: int) -> None:
-        """Looks at the clock and for signals; `steps` were dispatched since the last time."""
-        now = time.monotonic()
+        """Looks at the clock and for signals, once `self.steps` were dispatched since the last time or none."""
+        self._since += steps
+        if steps and self._since < self.steps:  # a stream's dispatches have one step each
+            return
+        since, self._since, now = self._since, 0, time.monotonic()
         stop = self._stop_request.signal_name is not None
-        stop_anywhere, seconds = parallel.maxima([float(stop), (now - self._last) / max(steps, 1)])
+        stop_anywhere, seconds = parallel.maxima([float(stop), (now - self._last) / max(since, 1)])
         self._last = now
         self.stopped = bool(stop_anywhere)
         if self.stopped and not stop:
@@ -350,35 +354,30 @@ class _Pace:
 def _take_steps(
     experiment: Experiment,
     state: TrainState,
-    batches: np.ndarray,
     step: int,
+    end: int,
     recorder: Recorder,
     pace: _Pace,
 ) -> tuple[TrainState, int]:
-    """Takes a step for each batch, and returns the state and how many it took before a request to stop.
+    """Takes the steps up to `end`, of one epoch, or to a request to stop; returns the state and its step.
 
     Raises:
       Diverged: a loss is not finite.
     """
-    per_dispatch = parallel.steps_per_dispatch()
-    taken = 0
     pending: list[tuple[int, Any]] = []  # read one dispatch late, so that the devices need not wait
-    while taken < len(batches) and not pace.stopped:
-        part = batches[taken : taken + pace.steps]
-        padding = [(0, per_dispatch - len(part)), (0, 0)]
-        ids = np.pad(part, padding, constant_values=inputs.PADDING)
-        state, sums = experiment.train_steps(
-            state, experiment.train, parallel.shard_ids(ids), np.int32(len(part))
-        )
-        pending.append((step + taken, sums))
-        taken += len(part)
+    for examples, ids, taken in experiment.feed.train(step, end, lambda: pace.steps):
+        state, sums = experiment.train_steps(state, examples, ids, np.int32(taken))
+        pending.append((step, sums))
+        step += taken
         if len(pending) > 1:
             _read(*pending.pop(0), recorder)
-        recorder.show(step + taken)
-        pace.update(len(part))
+        recorder.show(step)
+        pace.update(taken)
+        if pace.stopped:
+            break
     for first, sums in pending:
         _read(first, sums, recorder)
-    return state, taken
+    return state, step
 
 
 def _read(first: int, sums: steps.Sums, recorder: Recorder) -> None:
@@ -394,42 +393,28 @@ def _evaluate(
     experiment: Experiment, state: TrainState, pace: _Pace | None = None
 ) -> metrics.Record | None:
     """Evaluates the whole training and test set with fixed weights; None where a request to stop came."""
-    devices = len(parallel.devices())
-    batch = -(-_EVAL_BATCH // devices) * devices
-    per_dispatch = parallel.steps_per_dispatch()
 
-    def sums(split: inputs.Split, n: int) -> list[dict[str, np.ndarray]] | None:
-        batches = inputs.in_batches(np.arange(n), batch)
+    def sums(split: str) -> list[dict[str, np.ndarray]] | None:
         parts: list[Any] = []
-        for i in range(0, len(batches), per_dispatch):
-            ids = parallel.shard_ids(batches[i : i + per_dispatch])
-            parts.append(parallel.fetch(experiment.eval_steps(state, split, ids)))
+        for examples, ids, _ in experiment.feed.evaluate(split):
+            parts.append(parallel.fetch(experiment.eval_steps(state, examples, ids)))
             if pace is not None:
                 pace.update(0)
                 if pace.stopped:
                     return None
         return parts
 
-    info = experiment.dataset_info
-    train = sums(experiment.train, info.num_train)
-    test = train and sums(experiment.test, info.num_test)
+    train = sums("train")
+    test = train and sums("test")
     if not train or not test:
         return None
-    train_loss, train_accuracy = metrics.from_sums(train)
-    test_loss, test_accuracy = metrics.from_sums(test, true_labels=True)
-    record = {
-        "step": int(parallel.fetch(state.step)),
-        "train_loss": train_loss,
-        "train_accuracy": train_accuracy,
-        "test_loss": test_loss,
-        "test_accuracy": test_accuracy,
-    }
+    on_test = metrics.from_sums(test, true_labels=True)
+    record: metrics.Record = {"step": int(parallel.fetch(state.step))}
+    record |= {f"train_{name}": value for name, value in metrics.from_sums(train).items()}
+    record |= {f"test_{name}": value for name, value in on_test.items()}
     if experiment.config.corruption.name in corruptions.LABEL_CORRUPTIONS:
-        corrupted_loss, corrupted_accuracy = metrics.from_sums(test)
-        record |= {
-            "test_loss_corrupted": corrupted_loss,
-            "test_accuracy_corrupted": corrupted_accuracy,
-        }
+        on_corrupted = metrics.from_sums(test)
+        record |= {f"test_{name}_corrupted": value for name, value in on_corrupted.items()}
     return record
 
 

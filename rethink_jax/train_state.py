@@ -57,11 +57,41 @@ def create(
     return init(jax.random.key(seed, impl="threefry2x32"))
 
 
-def learning_rate(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
+def learning_rate(config: ConfigDict, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
     """Returns the learning rate as a function of the step.
 
-    It is multiplied by `decay_per_epoch` after each epoch, and by 0.1 after each of `drop_epochs`.
+    With the schedule `exponential` it is multiplied by `decay_per_epoch` after each epoch, and by 0.1 after
+    each of `drop_epochs`. With `cosine` it falls from `learning_rate` along half a cosine and is 0 after the
+    run's last step (Loshchilov and Hutter 2017). A warm-up multiplies either by a factor that rises linearly
+    to 1 over the first `warmup_epochs` (Goyal et al. 2017); both schedules begin with it, not after it.
+
+    Args:
+      config: settled.
+      steps_per_epoch: of the run.
+      total_steps: of the run.
     """
+    rate = (
+        _cosine(config, total_steps)
+        if config.optimizer.schedule == "cosine"
+        else _exponential(config, steps_per_epoch)
+    )
+    warmup_steps = round(config.optimizer.warmup_epochs * steps_per_epoch)
+    if not warmup_steps:
+        return rate
+
+    def warmed_up(step: jax.typing.ArrayLike) -> jax.Array:
+        factor = (jnp.asarray(step, jnp.float32) + 1.0) / float(warmup_steps)
+        return jnp.minimum(factor, 1.0) * rate(step)
+
+    return warmed_up
+
+
+def _cosine(config: ConfigDict, total_steps: int) -> optax.Schedule:
+    rate = optax.cosine_decay_schedule(config.optimizer.learning_rate, total_steps)
+    return lambda step: rate(jnp.asarray(step, jnp.float32))
+
+
+def _exponential(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     decay = optax.exponential_decay(
         config.optimizer.learning_rate,
         transition_steps=steps_per_epoch,
@@ -79,14 +109,16 @@ def learning_rate(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     return rate
 
 
-def make_optimizer(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransformation:
+def make_optimizer(config: ConfigDict, rate: optax.Schedule) -> optax.GradientTransformation:
     """Returns SGD with momentum and weight decay (section 3 and appendix A of the paper).
 
     Weight decay is λw, added to the gradient; the reported loss leaves it out.
+
+    Args:
+      config: settled.
+      rate: as `learning_rate` returns it.
     """
-    sgd = optax.sgd(
-        learning_rate(config, steps_per_epoch), momentum=config.optimizer.momentum or None
-    )
+    sgd = optax.sgd(rate, momentum=config.optimizer.momentum or None)
     if not config.optimizer.weight_decay:
         return sgd
     mask = functools.partial(decay_mask, on=config.optimizer.weight_decay_on)

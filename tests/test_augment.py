@@ -1,3 +1,4 @@
+import colorsys
 import math
 
 import jax
@@ -5,8 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+from hypothesis.extra import numpy as hnp
 
 from rethink_jax import config as config_lib, data, inputs, preprocess, train_keys
+from rethink_jax.config import UserError
 from rethink_jax.models.layers import dropout
 
 IDS = np.array([5, 0, 7, 3, 2], np.int32)
@@ -17,10 +20,10 @@ def random_images(n=8, side=10):
     return rng.integers(0, 256, (n, side, side, 3)).astype(np.uint8)
 
 
-def augment(size=10, seed=0, **fields):
+def augment(size=10, seed=0, stream=False, **fields):
     config = config_lib.base()
     config.seed = seed
-    config.data.size = size
+    config.data.update(size=size, stream=stream)
     config.augment.update(fields)
     return preprocess.make_augment(config, steps_per_epoch=4)
 
@@ -67,7 +70,9 @@ FIELDS = [
     {"random_crop": True, "size": 8},
     {"flip": True},
     {"rotation_degrees": 25.0},
+    {"color": True},
     {"random_crop": True, "flip": True, "rotation_degrees": 25.0, "size": 8},
+    {"random_crop": True, "flip": True, "rotation_degrees": 25.0, "color": True, "size": 8},
 ]
 
 
@@ -144,6 +149,138 @@ def test_a_random_crop_leaves_training_images_whole():
     assert prepared.test.images.shape == (9, 8, 8, 3)
     # The same permutation of the whole image for both: corruption comes before the crop.
     np.testing.assert_array_equal(prepared.train.images[:9, 1:9, 1:9], prepared.test.images)
+
+
+# Golden: runs of before the colours came have to go on as they began.
+
+
+def test_flips_and_crops_are_drawn_as_ever():
+    ids = np.arange(24, dtype=np.int32)
+    images = np.broadcast_to(np.array([0, 200], np.uint8)[None, None, :, None], (24, 2, 2, 1))
+    flipped = np.asarray(augment(size=2, flip=True)(np.int32(0), ids, images))[:, 0, 0, 0] == 200
+    assert "".join(map(str, flipped.astype(int))) == "000100110110000000001111"
+    images = np.broadcast_to(np.arange(25, dtype=np.uint8).reshape(1, 5, 5, 1), (12, 5, 5, 1))
+    crops = augment(size=1, random_crop=True)(np.int32(0), ids[:12], images)
+    assert np.ravel(crops).tolist() == [18, 19, 20, 0, 3, 7, 21, 11, 13, 20, 20, 20]
+
+
+def test_a_stream_is_cropped_before_it_comes_here():
+    assert augment(size=8, stream=True, random_crop=True) is None
+    images = random_images()
+    flips = {"flip": True, "rotation_degrees": 25.0}
+    with_crop, without = (
+        augment(size=8, random_crop=crop, stream=True, **flips)(np.int32(5), IDS, images[IDS])
+        for crop in (True, False)
+    )
+    assert with_crop.shape == images[IDS].shape
+    np.testing.assert_array_equal(with_crop, without)
+
+
+# Colours.
+
+
+def distort_in_python(image, brightness, saturation, hue, contrast):
+    """A pixel at a time, with the standard library's HSV."""
+    image = image.astype(np.float64) + brightness
+    for place in np.ndindex(image.shape[:2]):
+        red, green, blue = image[place] / 255
+        value, least = max(red, green, blue), min(red, green, blue)
+        if value <= 0:
+            image[place] = 255 * value
+            continue
+        h = colorsys.rgb_to_hsv(red, green, blue)[0]
+        s = min((value - least) / value * saturation, 1)
+        image[place] = 255 * np.array(colorsys.hsv_to_rgb((h + hue) % 1, s, value))
+    mean = image.mean(axis=(0, 1))
+    return np.clip((image - mean) * contrast + mean, 0, 255)
+
+
+@given(
+    hnp.arrays(np.uint8, st.sampled_from([(1, 1, 3), (3, 4, 3)])),
+    st.tuples(*(st.floats(*limits) for limits in ((-32, 32), (0.5, 1.5), (-0.2, 0.2), (0.5, 1.5)))),
+)
+def test_colours_against_the_standard_library(image, factors):
+    found = preprocess.distort_color(image.astype(np.float32), *map(np.float32, factors))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, distort_in_python(image, *factors), atol=0.01)
+
+
+def test_colours_against_matplotlib():
+    """Hue and saturation alone, at the sizes of a data set."""
+    colors = pytest.importorskip("matplotlib.colors")
+    image = np.random.default_rng(3).integers(0, 256, (32, 32, 3)).astype(np.float32)
+    hsv = colors.rgb_to_hsv(image / 255)
+    hsv[..., 0] = (hsv[..., 0] + 0.15) % 1
+    hsv[..., 1] = np.minimum(1.4 * hsv[..., 1], 1)
+    one, zero = np.float32(1), np.float32(0)
+    found = preprocess.distort_color(image, zero, np.float32(1.4), np.float32(0.15), one)
+    np.testing.assert_allclose(found, 255 * colors.hsv_to_rgb(hsv), atol=0.01)
+    same = preprocess.distort_color(image, zero, one, zero, one)
+    np.testing.assert_allclose(same, image, atol=1e-3)
+
+
+def test_pixels_beyond_the_scale_have_colours_too():
+    """Below black nothing is left of them; above white they are clipped at the end only."""
+    image = np.array([[[250, 240, 230], [10, 5, 0]]], np.float32)
+    for brightness in (30.0, -30.0):
+        factors = brightness, 1.2, 0.1, 0.7
+        found = preprocess.distort_color(image, *map(np.float32, factors))
+        np.testing.assert_allclose(found, distort_in_python(image, *factors), atol=0.01)
+
+
+def test_grey_stays_grey():
+    image = np.repeat(random_images()[0, ..., :1], 3, axis=-1).astype(np.float32)
+    found = np.asarray(
+        preprocess.distort_color(image, *map(np.float32, (5.0, 1.5, 0.2, 1.25))).max(axis=-1)
+    )
+    expected = image[..., 0] + 5
+    expected = np.clip((expected - expected.mean()) * 1.25 + expected.mean(), 0, 255)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def is_uniform(draws, low, high):
+    """Whether all lie between the limits, and their mean and spread are those of that distribution."""
+    width = high - low
+    inside = low - 0.01 * width <= np.min(draws) and np.max(draws) <= high + 0.01 * width
+    mean, spread = np.mean(draws) - (low + high) / 2, np.std(draws) - width / math.sqrt(12)
+    return inside and abs(mean) < 0.05 * width and abs(spread) < 0.05 * width
+
+
+def test_draws_of_colours_are_uniform_and_not_correlated():
+    """Two greys tell brightness and contrast, one colour hue and saturation."""
+    ids = np.arange(500, dtype=np.int32)
+    greys = np.array([110, 140], np.uint8)[None, None, :, None]
+    found = np.asarray(
+        augment(size=2, color=True)(np.int32(0), ids, np.broadcast_to(greys, (500, 1, 2, 3)))
+    )[:, 0]
+    brightness = found.mean(axis=(1, 2)) - 125
+    contrast = (found[:, 1, 0] - found[:, 0, 0]) / 30
+    one = np.broadcast_to(np.array([150, 120, 120], np.uint8), (500, 1, 1, 3))
+    pixels = np.asarray(augment(size=1, color=True)(np.int32(0), ids, one))[:, 0, 0]
+    saturation = (pixels.max(axis=1) - pixels.min(axis=1)) / 30
+    hue = (np.array([colorsys.rgb_to_hsv(*pixel)[0] for pixel in pixels]) + 0.5) % 1 - 0.5
+    assert is_uniform(brightness, -32, 32)
+    assert is_uniform(contrast, 0.5, 1.5)
+    assert is_uniform(saturation, 0.5, 1.5)
+    assert is_uniform(hue, -0.2, 0.2)
+    correlations = np.corrcoef([brightness, contrast, saturation, hue]) - np.eye(4)
+    assert np.abs(correlations).max() < 0.15
+
+
+@pytest.mark.parametrize(("channels", "allowed"), [(1, False), (2, False), (3, True), (4, False)])
+def test_colours_need_three_channels(channels, allowed):
+    config = config_lib.train("digits", "true_labels")
+    preprocess.check(config, channels)
+    config.augment.color = True
+    if allowed:
+        preprocess.check(config, channels)
+    else:
+        line = (
+            "config.augment.color is True; it must be False for digits's images, "
+            "which are not red, green and blue"
+        )
+        with pytest.raises(UserError, match=f"^{line}$"):
+            preprocess.check(config, channels)
 
 
 # Dropout.

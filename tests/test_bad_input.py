@@ -100,14 +100,14 @@ FILES = {
 CHANGES = {
     "c.epoch = 3": "config.epoch is no field; config has augment, batch_size, …",
     "c.model.nope = 3": (
-        "config.model.nope is no field; config.model has batch_norm, depth, dropout, initial_std, name, width"
+        "config.model.nope is no field; config.model has auxiliary, batch_norm, depth, dropout, …"
     ),
     "del c.model.depth": (
-        "config.model.depth is missing; config.model has batch_norm, depth, dropout, initial_std, name, width"
+        "config.model.depth is missing; config.model has auxiliary, batch_norm, depth, dropout, …"
     ),
     "del c.model": "config.model is missing; config has augment, batch_size, …",
     "del c.model; c.model = 'mlp'": (
-        "config.model is 'mlp'; it must be a group of fields: batch_norm, depth, …"
+        "config.model is 'mlp'; it must be a group of fields: auxiliary, batch_norm, …"
     ),
     "c.batch_size = None": "config.batch_size is None; it must be a whole number",
     "c.batch_size = 'x'": "mine.py: TypeError: Could not override field 'batch_size' …",
@@ -128,11 +128,14 @@ COUNTS = (
 BOOLS = (
     *("stop_when_fitted", "model.batch_norm"),
     *("corruption.per_channel", "corruption.before_crop"),
+    *("augment.color", "model.auxiliary"),
 )
 NUMBERS = {
     "optimizer.learning_rate": ("above 0 and finite", ("0.0", "-0.1", "nan", "inf", "-inf")),
     "optimizer.decay_per_epoch": ("in (0, 1]", ("0.0", "-0.1", "1.01", "nan", "inf")),
     "optimizer.momentum": ("in [0, 1)", ("-0.1", "1.0", "nan", "inf")),
+    "optimizer.warmup_epochs": ("in [0, 2**31)", ("-0.1", "nan", "inf")),
+    "label_smoothing": ("in [0, 1)", ("-0.1", "1.0", "nan", "inf")),
     "corruption.probability": ("in [0, 1]", ("-0.1", "1.5", "nan", "inf")),
     "grace_seconds": ("in (0, 86400], a day at most", ("0.0", "-1.0", "86401.0", "nan", "inf")),
 }
@@ -141,7 +144,7 @@ FIELDS = {
     "nope=1": "config.nope is no field; config has augment, batch_size, …",
     "optimizer.nope=1": (
         "config.optimizer.nope is no field; config.optimizer has decay_per_epoch, drop_epochs, "
-        "learning_rate, momentum, weight_decay, weight_decay_on"
+        "learning_rate, momentum, schedule, warmup_epochs, weight_decay, weight_decay_on"
     ),
     "seed.nope=1": "config.seed.nope is no field; config.seed has no fields",
     "=1": "config. is no field; config has …",
@@ -152,7 +155,7 @@ FIELDS = {
     """data'["name"]'=digits""": 'config.data["name"] is no field; config has …',
     **{
         f"model={shlex.quote(value)}": (
-            "config.model is a group of fields; set one of batch_norm, depth, dropout, "
+            "config.model is a group of fields; set one of auxiliary, batch_norm, depth, dropout, "
             "initial_std, name, width in it"
         )
         for value in ("mlp", "", "{'name': 'mlp'}", EVIL)
@@ -197,6 +200,22 @@ FIELDS = {
     "model.initial_std=1.5": "config.model.initial_std is 1.5; it must be in (0, 1]",
     "model.name=wide_resnet --config.model.initial_std=0.04": (
         "config.model.initial_std is 0.04; it must be left out for wide_resnet, which has its own"
+    ),
+    "augment.color=true": (
+        "config.augment.color is True; it must be False for digits's images, which are not red, "
+        "green and blue"
+    ),
+    "model.auxiliary=true": (
+        "config.model.auxiliary is True; it must be False for mlp, which has no second classifier"
+    ),
+    "model.auxiliary=true --config.model.name=resnet18": (
+        "config.model.auxiliary is True; it must be False for resnet18, which has no second classifier"
+    ),
+    "optimizer.schedule=linear": (
+        "config.optimizer.schedule is 'linear'; it must be exponential or cosine"
+    ),
+    "optimizer.schedule=cosine --config.optimizer.decay_per_epoch=0.9": (
+        "config.optimizer.decay_per_epoch is 0.9; it must be 1.0 or left out for cosine"
     ),
     "model.depth=1001": "config.model.depth is 1001; it must be at most 1000",
     "model.width=1048577": "config.model.width is 1048577; it must be at most 1048576",

@@ -71,6 +71,32 @@ def test_two_processes(folder, reference):
             assert a[name] == pytest.approx(b[name], rel=1e-5)
 
 
+STREAM = [
+    f"--config.data.{field}"
+    for field in ("fake=true", "stream=true", "size=8", "examples=200", "workers=0")
+]
+
+
+def test_two_processes_that_stream(folder):
+    """Of two processes one is killed; one process with as many devices goes on with the same examples."""
+    whole, parts = folder / "whole-stream", folder / "pair-stream"
+    chaos.finish(whole, *STREAM, devices=4)
+    pair = chaos.start_pair(parts, *STREAM)
+    while not any((parts / "checkpoints").glob("[0-9]*")):
+        time.sleep(0.02)
+    pair[1].kill()
+    pair[1].wait()
+    assert pair[0].wait() != 0
+    chaos.finish(parts, *STREAM, devices=4)
+    assert "going on from step" in (folder / "pair-stream.log").read_text()
+    one, two = (run_directory.load_run(path).metrics for path in (whole, parts))
+    assert len(one) == len(two) == 20
+    for a, b in zip(one, two, strict=True):
+        assert a["train_accuracy_online"] == b["train_accuracy_online"]
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-5)
+        assert a["test_loss_corrupted"] == pytest.approx(b["test_loss_corrupted"], rel=1e-5)
+
+
 @pytest.mark.parametrize("which", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_sigterm_to_one_of_two_processes(which, folder):
     """Both save the same step and leave with 75; the pair goes on."""

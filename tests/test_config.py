@@ -64,6 +64,12 @@ def test_defaults(num_train, side, fields, expected):
     assert config.stop_when_fitted is (num_train <= 10_000)
 
 
+def test_no_decay_beside_a_cosine():
+    config = settle(with_fields(**{"optimizer.schedule": "cosine"}), 50_000, 32)
+    assert config.optimizer.decay_per_epoch == 1
+    config_lib.check(config)
+
+
 SET = {
     "epochs": 3,
     "model.name": "small_alexnet",
@@ -210,7 +216,16 @@ BAD = [
         ("optimizer.decay_per_epoch", value, "in (0, 1]")
         for value in (0.0, -0.5, 1.01, math.nan, math.inf)
     ),
-    *(("optimizer.momentum", value, "in [0, 1)") for value in (-0.1, 1.0, math.nan)),
+    *(
+        (field, value, "in [0, 1)")
+        for field in ("optimizer.momentum", "label_smoothing")
+        for value in (-0.1, 1.0, math.nan)
+    ),
+    *(
+        ("optimizer.warmup_epochs", value, "in [0, 2**31)")
+        for value in (-0.1, 2.0**31, math.nan, math.inf)
+    ),
+    *(("optimizer.schedule", value, "exponential or cosine") for value in ("step", "")),
     *(
         ("grace_seconds", value, "in (0, 86400], a day at most")
         for value in (0.0, -1.0, 86401.0, math.nan, math.inf)
@@ -246,6 +261,9 @@ def test_check_refuses(field, value, allowed):
         ("optimizer.decay_per_epoch", 1e-6),
         ("optimizer.momentum", 0.0),
         ("optimizer.momentum", 0.999),
+        ("optimizer.schedule", "cosine"),
+        ("optimizer.warmup_epochs", 0.25),
+        ("label_smoothing", 0.999),
         ("seed", 2**32 - 1),
         ("corruption.seed", 2**32 - 1),
         ("dtype", "bfloat16"),
@@ -253,6 +271,19 @@ def test_check_refuses(field, value, allowed):
 )
 def test_check_allows_the_edges(field, value):
     config_lib.check(with_fields(**{field: value}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("optimizer.decay_per_epoch", 0.95, "1.0 or left out for cosine"),
+        ("optimizer.drop_epochs", (3, 5), "() for cosine"),
+    ],
+)
+def test_check_refuses_two_schedules(field, value, allowed):
+    with pytest.raises(UserError) as error:
+        config_lib.check(with_fields(**{field: value, "optimizer.schedule": "cosine"}))
+    assert str(error.value) == f"config.{field} is {value!r}; it must be {allowed}"
 
 
 def test_check_allows_the_defaults_before_and_after_settling():
@@ -273,7 +304,7 @@ ALL = ", ".join(sorted(base()))
         ({"epoch": 3}, f"config.epoch is no field; config has {ALL}"),
         (
             {"data": {**base().data.to_dict(), "sise": 3}},
-            "config.data.sise is no field; config.data has data_dir, examples, name, size",
+            "config.data.sise is no field; config.data has data_dir, examples, fake, name, size, …",
         ),
         ({"data": {"name": "digits"}}, "config.data.data_dir is missing; config.data has …"),
         ({"data": "digits"}, "config.data is 'digits'; it must be a group of fields: data_dir, …"),

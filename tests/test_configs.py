@@ -1,12 +1,18 @@
-"""The config files that list runs, and the one of the authors' demonstration."""
+"""The config files that list runs, those for ImageNet, and the one of the authors' demonstration."""
+
+import re
 
 import pytest
 
-from rethink_jax import config as config_lib, data, sweep, train
+from rethink_jax import config as config_lib, corruptions, data, paper, sweep, train
 from rethink_jax.config import UserError
 from tests.test_config import CONFIGS, load
 
-FILES = {file.stem: file for file in CONFIGS}
+IMAGENET = {
+    f"imagenet/{file.stem}": file
+    for file in sorted((CONFIGS[0].parent / "imagenet").glob("[!_]*.py"))
+}
+FILES = {file.stem: file for file in CONFIGS} | IMAGENET
 COUNTS = {
     "table1": 19,
     "table4": 6,
@@ -27,13 +33,17 @@ def names(name):
 
 @pytest.fixture
 def described(monkeypatch):
-    """CIFAR-10 and digits by their sizes, with nothing read; what is asked for."""
+    """CIFAR-10, digits and ImageNet by their sizes, with nothing read; what is asked for."""
     asked = []
 
     def describe(config):
         asked.append(config.name)
-        sizes = {"digits": (1500, 297, (8, 8, 1)), "cifar10": (50_000, 10_000, (32, 32, 3))}
-        info = data.DatasetInfo(config.name, *sizes[config.name], 10)
+        sizes = {
+            "digits": (1500, 297, (8, 8, 1), 10),
+            "cifar10": (50_000, 10_000, (32, 32, 3), 10),
+            "imagenet2012": (1_281_167, 50_000, (375, 500, 3), 1000),
+        }
+        info = data.DatasetInfo(config.name, *sizes[config.name])
         return data.arrays._first(info, config.examples)
 
     monkeypatch.setattr(data, "describe", describe)
@@ -172,6 +182,95 @@ def test_fields_of_the_command_line_hold_for_all_runs(name, tmp_path, described)
     config.epochs, config.data.examples = 7, 100
     for run in sweep.plan(config, tmp_path):
         assert (run.config.epochs, run.config.data.examples) == (7, 100)
+
+
+# ImageNet.
+
+
+def settled_of(name, argument, tmp_path):
+    return {run.name: run for run in sweep.plan(config_of(name, argument), tmp_path)}
+
+
+@pytest.mark.parametrize(("name", "count"), [("table2", 7), ("figure2a", 3)])
+def test_sweeps_on_imagenet(name, count, tmp_path, described):
+    runs = settled_of(f"imagenet/{name}", "", tmp_path)
+    assert len(runs) == count
+    for run in runs.values():
+        config = run.config
+        assert (config.data.name, config.data.stream, config.data.fake) == (
+            *("imagenet2012", True, False),
+        )
+        assert (config.model.name, config.data.size) == ("inception_v3", 299)
+        assert (config.batch_size, config.epochs, config.dtype) == (1024, 90, "bfloat16")
+        assert config_lib.steps_per_epoch(config, 1_281_167) == 1252
+        assert run.total_steps == 112_680
+        assert (config.label_smoothing, config.model.auxiliary) == (0, False)
+        optimizer = config.optimizer
+        assert (optimizer.learning_rate, optimizer.momentum) == (0.4, 0.9)
+        assert (optimizer.schedule, optimizer.warmup_epochs) == ("cosine", 5)
+        assert config.evaluate.every_epochs == (1 if name == "figure2a" else 5)
+        assert config.augment.rotation_degrees == 0
+
+
+def test_rows_of_table_2_are_the_papers(tmp_path, described):
+    runs = settled_of("imagenet/table2", "", tmp_path)
+    for name, run in runs.items():
+        config = run.config
+        augment = (config.augment.random_crop, config.augment.flip, config.augment.color)
+        assert len(set(augment)) == 1
+        parts = ["random" if config.corruption.name == "random_labels" else "true"]
+        parts += ["augment"] * augment[0]
+        parts += ["dropout"] * (config.model.dropout == 0.2)
+        parts += ["decay"] * (config.optimizer.weight_decay == 4e-5)
+        assert name == "-".join(parts)
+        assert {config.model.dropout, config.optimizer.weight_decay} <= {0, 0.2, 4e-5}
+    assert list(runs) == [row.key for row in paper.TABLE2]
+    assert names("imagenet/figure2a") == [row.key for row in paper.FIGURE2A]
+
+
+@pytest.mark.parametrize("name", ["imagenet/table2", "imagenet/figure2a"])
+def test_smoke_of_imagenet_is_a_few_small_made_up_images(name, tmp_path):
+    config = config_of(name, "smoke")
+    assert (config.sweep.name, config.sweep.size) == (name.removeprefix("imagenet/"), "smoke")
+    for run in sweep.plan(config, tmp_path):
+        assert run.total_steps == 8
+        own = run.config.data
+        assert (own.name, own.fake, own.examples, own.size) == ("imagenet2012", True, 64, 75)
+        assert run.config.dtype == "float32"
+        # As in the full size, for each image of the batch.
+        assert run.config.optimizer.learning_rate / run.config.batch_size == 0.4 / 1024
+
+
+def test_arguments_of_sweeps_on_imagenet():
+    config = config_of("imagenet/table2", "mine,smoke")
+    assert (config.data.name, config.sweep.size) == ("mine", "smoke")
+    with pytest.raises(UserError, match=r"is 'small'; it must be .* SIZE one of smoke, full$"):
+        config_of("imagenet/table2", "small")
+
+
+@pytest.mark.parametrize("name", corruptions.CORRUPTIONS)
+def test_single_runs_on_imagenet(name, described):
+    config = config_of(f"imagenet/{name}", "imagenet2012")
+    assert config.to_dict() == load(FILES[f"imagenet/{name}"]).get_config().to_dict()
+    assert config.corruption.name == name
+    assert config_of(f"imagenet/{name}", "mine").data.name == "mine"
+    settled, info = train.settle(config)
+    assert (settled.model.name, settled.data.size) == ("inception_v3", 299)
+    assert config_lib.total_steps(settled, info.num_train) == 112_680
+    assert not any((settled.model.dropout, settled.optimizer.weight_decay, settled.augment.flip))
+    config.model.name = "resnet50"
+    assert train.settle(config)[0].data.size == 224
+
+
+@pytest.mark.parametrize("name", IMAGENET)
+def test_docstrings_of_configs_for_imagenet(name):
+    module = load(FILES[name])
+    text = " ".join(module.__doc__.split())
+    assert f"python -m rethink_jax.main --config=configs/{name}.py" in text
+    assert "not been run" in text
+    config = module.get_config()
+    for field in re.findall(r"--config\.([\w.]+)", text):
+        config_lib.get(config, field)
 
 
 def test_the_authors_demonstration(described):

@@ -236,7 +236,9 @@ def test_train_and_test_are_keyed_apart_but_share_the_shuffle():
     config = base().corruption
     config.name = "shuffled_pixels"
     train, test = (
-        corruptions.from_config(config, split, 10, MOMENTS)(IDS, IMAGES, LABELS)
+        corruptions.from_config(config, 10, MOMENTS)(
+            corruptions.split_key(config, split), IDS, IMAGES, LABELS
+        )
         for split in corruptions.SPLITS
     )
     assert_same(jax.device_get(train), jax.device_get(test))

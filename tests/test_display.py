@@ -29,6 +29,21 @@ def test_result_on_corrupted_labels(capsys):
         assert percent in text
 
 
+def test_result_with_the_first_five_answers(capsys):
+    top5 = {"train_top5": 0.91, "test_top5": 0.82, "test_top5_corrupted": 0.03}
+    history = [record(1.0, test_accuracy_corrupted=0.02, **top5)]
+    for shown in (history[0], metrics.summarize(history, "finished", 5)):
+        display.print_result("a run", shown, 200)
+        lines = [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
+        assert ["┃", "┃", "accuracy", "┃", "top-5", "accuracy", "┃"] in lines
+        assert [line for line in lines if "%" in "".join(line)] == [
+            ["training", "set", "50.00%", "91.00%"],
+            ["test", "set,", "true", "labels", "25.00%", "82.00%"],
+            ["test", "set,", "corrupted", "labels", "2.00%", "3.00%"],
+            ["chance", "0.50%", "2.50%"],
+        ]
+
+
 def test_result_of_no_evaluation(capsys):
     display.print_result("a run", metrics.summarize([], "stopped", 5), 10)
     text = capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 from rethink_jax import config as config_lib, models
 from rethink_jax.config import UserError
 from rethink_jax.models import __main__ as table
-from rethink_jax.models.inception_v3 import InceptionV3
+from rethink_jax.models.inception_v3 import AUXILIARY_SIDE, InceptionV3
 
 # As torchvision and timm count, or the papers.
 COUNTS = {
@@ -44,7 +44,7 @@ def shapes_of(model, side, batch=2):
 
 def test_parameters_are_the_originals():
     assert table.imagenet_counts() == COUNTS
-    with_auxiliary = InceptionV3(1000, auxiliary=True)
+    with_auxiliary = make("inception_v3", 1000, auxiliary=True)
     assert models.count_parameters(with_auxiliary, (299, 299, 3)) == 27_161_264
 
 
@@ -78,9 +78,9 @@ def test_features_before_the_dense_layers(name, side, last):
     assert variables["params"]["Dense_0"]["kernel"].shape[0] == last
 
 
-def has_maps(name, side):
+def has_maps(name, side, **fields):
     """Whether no map of the model is empty, and none has a negative side."""
-    model = make(name)
+    model = make(name, **fields)
     try:
         images, variables = shapes_of(model, side)
         return "[2,0,0," not in str(jax.make_jaxpr(model.apply)(variables, images))
@@ -101,6 +101,47 @@ def test_images_that_are_too_small_are_refused(name):
             models.check_side(config)
         assert not has_maps(name, smallest - 1)
     assert has_maps(name, smallest)
+
+
+def test_images_that_are_too_small_for_the_second_classifier_are_refused():
+    config = config_lib.base()
+    config.model.update(name="inception_v3", auxiliary=True)
+    config.data.size = AUXILIARY_SIDE
+    models.check(config)
+    models.check_side(config)
+    config.data.size -= 1
+    line = "config.data.size is 298; it must be 299 or more for inception_v3 with model.auxiliary"
+    with pytest.raises(UserError, match=f"^{line}$"):
+        models.check_side(config)
+    assert has_maps("inception_v3", AUXILIARY_SIDE, auxiliary=True)
+    assert not has_maps("inception_v3", AUXILIARY_SIDE - 1, auxiliary=True)
+
+
+@pytest.mark.parametrize("name", sorted({*models.MODELS} - {"inception_v3"}))
+def test_other_models_have_no_second_classifier(name):
+    config = config_lib.base()
+    config.model.auxiliary = True
+    models.check(config)  # the model is left to be settled
+    config.model.name = name
+    line = f"config.model.auxiliary is True; it must be False for {name}, which has no second classifier"
+    with pytest.raises(UserError, match=f"^{line}$"):
+        models.check(config)
+
+
+def test_second_classifier_is_there_where_it_is_asked_for():
+    images, without = shapes_of(make("inception_v3"), AUXILIARY_SIDE)
+    model = make("inception_v3", auxiliary=True)
+    _, with_it = shapes_of(model, AUXILIARY_SIDE)
+    assert set(without) == set(with_it) == {"params", "batch_stats"}
+    assert len(with_it["params"]) == len(without["params"]) + 3  # two convolutions, one dense layer
+    mutable = ["batch_stats", "intermediates"]
+    mask = jax.ShapeDtypeStruct((2,), bool)
+    _, updates = jax.eval_shape(
+        lambda v, x, m: model.apply(v, x, m, True, mutable=mutable), with_it, images, mask
+    )
+    (logits,) = updates["intermediates"]["auxiliary_logits"]
+    assert (logits.shape, logits.dtype) == ((2, 10), jnp.float32)
+    assert jax.tree.structure(updates["batch_stats"]) == jax.tree.structure(with_it["batch_stats"])
 
 
 def test_dropout_where_the_originals_have_it():

@@ -38,13 +38,20 @@ HISTORY = [
 # Sums.
 
 
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 3), st.booleans())
-def test_from_sums_against_numpy(sizes, per_dispatch, true_labels):
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    st.integers(1, 3),
+    st.booleans(),
+    st.booleans(),
+)
+def test_from_sums_against_numpy(sizes, per_dispatch, true_labels, counts_top5):
     """Batches of unequal sizes count by their examples."""
     rng = np.random.default_rng(sum(sizes))
     n = sum(sizes)
     losses = rng.integers(0, 100, (2, n)).astype(np.float32) / 8
-    correct = rng.integers(0, 2, (2, n))
+    counted = {"correct": rng.integers(0, 2, (2, n))}
+    if counts_top5:
+        counted["top5"] = rng.integers(0, 2, (2, n))
     batches = np.split(np.arange(n), np.cumsum(sizes)[:-1])
     sums = []
     for start in range(0, len(batches), per_dispatch):
@@ -57,12 +64,16 @@ def test_from_sums_against_numpy(sizes, per_dispatch, true_labels):
                 for i, name in enumerate(names)
             }
             | {
-                f"correct{name}": np.int32([correct[i, b].sum() for b in part])
+                f"{kind}{name}": np.int32([hits[i, b].sum() for b in part])
+                for kind, hits in counted.items()
                 for i, name in enumerate(names)
             }
         )
     row = int(true_labels)
-    expected = losses[row].astype(np.float64).mean(), correct[row].mean()
+    expected = {"loss": losses[row].astype(np.float64).mean()}
+    expected["accuracy"] = counted["correct"][row].mean()
+    if counts_top5:
+        expected["top5"] = counted["top5"][row].mean()
     assert metrics.from_sums(sums, true_labels) == pytest.approx(expected, rel=1e-12)
 
 
@@ -73,10 +84,9 @@ def test_sums_are_exact_beyond_float32_and_int32():
         "loss": np.float32([big, 1, 1]),
         "correct": np.int32([2**31 - 1, 1, 0]),
     }
-    loss, accuracy = metrics.from_sums([part, part])
-    assert loss == 2 * (big + 2) / 2**33
-    assert accuracy == 0.25 * 2
-    assert all(type(value) is float for value in (loss, accuracy))
+    found = metrics.from_sums([part, part])
+    assert found == {"loss": 2 * (big + 2) / 2**33, "accuracy": 0.25 * 2}
+    assert all(type(value) is float for value in found.values())
 
 
 # Summary.
@@ -119,6 +129,23 @@ def test_summary_carries_the_corrupted_metrics_of_the_last_evaluation():
     assert not any(
         name.endswith("_corrupted") for name in metrics.summarize(HISTORY, "finished", 1)
     )
+
+
+def test_summary_has_the_best_top_5_and_those_of_the_last_evaluation():
+    history = [
+        record(1.0, test_accuracy=0.3, train_top5=0.7, test_top5=0.6, test_top5_corrupted=0.1),
+        record(2.0, test_accuracy=0.2, train_top5=0.9, test_top5=0.8, test_top5_corrupted=0.2),
+        record(3.0, test_accuracy=0.1, train_top5=0.8, test_top5=0.5, test_top5_corrupted=0.3),
+    ]
+    summary = metrics.summarize(history, "finished", 1)
+    top5 = {name: value for name, value in summary.items() if "top5" in name}
+    assert top5 == {
+        "train_top5": 0.8,
+        "test_top5": 0.5,
+        "test_top5_corrupted": 0.3,
+        "best_test_top5": 0.8,  # of another evaluation than the best accuracy
+    }
+    assert (summary["best_test_accuracy"], summary["best_test_epoch"]) == (0.3, 1.0)
 
 
 def test_summary_of_no_evaluation():

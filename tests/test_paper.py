@@ -35,6 +35,15 @@ TABLE4_KEYS = [
     "inception-crop",
     "inception-augment",
 ]
+TABLE2_KEYS = [
+    "true-augment-dropout-decay",
+    "true-augment",
+    "true-decay",
+    "true",
+    "random-dropout-decay",
+    "random-decay",
+    "random",
+]
 LEVEL_KEYS = [f"{m}-p{i / 10}" for m in ("inception", "alexnet", "mlp1") for i in range(11)]
 
 
@@ -42,6 +51,7 @@ LEVEL_KEYS = [f"{m}-p{i / 10}" for m in ("inception", "alexnet", "mlp1") for i i
     ("rows", "keys"),
     [
         (paper.TABLE1, TABLE1_KEYS),
+        (paper.TABLE2, TABLE2_KEYS),
         (paper.TABLE4, TABLE4_KEYS),
         (
             paper.FIGURE1A,
@@ -49,6 +59,7 @@ LEVEL_KEYS = [f"{m}-p{i / 10}" for m in ("inception", "alexnet", "mlp1") for i i
         ),
         (paper.FIGURE1B, LEVEL_KEYS),
         (paper.FIGURE1C, LEVEL_KEYS),
+        (paper.FIGURE2A, ["true-augment-dropout-decay", "true-decay", "true"]),
         (paper.FIGURE2B, ["inception", "inception_nobn"]),
     ],
 )

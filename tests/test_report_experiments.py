@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -74,6 +75,22 @@ def test_json_leaves_out_where_things_lie(table3):
     assert [run["name"] for run in content["runs"]] == ["a", "b", "c", "d"]
     assert "data_dir" not in content["runs"][0]["config"]["data"]
     assert content["runs"][0]["summary"]["test_error"] == 0.0122
+
+
+def test_made_up_data_are_told_first(table3, tmp_path):
+    path = tmp_path / "table3"
+    shutil.copytree(table3, path)
+    config = json.loads((path / "a" / "config.json").read_text())
+    config["data"]["fake"] = True
+    (path / "a" / "config.json").write_text(json.dumps(config))
+    contents.write(path)
+    lines = (path / "report" / "report.md").read_text().splitlines()
+    assert lines[0] == (
+        "# Zhang et al. 2017, kernels and theory, made-up data: ours beside the paper's"
+    )
+    assert lines[2].startswith("Made-up data: 1 of 4 finished runs")
+    row = next(row for row in rows_of(path) if row[1] == "MNIST")
+    assert "made-up mnist, 300 examples" in row
 
 
 def test_one_run_has_a_report_of_its_own(table3, capsys):

@@ -7,9 +7,17 @@ import numpy as np
 import optax
 import pytest
 
-from rethink_jax import config as config_lib, inputs, models, parallel, steps, train_state
+from rethink_jax import (
+    config as config_lib,
+    inputs,
+    models,
+    parallel,
+    preprocess,
+    steps,
+    train_state,
+)
 from rethink_jax.models import inception
-from rethink_jax.models.layers import ConvUnit
+from rethink_jax.models.layers import BatchNorm, ConvUnit
 from tests.conftest import use_devices
 
 # 20 whole batches of 128 and one of 80, as the last of CIFAR-10's epochs.
@@ -23,12 +31,17 @@ def random_split(n=N, side=8, channels=1, classes=10):
     return inputs.Split(images, labels, (labels + 1) % classes)
 
 
+def rate_of(config, n):
+    total = config_lib.total_steps(config, n)
+    return train_state.learning_rate(config, config_lib.steps_per_epoch(config, n), total)
+
+
 def make(split, dtype="float32", **model):
     config = config_lib.base()
     config.model.update(model)
     config = config_lib.settle(config, len(split.labels), split.images.shape[1])
     module = models.create(config.model, 10, dtype, parallel.AXIS)
-    optimizer = train_state.make_optimizer(config, config_lib.steps_per_epoch(config, N))
+    optimizer = train_state.make_optimizer(config, rate_of(config, N))
     state = train_state.create(module, optimizer, split.images.shape[1:], config.seed)
     state = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x, state)
     return config, module, optimizer, jax.device_get(state)
@@ -183,7 +196,8 @@ def test_one_step_and_one_evaluation_against_numpy(devices):
 def test_momentum_and_decay_over_two_epochs():
     config = config_lib.base()
     config.optimizer.update(learning_rate=0.5, decay_per_epoch=0.1)
-    optimizer = train_state.make_optimizer(config, steps_per_epoch=2)
+    rate = train_state.learning_rate(config, steps_per_epoch=2, total_steps=4)
+    optimizer = train_state.make_optimizer(config, rate)
     weight = jnp.float32(1.0)
     state, expected, velocity = optimizer.init(weight), 1.0, 0.0
     for rate in (0.5, 0.5, 0.05, 0.05):
@@ -225,3 +239,148 @@ def test_many_steps_in_one_dispatch_are_the_same_steps(devices):
         np.testing.assert_allclose(
             values, np.concatenate([part[name] for part in parts]), rtol=1e-6
         )
+
+
+# Label smoothing and the second classifier.
+
+PADDED = np.array([[3, 1, 4, 5, 9, 2, 6, inputs.PADDING]], np.int32)
+
+
+class TwoClassifiers(nn.Module):
+    """As Inception V3 sows its second one, with a BatchNorm before both."""
+
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, images, mask, train, keys=None):
+        x = BatchNorm(self.axis_name)(images, mask, train).reshape(len(images), -1)
+        self.sow("intermediates", "auxiliary_logits", nn.Dense(10, name="auxiliary")(x))
+        return nn.Dense(10, name="main")(x)
+
+
+def reference_loss(params, split, smoothing):
+    """The mean over the examples that are no padding, in one piece; and BatchNorm's new statistics."""
+    ids = PADDED[0, :7]
+    ones = jnp.ones(7, bool)
+    logits, updates = TwoClassifiers(None).apply(
+        {
+            "params": params,
+            "batch_stats": {"BatchNorm_0": {"mean": jnp.zeros(1), "var": jnp.ones(1)}},
+        },
+        preprocess.whiten(jnp.asarray(split.images)[ids]),
+        ones,
+        train=True,
+        mutable=["batch_stats", "intermediates"],
+    )
+    targets = (1 - smoothing) * np.eye(10, dtype=np.float32)[split.labels[ids]] + smoothing / 10
+
+    def loss(logits):
+        return -(targets * jax.nn.log_softmax(logits)).sum(axis=1).mean()
+
+    (auxiliary,) = updates["intermediates"]["auxiliary_logits"]
+    return loss(logits) + 0.4 * loss(auxiliary), (logits, updates["batch_stats"])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_both_classifiers_are_trained_on_smooth_labels(smoothing, devices):
+    split = random_split(n=10, side=4)
+    module, optimizer = TwoClassifiers(parallel.AXIS), optax.sgd(0.1)
+    single = TwoClassifiers(None)
+    shapes = jnp.zeros((1, 4, 4, 1)), jnp.ones(1, bool)
+    variables = single.init(jax.random.key(0), *shapes, train=False)
+    state = train_state.TrainState(
+        jnp.int32(0),
+        variables["params"],
+        variables["batch_stats"],
+        optimizer.init(variables["params"]),
+    )
+    step = parallel.map_over_devices(
+        steps.make_train_steps(module, optimizer, label_smoothing=smoothing)
+    )
+    on_devices, before = parallel.replicate(split), parallel.replicate(state)
+    after, sums = parallel.fetch(step(before, on_devices, parallel.shard_ids(PADDED), np.int32(1)))
+    reference = jax.value_and_grad(reference_loss, has_aux=True)
+    (loss, (logits, batch_stats)), grads = reference(variables["params"], split, smoothing)
+    np.testing.assert_allclose(sums["loss"], [loss], rtol=1e-5)
+    labels = split.labels[PADDED[0, :7]]
+    assert sums["correct"].tolist() == [np.sum(np.argmax(logits, axis=1) == labels)]
+    assert jax.tree.structure(after) == jax.tree.structure(state)  # nothing of the intermediates
+
+    def close(a, b):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, variables["params"], grads)
+    jax.tree.map(close, after.params, expected)
+    jax.tree.map(close, after.batch_stats, batch_stats)
+
+
+def test_smooth_labels_of_one_classifier_against_numpy():
+    """The output layer's gradient is the probabilities less the targets; evaluations are not smoothed."""
+    split = random_split(n=10, side=4)
+    config, module, optimizer, state = make(split, name="mlp", width=7)
+    ids = parallel.shard_ids(PADDED)
+    on_devices, before = parallel.replicate(split), parallel.replicate(state)
+    results = []
+    for smoothing in (0.0, 0.25):
+        step = parallel.map_over_devices(
+            steps.make_train_steps(module, optimizer, label_smoothing=smoothing)
+        )
+        results.append(parallel.fetch(step(before, on_devices, ids, np.int32(1))))
+    evaluate = parallel.map_over_devices(steps.make_eval_steps(module))
+    plain = parallel.fetch(evaluate(before, on_devices, ids))["loss"]
+    (hard, hard_sums), (smooth, smooth_sums) = results
+    np.testing.assert_allclose(hard_sums["loss"], plain / 7, rtol=1e-6)
+    assert abs(smooth_sums["loss"] - hard_sums["loss"]) > 1e-3
+    labels = np.eye(10)[split.labels[PADDED[0, :7]]]
+    rate = config.optimizer.learning_rate
+    moved = smooth.params["Dense_1"]["bias"] - hard.params["Dense_1"]["bias"]
+    np.testing.assert_allclose(
+        moved, rate * (0.25 / 10 - 0.25 * labels).mean(axis=0), rtol=1e-3, atol=1e-8
+    )
+
+
+# The first five answers.
+
+
+class PixelsAsLogits(nn.Module):
+    """Whitening leaves their order, and which are equal."""
+
+    @nn.compact
+    def __call__(self, images, mask=None, train=False, keys=None):
+        return images.reshape(len(images), -1)
+
+
+@pytest.mark.parametrize("classes", [11, 20, 1000])
+@pytest.mark.parametrize("values", [1, 3, 256])
+def test_top_1_and_top_5_against_numpy(classes, values, devices):
+    rng = np.random.default_rng(classes + values)
+    logits = rng.integers(0, values, (30, classes)).astype(np.uint8)
+    labels, true = rng.integers(0, classes, (2, 30)).astype(np.int32)
+    answers = np.argsort(-logits.astype(int), axis=1, kind="stable")
+    labels[:11] = answers[range(11), range(11)]  # of every rank up to the eleventh
+    split = inputs.Split(logits[:, None, None], labels, true)
+    ids = np.pad(rng.permutation(30)[:27], (0, 5), constant_values=inputs.PADDING)
+    state = train_state.TrainState(jnp.int32(0), {}, {}, ())
+    evaluate = parallel.map_over_devices(steps.make_eval_steps(PixelsAsLogits()))
+    found = parallel.fetch(
+        evaluate(
+            parallel.replicate(state),
+            parallel.replicate(split),
+            parallel.shard_ids(ids.astype(np.int32).reshape(2, 16)),
+        )
+    )
+    for suffix, column in (("", labels), ("_true", true)):
+        ranks = np.nonzero(answers == column[:, None])[1]
+        for name, most in (("correct", 1), ("top5", 5)):
+            hits = [np.sum(ranks[part[part >= 0]] < most) for part in ids.reshape(2, 16)]
+            assert found[name + suffix].tolist() == hits
+    assert found["count"].tolist() == [16, 11]
+
+
+def test_no_top_5_of_ten_classes():
+    split = random_split(n=8)
+    _, module, _, state = make(split, name="mlp", width=4)
+    evaluate = parallel.map_over_devices(steps.make_eval_steps(module))
+    ids = parallel.shard_ids(np.arange(8, dtype=np.int32)[None])
+    sums = evaluate(parallel.replicate(state), parallel.replicate(split), ids)
+    assert set(sums) == {"loss", "loss_true", "correct", "correct_true", "count"}

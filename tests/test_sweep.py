@@ -249,6 +249,15 @@ def test_seeds_vary_training_and_corruption(toy, tmp_path, trained):
     assert len(read(tmp_path)["runs"]) == 6  # what is measured stays in the report
 
 
+def test_a_stream_is_left_to_the_runs(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(train, "run", lambda config, path, dataset, **_: given.append(dataset))
+    config = sweep_config(**{"data.name": "digits", "data.fake": True, "data.stream": True})
+    with pytest.raises(RunFailed, match="2 of 2 runs are not done"):
+        sweep.run(config, tmp_path)
+    assert given == [None, None]
+
+
 def test_data_are_loaded_once(toy, tmp_path, monkeypatch):
     loads = []
     monkeypatch.setattr(data, "check", lambda config: None)

@@ -13,9 +13,11 @@ from rethink_jax import (
     chaos,
     config as config_lib,
     data,
+    inputs,
     metrics,
     parallel,
     preemption,
+    preprocess,
     run_directory,
     train,
 )
@@ -78,6 +80,34 @@ def test_accuracy_is_exact(toy, tmp_path):
         assert summary[f"{name}_accuracy"] == np.mean(answers == split.labels)
 
 
+def test_top_5_is_exact(tmp_path):
+    rng = np.random.default_rng(1)
+
+    def split(n):
+        return rng.integers(0, 256, (n, 6, 6, 1)).astype(np.uint8), rng.integers(0, 20, n)
+
+    dataset = data.from_arrays(split(200), split(90), name="twenty classes")
+    summary = train.run(mlp_config("random_labels", epochs=2), tmp_path, dataset)
+    run, prepared = run_directory.load_run(tmp_path), inputs.prepare(*train_inputs(dataset))
+    for part, labels, name in (
+        (prepared.train, prepared.train.labels, "train_top5"),
+        (prepared.test, prepared.test.true_labels, "test_top5"),
+        (prepared.test, prepared.test.labels, "test_top5_corrupted"),
+    ):
+        x = np.asarray(preprocess.whiten(part.images)).reshape(len(labels), -1)
+        hidden = np.maximum(x @ run.params["Dense_0"]["kernel"] + run.params["Dense_0"]["bias"], 0)
+        logits = hidden @ run.params["Dense_1"]["kernel"] + run.params["Dense_1"]["bias"]
+        answers = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+        assert summary[name] == np.mean((answers == labels[:, None]).any(axis=1))
+        assert run.metrics[-1][name] == summary[name]
+    assert summary["best_test_top5"] == max(record["test_top5"] for record in run.metrics)
+
+
+def train_inputs(dataset):
+    config, _ = train.settle(mlp_config("random_labels", epochs=2), dataset)
+    return config, dataset
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -113,9 +143,9 @@ def signal_at(monkeypatch, owner, name, which, number=signal.SIGTERM):
 MOMENTS = {
     "the first step": (parallel, "shard_ids", 1, 1),
     "the middle of an epoch": (parallel, "shard_ids", 7, 5),
-    "an evaluation": (train.inputs, "in_batches", 3, 3),
+    "an evaluation": (inputs, "in_batches", 3, 3),
     "a checkpoint": (Checkpoints, "save", 1, 7),
-    "the last evaluation": (train.inputs, "in_batches", 11, 12),
+    "the last evaluation": (inputs, "in_batches", 11, 12),
 }
 
 
@@ -139,8 +169,12 @@ REGULARIZED = {
     "augment.flip": True,
     "augment.rotation_degrees": 25.0,
     "data.size": 10,
+    "augment.color": True,
+    "label_smoothing": 0.1,
     "model.dropout": 0.5,
     "optimizer.weight_decay": 1e-3,
+    "optimizer.schedule": "cosine",
+    "optimizer.warmup_epochs": 0.5,
 }
 
 
@@ -215,7 +249,7 @@ def test_a_dispatch_takes_a_quarter_of_the_grace_time(monkeypatch):
 
 
 def test_a_signal_before_the_first_step(toy, tmp_path, monkeypatch):
-    signal_at(monkeypatch, train.inputs, "prepare", 1, signal.SIGINT)
+    signal_at(monkeypatch, inputs, "prepare", 1, signal.SIGINT)
     with pytest.raises(preemption.Stopped, match="SIGINT: nothing to save yet"):
         train.run(mlp_config(), tmp_path / "run", toy)
     assert not (tmp_path / "run").exists()
@@ -421,6 +455,7 @@ def test_checkpoints_are_kept_as_configured(toy, tmp_path):
         ),
         ({"model.name": "vgg"}, "config.model.name is 'vgg'; it must be one of mlp, small_alexnet"),
         ({"corruption.name": "noise"}, "config.corruption.name is 'noise'; it must be one of true"),
+        ({"model.auxiliary": True}, "config.model.auxiliary is True; it must be False for mlp"),
     ],
 )
 def test_refused_before_anything_is_written(fields, line, toy, tmp_path):

@@ -5,9 +5,11 @@ from rethink_jax.data.arrays import (
     describe as describe,
     from_arrays as from_arrays,
     load as load,
+    open_source as open_source,
 )
 from rethink_jax.data.examples import (
     Dataset as Dataset,
     DatasetInfo as DatasetInfo,
     Examples as Examples,
+    Source as Source,
 )

@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rethink_jax.config import UserError, require
-from rethink_jax.data import cache, folder
+from rethink_jax.data import cache, fake, folder
 from rethink_jax.data.examples import Dataset, DatasetInfo, Examples, Source, decode_split
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -25,11 +25,27 @@ def describe(data: ConfigDict) -> DatasetInfo:
       UserError: unknown or unprepared set, or one without images, labels or a test split.
     """
     _check(data)
+    if data.fake:
+        info = fake.describe(data.name)
+    elif data.name == folder.NAME:
+        info = folder.open_source(data.data_dir).info
+    else:
+        from rethink_jax.data import prepared  # TFDS takes two seconds to import
+
+        info = prepared.describe(data.name, _root(data))
+    return _first(info, data.examples)
+
+
+def open_source(data: ConfigDict) -> Source:
+    """Returns the data set that `config.data` names, encoded, all examples of it; `UserError` as `load`."""
+    _check(data)
+    if data.fake:
+        return fake.open_source(data.name)
     if data.name == folder.NAME:
-        return _first(folder.open_source(data.data_dir).info, data.examples)
+        return folder.open_source(data.data_dir)
     from rethink_jax.data import prepared  # TFDS takes two seconds to import
 
-    return _first(prepared.describe(data.name, _root(data)), data.examples)
+    return prepared.open_source(data.name, _root(data))
 
 
 def load(data: ConfigDict) -> Dataset:
@@ -41,13 +57,7 @@ def load(data: ConfigDict) -> Dataset:
     Raises:
       UserError: as `describe`, or a record that does not decode.
     """
-    _check(data)
-    if data.name == folder.NAME:
-        source = folder.open_source(data.data_dir)
-    else:
-        from rethink_jax.data import prepared  # TFDS takes two seconds to import
-
-        source = prepared.open_source(data.name, _root(data))
+    source = open_source(data)
     info = _first(source.info, data.examples)
     dataset = cache.load(source, _decode)
     train = Examples(*(array[: info.num_train] for array in dataset.train))
@@ -81,7 +91,7 @@ def from_arrays(train: Pair, test: Pair, name: str = "arrays") -> Dataset:
 def _check(data: ConfigDict) -> None:
     name, data_dir = data.name, data.data_dir
     require(bool(name), "data.name", name, "the name of a data set")
-    if name == folder.NAME:
+    if name == folder.NAME and not data.fake:
         require(bool(data_dir), "data.data_dir", data_dir, "the folder that holds the images")
     if data_dir:
         try:

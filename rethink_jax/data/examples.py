@@ -90,7 +90,7 @@ def decode_image(encoded: bytes, channels: int) -> np.ndarray:
 
 def first_image_shape(split: Split, channels: int) -> tuple[int, int, int]:
     """Returns (height, width, channels) of record 0; `UserError` if it does not decode."""
-    (record,) = _fetch(split, [0])
+    (record,) = fetch(split, [0])
     height, width, _ = _decode(split, 0, record, channels)[0].shape
     return height, width, channels
 
@@ -110,7 +110,7 @@ def decode_split(split: Split, info: DatasetInfo) -> Examples:
 
     def fill(start: int) -> None:
         positions = range(start, min(start + _BATCH, split.count))
-        for position, record in zip(positions, _fetch(split, positions), strict=True):
+        for position, record in zip(positions, fetch(split, positions), strict=True):
             image, label = _decode(split, position, record, info.image_shape[-1])
             if image.shape != info.image_shape:
                 sizes = f"{_size(image.shape)}; the data set's are {_size(info.image_shape)}"
@@ -126,15 +126,16 @@ def decode_split(split: Split, info: DatasetInfo) -> Examples:
     return Examples(images, labels)
 
 
-def _fetch(split: Split, positions: Sequence[int]) -> Sequence[Any]:
+def fetch(split: Split, positions: Sequence[int]) -> Sequence[Any]:
+    """Returns the raw records at some positions; `UserError` naming the one that cannot be read."""
     try:
         return split.fetch(positions)
     except (
         Exception
     ) as error:  # the readers raise whatever C++ does; here it gets its record's name
         if len(positions) > 1:
-            return [record for position in positions for record in _fetch(split, [position])]
-        raise UserError(f"{split.where(positions[0])}: cannot be read: {_line(error)}") from error
+            return [record for position in positions for record in fetch(split, [position])]
+        raise UserError(f"{split.where(positions[0])}: cannot be read: {line_of(error)}") from error
 
 
 def _decode(split: Split, position: int, record: Any, channels: int) -> tuple[np.ndarray, int]:
@@ -142,14 +143,15 @@ def _decode(split: Split, position: int, record: Any, channels: int) -> tuple[np
         encoded, label = split.parse(record)
         return decode_image(encoded, channels), label
     except Exception as error:  # Pillow and protobuf agree on no type of error for broken bytes
-        raise UserError(f"{split.where(position)}: does not decode: {_line(error)}") from error
+        raise UserError(f"{split.where(position)}: does not decode: {line_of(error)}") from error
 
 
 def _size(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _line(error: Exception) -> str:
+def line_of(error: Exception) -> str:
+    """Returns an error's text in one line."""
     # Pillow names the object that it reads from.
     return (
         re.sub(r" <_io.BytesIO object at \w+>", "", " ".join(str(error).split()))

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from rethink_jax.config import require
 from rethink_jax.models.alexnet import AlexNet, SmallAlexNet
 from rethink_jax.models.inception import SmallInception
-from rethink_jax.models.inception_v3 import InceptionV3
+from rethink_jax.models.inception_v3 import AUXILIARY_SIDE, InceptionV3
 from rethink_jax.models.inception_v4 import InceptionV4
 from rethink_jax.models.mlp import MLP
 from rethink_jax.models.resnet import ResNet
@@ -43,7 +43,7 @@ MODELS = {
     "small_inception": Model(SmallInception, ("batch_norm", "dropout")),
     "wide_resnet": Model(WideResNet, _DROPOUT),
     "alexnet": Model(AlexNet, _DROPOUT, smallest_side=63),
-    "inception_v3": Model(InceptionV3, _DROPOUT, smallest_side=75),
+    "inception_v3": Model(InceptionV3, ("dropout", "auxiliary"), smallest_side=75),
     "inception_v4": Model(InceptionV4, _DROPOUT, smallest_side=75),
     **{
         f"resnet{layers}": Model(ResNet, _DROPOUT, {"layers": layers})
@@ -101,6 +101,13 @@ def check(config: ConfigDict) -> None:
         std,
         f"left out for {model.name}, which has its own",
     )
+    has_auxiliary = model.name is None or "auxiliary" in MODELS[model.name].fields
+    require(
+        has_auxiliary or not model.auxiliary,
+        "model.auxiliary",
+        model.auxiliary,
+        f"False for {model.name}, which has no second classifier",
+    )
 
 
 def check_side(config: ConfigDict) -> None:
@@ -108,3 +115,6 @@ def check_side(config: ConfigDict) -> None:
     name, side = config.model.name, config.data.size
     smallest = MODELS[name].smallest_side
     require(side >= smallest, "data.size", side, f"{smallest} or more for {name}")
+    if config.model.auxiliary:
+        allowed = f"{AUXILIARY_SIDE} or more for {name} with model.auxiliary"
+        require(side >= AUXILIARY_SIDE, "data.size", side, allowed)

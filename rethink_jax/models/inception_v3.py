@@ -15,6 +15,9 @@ from rethink_jax.models.layers import (
     mean_pool,
 )
 
+# Of the images, in pixels: the least for which the second classifier's 5×5 convolution has room.
+AUXILIARY_SIDE = 299
+
 
 class InceptionV3(nn.Module):
     """Five convolutions, eleven Inception modules, mean pool, one linear layer; for images of 299×299.
@@ -22,7 +25,7 @@ class InceptionV3(nn.Module):
     Attributes:
       num_classes: the number of logits.
       auxiliary: whether there is a second classifier beside the last 17×17 module; its logits are sown as
-        `auxiliary_logits` into the `intermediates`. Needs images of 267×267 at least.
+        `auxiliary_logits` into the `intermediates`. Needs images of 299×299 at least.
       dropout: the rate before the linear layer; the original's is 0.2.
       dtype: of the computation.
       axis_name: the mapped axis of BatchNorm's sums, or None.

@@ -13,7 +13,14 @@ from rethink_jax import display, kernels, paper, run_directory
 from rethink_jax.config import UserError
 from rethink_jax.report.figures import Picture, draw
 from rethink_jax.report.pages import Block, Heading, Text
-from rethink_jax.report.runs import Run, hardware_of, read_finished, versions
+from rethink_jax.report.runs import (
+    Run,
+    hardware_of,
+    read_finished,
+    title,
+    versions,
+    warn_of_made_up,
+)
 from rethink_jax.report.tables import NOTHING, Table, describe_data, number
 from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
 
@@ -25,7 +32,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], display.Rows]] = {
     "minimum_norm": minimum_norm.table,
 }
 
-TITLE = "Zhang et al. 2017, kernels and theory: ours beside the paper's"
+SUBJECT = "kernels and theory"
 
 _TABLE3 = (
     "Test error of the interpolation of least norm, exact over the whole test set, which is looked at once. "
@@ -64,14 +71,14 @@ def read(workdir: epath.PathLike) -> list[Run]:
 
 def report(runs: list[Run]) -> list[Block]:
     """Returns all that the report says."""
-    blocks: list[Block] = [Heading(TITLE, 1)]
+    blocks: list[Block] = [Heading(title(SUBJECT, runs), 1), *map(Text, warn_of_made_up(runs))]
     solved = [run for run in runs if run.config["experiment"] == "kernel"]
     if solved:
         blocks += [Heading("Table 3"), Text(_TABLE3), table3(solved), norms(solved)]
     for run in runs:
         if run.config["experiment"] != "kernel":
-            title, columns, rows = TABLES[run.config["experiment"]](run.summary)
-            blocks += [Heading(title), Text(_how(run))]
+            caption, columns, rows = TABLES[run.config["experiment"]](run.summary)
+            blocks += [Heading(caption), Text(_how(run))]
             blocks.append(Table(list(columns), [list(row) for row in rows]))
         if run.config["experiment"] == "minimum_norm":
             fill = partial(minimum_norm.draw, paths=run.summary["paths"])

@@ -57,7 +57,11 @@ def draw(name: str, caption: str, fill: Callable[[Figure], None], height: float 
 def of_sweep(sweep: Sweep) -> list[Picture]:
     """Returns the figures that a sweep's runs are drawn in; tables have none."""
     hollow = "Hollow: the paper's, read from its figure."
-    pictures = {
+    best = (
+        "Test accuracy against steps. A filled star is the best epoch, chosen on the test set. "
+        "The paper's star is its best, its circle its last accuracy, at our last step."
+    )
+    pictures: dict[str, list[tuple[str, str, Callable[..., None], float]]] = {
         "figure1a": [
             (
                 "figure1a",
@@ -81,15 +85,8 @@ def of_sweep(sweep: Sweep) -> list[Picture]:
                 3.6,
             ),
         ],
-        "figure2b": [
-            (
-                "figure2b",
-                "Test accuracy against steps. A filled star is the best epoch, chosen on the test set. "
-                "The paper's star is its best, its circle its last accuracy, at our last step.",
-                figure2b,
-                3.6,
-            )
-        ],
+        "figure2a": [("figure2a", best, partial(figure2, rows=paper.FIGURE2A), 3.6)],
+        "figure2b": [("figure2b", best, partial(figure2, rows=paper.FIGURE2B), 3.6)],
     }
     return [
         draw(name, f"{caption} {hollow}", partial(fill, sweep=sweep), height)
@@ -140,23 +137,24 @@ def figure1c(figure: Figure, sweep: Sweep) -> None:
     _finish(axes)
 
 
-def figure2b(figure: Figure, sweep: Sweep) -> None:
-    """Draws test accuracy, best and last, with and without BatchNorm."""
+def figure2(figure: Figure, sweep: Sweep, rows: tuple[paper.Row, ...]) -> None:
+    """Draws the test accuracy of each of Figure 2a's or 2b's rows, and marks the best."""
     axes = figure.subplots()
     last_step = 1
-    for row, colour in zip(paper.FIGURE2B, _COLOURS, strict=False):
+    for row, colour in zip(rows, _COLOURS, strict=False):
         for run in sweep.finished(row.key):
-            steps, accuracies = _curve(run, "test_accuracy")
+            steps, fractions = _curve(run, "test_accuracy")
+            accuracies = [100 * fraction for fraction in fractions]
             axes.plot(steps, accuracies, color=colour, linewidth=1)
             best = max(range(len(steps)), key=accuracies.__getitem__)
             axes.plot(steps[best], accuracies[best], "*", color=colour, markersize=9)
             last_step = max(last_step, steps[-1])
         axes.plot([], [], color=colour, label=row.label)
-    for row, colour in zip(paper.FIGURE2B, _COLOURS, strict=False):
+    for row, colour in zip(rows, _COLOURS, strict=False):
         for quantity, marker, width in (("test_accuracy", "o", 5), ("best_test_accuracy", "*", 10)):
-            theirs = [row.values[quantity] or 0]
+            theirs = [100 * (row.values[quantity] or 0)]
             axes.plot([last_step], theirs, marker, color=colour, markersize=width, **_HOLLOW)
-    axes.set(xlabel="steps", ylabel="test accuracy")
+    axes.set(xlabel="steps", ylabel="test accuracy (%)")
     _finish(axes)
 
 

@@ -26,6 +26,7 @@ class Quantity(NamedTuple):
       unit: "percent", "epochs", "times" or "nats".
       read: a finished run → its number.
       paper_key: of the paper's number that it is held against, where that has another key.
+      in_parentheses: whether it is shown in the column before it, in parentheses.
     """
 
     key: str
@@ -33,6 +34,7 @@ class Quantity(NamedTuple):
     unit: str
     read: Callable[[Run, Sweep], Reading]
     paper_key: str | None = None
+    in_parentheses: bool = False
 
     @property
     def compared(self) -> str:
@@ -154,6 +156,18 @@ TRAIN_LOSS = Quantity("train_loss", "training loss", "nats", from_summary("train
 TEST = _accuracy("test_accuracy", "test accuracy, true labels")
 TEST_CORRUPTED = _accuracy("test_accuracy_corrupted", "test accuracy, corrupted labels")
 BEST = _accuracy("best_test_accuracy", "best test accuracy")
+BEST_EPOCH = Quantity(
+    "best_test_epoch", "epoch of the best", "epochs", from_summary("best_test_epoch")
+)
+TABLE2 = (
+    _accuracy("train_accuracy", "training top-1"),
+    _accuracy("train_top5", "training top-5"),
+    _accuracy("test_accuracy", "test top-1, true labels"),
+    _accuracy("best_test_accuracy", "best test top-1")._replace(in_parentheses=True),
+    _accuracy("test_top5", "test top-5, true labels"),
+    _accuracy("best_test_top5", "best test top-5")._replace(in_parentheses=True),
+    TEST_CORRUPTED._replace(title="test top-1, corrupted labels"),
+)
 ONLINE = Quantity("train_accuracy_online", "training accuracy, online", "percent", _online)
 EPOCHS = Quantity("epochs_to_fit", "epochs to fit", "epochs", epochs_to_fit)
 RELATIVE = Quantity("epochs_to_fit_relative", "relative to p = 0", "times", _relative_epochs)
@@ -177,6 +191,7 @@ SECTIONS = {
     "table1": (
         Section("Table 1: CIFAR-10, accuracy", paper.TABLE1, (TRAIN, TEST, TEST_CORRUPTED)),
     ),
+    "table2": (Section("Table 2: ImageNet, top-1 and top-5 accuracy", paper.TABLE2, TABLE2),),
     "mlp1_settings": (
         Section(
             "Table 1's MLP 1×512 on random labels, one setting changed at a time",
@@ -208,6 +223,13 @@ SECTIONS = {
             "Figure 1c: test error against label corruption",
             paper.FIGURE1C,
             (ERROR_CORRUPTED, ERROR),
+        ),
+    ),
+    "figure2a": (
+        Section(
+            "Figure 2a: test accuracy with and without regularizers",
+            paper.FIGURE2A,
+            (TEST, BEST, BEST_EPOCH, TRAIN),
         ),
     ),
     "figure2b": (

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from etils import epath
+from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, run_directory
 from rethink_jax.config import UserError
@@ -118,27 +119,46 @@ def runs_to_list(runs: Iterable[Run]) -> list[dict[str, Any]]:
 
 
 def data_of(run: Run) -> tuple[str, int]:
-    """Returns the data set's name and its number of training examples."""
-    return run.config["data"]["name"], run.environment["num_train"]
+    """Returns the data set's name, or that it was made up, and its number of training examples."""
+    name = run.config["data"]["name"]
+    return f"made-up {name}" if _is_made_up(run) else name, run.environment["num_train"]
+
+
+def _is_made_up(run: Run) -> bool:
+    # Runs that are not finished have no config here, those of earlier versions no such field.
+    return bool(run.config.get("data", {}).get("fake"))
+
+
+def title(what: str, runs: Iterable[Run]) -> str:
+    """Returns a report's title, which says where data are made up."""
+    more = ", made-up data" if any(map(_is_made_up, runs)) else ""
+    return f"Zhang et al. 2017, {what}{more}: ours beside the paper's"
+
+
+def warn_of_made_up(runs: Iterable[Run]) -> list[str]:
+    """Returns what a report has to say first where data are made up; nothing where none are."""
+    found = [_is_made_up(run) for run in runs if run.config]
+    if not any(found):
+        return []
+    which = "all" if all(found) else f"{sum(found)} of {len(found)}"
+    return [
+        f"Made-up data: {which} finished runs had random images with random labels in the place of the "
+        "data set that they name. Their numbers show that the program runs and nothing else."
+    ]
 
 
 # What a report tells elsewhere, and what changes no result.
 _TOLD_ELSEWHERE = (
     *("experiment", "seed", "epochs", "steps", "grace_seconds", "dtype", "compilation_cache"),
-    *("data.name", "data.data_dir", "data.examples", "data.size", "checkpoint", "corruption"),
+    *("data.name", "data.data_dir", "data.examples", "data.fake", "data.workers"),
+    *("checkpoint", "corruption"),
 )
 
 
 def changes_of(run: Run) -> str:
     """Returns in words what a run changes in the default recipe, beside what its row's name tells."""
     own = run.config
-    network = run.row.partition("-")[0]
-    default = config_lib.base()
-    in_networks = network in config_lib.NETWORKS
-    named = (
-        config_lib.paper_run(run.row)["fields"] if in_networks else config_lib.NETWORKS["inception"]
-    )
-    default.update_from_flattened_dict(named)
+    default = _recipe_of(run)
     side = own["data"]["size"]
     usual = config_lib.settle(default, run.environment["num_train"], side).to_dict()
     return ", ".join(
@@ -146,6 +166,22 @@ def changes_of(run: Run) -> str:
         for field, _, value in run_directory.differences(usual, own)
         if not field.startswith(_TOLD_ELSEWHERE)
     )
+
+
+def _recipe_of(run: Run) -> ConfigDict:
+    """Returns the default recipe of what a run's row names, not settled."""
+    first = run.row.partition("-")[0]
+    if first in config_lib.LABELS:
+        recipe = config_lib.imagenet(run.config["data"]["name"], "true_labels")
+        recipe.update_from_flattened_dict(config_lib.imagenet_run(run.row)["fields"])
+        return recipe
+    recipe = config_lib.base()
+    recipe.data.size = run.config["data"]["size"]  # which is the data set's
+    in_networks = first in config_lib.NETWORKS
+    recipe.update_from_flattened_dict(
+        config_lib.paper_run(run.row)["fields"] if in_networks else config_lib.NETWORKS["inception"]
+    )
+    return recipe
 
 
 def hardware_of(run: Run) -> str:

@@ -46,12 +46,17 @@ def results(sweep: Sweep, section: Section) -> Table:
     ]
     columns = ["row"]
     for quantity in shown:
-        columns += _columns(quantity, quantity.compared in beside)
+        if not quantity.in_parentheses:
+            columns += _columns(quantity, quantity.compared in beside)
     rows = []
     for key, measures in measured.items():
         cells = [paper.label(key)]
         for measure in (measure for measure in measures if measure.quantity in shown):
-            cells += _cells(measure, measure.quantity.compared in beside)
+            own = _cells(measure, measure.quantity.compared in beside)
+            if measure.quantity.in_parentheses:
+                cells[-len(own) :] = map(_with_parentheses, cells[-len(own) :], own)
+            else:
+                cells += own
         if not sweep.finished(key):
             cells[1] = state(sweep, key)
         rows.append([*cells, seeds(sweep, key)])
@@ -71,6 +76,10 @@ def _cells(measure: Measure, beside: bool) -> list[str]:
     if measure.difference is not None:
         difference = number(measure.difference, unit, sign=True)
     return [ours(measure), theirs(measure), difference]
+
+
+def _with_parentheses(cell: str, more: str) -> str:
+    return cell if more == NOTHING else f"{cell} ({more})"
 
 
 def ours(measure: Measure) -> str:

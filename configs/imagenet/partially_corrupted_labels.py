@@ -1,0 +1,17 @@
+r"""Partially corrupted labels on ImageNet. Each training label is, with probability
+`config.corruption.probability`, replaced by a draw uniform over all classes.
+
+    python -m rethink_jax.main --config=configs/imagenet/partially_corrupted_labels.py \
+        --config.corruption.probability=0.5 --workdir=runs/imagenet_partially_corrupted
+
+Inception V3 on 299×299 without regularizers; `--config.model.name` takes another model. Data, recipe, steps
+and what each device sees are those of `configs/imagenet/table2.py`. It has not been run.
+"""
+
+from ml_collections import ConfigDict
+
+from rethink_jax import config
+
+
+def get_config(data: str = "imagenet2012") -> ConfigDict:
+    return config.imagenet(data, corruption="partially_corrupted_labels", probability=0.5)

@@ -1,0 +1,15 @@
+"""ImageNet as it is, nothing corrupted: the fourth row of Table 2.
+
+    python -m rethink_jax.main --config=configs/imagenet/true_labels.py --workdir=runs/imagenet_true_labels
+
+Inception V3 on 299×299 without regularizers; `--config.model.name` takes another model. Data, recipe, steps
+and what each device sees are those of `configs/imagenet/table2.py`. It has not been run.
+"""
+
+from ml_collections import ConfigDict
+
+from rethink_jax import config
+
+
+def get_config(data: str = "imagenet2012") -> ConfigDict:
+    return config.imagenet(data, corruption="true_labels")

@@ -1,0 +1,259 @@
+"""`python -m rethink_jax.bench --what=input`: how fast examples arrive, beside what limits them.
+
+`input` times the loader of a streamed data set beside a bare loop of OpenCV's decoder on as many
+processes and the same JPEGs, and the model's training steps. `step` times the steps alone, beside the
+largest matrix product of the device. Without `--config.data.data_dir` the images are made for it.
+"""
+
+import contextlib
+import math
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+from rich.console import Console
+from rich.table import Table
+
+from rethink_jax import command_line, data, models, parallel, train
+from rethink_jax.config import RunFailed, UserError, require
+from rethink_jax.data import Source, cache, crops, made, stream
+
+DEFAULT_CONFIG = "--config=configs/imagenet/true_labels.py"
+WHAT = flags.DEFINE_enum("what", "input", ["input", "step"], "What is timed.")
+IMAGES = flags.DEFINE_integer("images", 50_000, "Images that the loader is timed over.", 1)
+SECONDS = flags.DEFINE_float("seconds", 20.0, "Time for each of the other measurements.", 0.1)
+CONFIG = config_flags.DEFINE_config_file("config", None, "As for rethink_jax.main.")
+
+_MADE_TRAIN, _MADE_TEST = 2000, 10
+# JPEGs that the bare loop goes round.
+_BARE_IMAGES = 200
+_READINGS = 10
+_MIB = 2**20
+
+Row = tuple[str, str]
+
+
+def bare_rate(source: Source, size: int, workers: int, seconds: float) -> tuple[float, float]:
+    """Returns what a bare loop decodes and cuts in a second, and its process's memory before that.
+
+    Args:
+      source: of JPEGs, the first of which are kept in memory.
+      size: side of the squares.
+      workers: processes, each with all of them.
+      seconds: how long.
+
+    Returns:
+      (images a second of all processes together, bytes of one that has the loader's imports).
+    """
+    count = min(source.train.count, _BARE_IMAGES)
+    jpegs = [source.train.parse(record)[0] for record in source.train.fetch(range(count))]
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers) as pool:
+        results = [pool.apply_async(_decode, (jpegs, size, seconds)) for _ in range(workers)]
+        rates, memories = zip(*(result.get() for result in results), strict=True)
+    return sum(rates), max(memories)
+
+
+def _decode(jpegs: list[bytes], size: int, seconds: float) -> tuple[float, float]:
+    memory = resident_bytes(os.getpid())
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng(0)
+    start, done = time.perf_counter(), 0
+    while time.perf_counter() < start + seconds:
+        encoded = np.frombuffer(jpegs[done % len(jpegs)], np.uint8)
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        assert image is not None
+        height, width = image.shape[:2]
+        crops.resize(image, crops.random_box(height, width, rng, 0.08), size)
+        done += 1
+    return done / (time.perf_counter() - start), memory
+
+
+def loader_rate(batches: stream.Batches, workers: int, images: int) -> tuple[float, list[float]]:
+    """Returns what the loader brings in a second, and its workers' memory on the way.
+
+    Args:
+      batches: more than are read.
+      workers: processes.
+      images: how many are timed, after what the workers have prepared ahead.
+
+    Returns:
+      (images a second, bytes of the largest worker at even distances).
+    """
+    ahead = workers * (stream.READY + 2)
+    last = ahead + math.ceil(images / batches.batch_size)
+    memory: list[float] = []
+    start = 0.0
+    with contextlib.closing(stream.iterate(batches, 0, workers)) as iterator:
+        for number in range(last + 1):
+            next(iterator)
+            if number == ahead:
+                start = time.perf_counter()
+            if number >= ahead and (number - ahead) % -(-(last - ahead) // _READINGS) == 0:
+                children = multiprocessing.active_children()
+                memory.append(max(resident_bytes(child.pid or 0) for child in children))
+        seconds = time.perf_counter() - start
+    return (last - ahead) * batches.batch_size / seconds, memory
+
+
+def resident_bytes(pid: int) -> float:
+    """Returns the resident memory of a process, shared memory included (Linux)."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def step_rate(config: ConfigDict, seconds: float) -> float:
+    """Returns the training steps' images a second, with a batch that is on the devices already.
+
+    Args:
+      config: settled.
+      seconds: how long, after the compilation.
+    """
+    config = ConfigDict(config.copy_and_resolve_references())
+    config.data.update(fake=True, data_dir=None, examples=config.batch_size, workers=0)
+    experiment = train.build(config)
+    with contextlib.closing(experiment.feed) as feed:
+        examples, ids, _ = next(feed.train(0, 1, lambda: 1))
+    examples, ids = parallel.put_parts((examples, ids))
+    state = parallel.replicate(experiment.initial_state)
+    for _ in range(2):
+        state, sums = experiment.train_steps(state, examples, ids, np.int32(1))
+    jax.block_until_ready(sums)
+    start, steps = time.perf_counter(), 0
+    while time.perf_counter() < start + seconds:
+        before = sums
+        state, sums = experiment.train_steps(state, examples, ids, np.int32(1))
+        jax.block_until_ready(before)  # two steps are under way
+        steps += 1
+    jax.block_until_ready(sums)
+    return steps * config.batch_size / (time.perf_counter() - start)
+
+
+def training_flops(config: ConfigDict, num_classes: int, channels: int) -> float:
+    """Returns the floating-point operations of training on one image: three forward passes, as is common.
+
+    Args:
+      config: settled.
+      num_classes: of the data set.
+      channels: of its images.
+    """
+    module = models.create(config.model, num_classes)
+    images = jax.ShapeDtypeStruct((1, *2 * (config.data.size,), channels), np.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), images)
+    cost: Any = jax.jit(module.apply).lower(variables, images).cost_analysis()
+    return 3 * cost["flops"]
+
+
+def matmul_rate(dtype: str, seconds: float) -> float:
+    """Returns the FLOP/s of products of large square matrices on all devices, each by itself."""
+    side = 1024 if jax.default_backend() == "cpu" else 8192
+    devices = parallel.local_count()
+    ones = np.ones((devices, side, side), np.float32)
+    square = parallel.map_parts(lambda x: (x @ x).astype(x.dtype) / side, (True,), out_parts=True)
+    values = parallel.put_parts(ones.astype(jnp.dtype(dtype)))
+    values = jax.block_until_ready(square(values))
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() < start + seconds:
+        before, values = values, square(values)
+        jax.block_until_ready(before)
+        count += 1
+    jax.block_until_ready(values)
+    return 2 * side**3 * devices * count / (time.perf_counter() - start)
+
+
+def time_input(config: ConfigDict, images: int, seconds: float) -> Iterator[Row]:
+    """Yields what is measured of a stream, in words: the loader between two runs of the bare loop.
+
+    Args:
+      config: settled.
+      images: that the loader is timed over.
+      seconds: for each of the others.
+    """
+    source = data.open_source(config.data)
+    workers, size = stream.workers_of(config.data), config.data.size
+    batches = stream.Batches(
+        split=source.train,
+        info=source.info,
+        batch_size=config.batch_size,
+        rows=np.arange(config.batch_size),
+        size=size,
+        seed=0,
+        count=2**31,
+        random_crop=True,
+        is_inception=False,
+    )
+    yield "worker processes", f"{workers}"
+    first, baseline = bare_rate(source, size, workers, seconds)
+    rate, memory = loader_rate(batches, workers, images)
+    second, _ = bare_rate(source, size, workers, seconds)
+    bare = (first + second) / 2
+    yield "bare decoder and crop, before and after", f"{first:,.0f} and {second:,.0f} images/s"
+    yield f"loader, over {images:,} images", f"{rate:,.0f} images/s, {rate / bare:.1%} of that"
+    readings = ", ".join(f"{(bytes_ - baseline) / _MIB:,.0f}" for bytes_ in memory)
+    yield "a worker's memory above a bare one's (MiB)", readings
+    steps = step_rate(config, seconds)
+    slower = "the loader" if rate < steps else "the steps"
+    yield f"training steps, {config.model.name}", f"{steps:,.0f} images/s"
+    yield "what limits", f"{slower}: {min(rate, steps):,.0f} images/s"
+
+
+def time_step(config: ConfigDict, seconds: float) -> Iterator[Row]:
+    """Yields what is measured of the training steps, in words; as `time_input`."""
+    info = data.describe(config.data)
+    rate = step_rate(config, seconds)
+    flops = training_flops(config, info.num_classes, info.image_shape[-1])
+    peak = matmul_rate(config.dtype, seconds / 4)
+    yield f"training steps, {config.model.name}", f"{rate:,.0f} images/s"
+    yield "batch, side, dtype", f"{config.batch_size}, {config.data.size}, {config.dtype}"
+    yield "operations an image", f"{flops / 1e9:.2f} GFLOP"
+    yield "large matrix products", f"{peak / 1e12:.2f} TFLOP/s"
+    yield "share of them", f"{rate * flops / peak:.1%}"
+
+
+def main(argv: list[str]) -> None:
+    """Prints a table of what `--what` names."""
+    if command_line.names_no_config(argv):
+        argv = [argv[0], DEFAULT_CONFIG, *argv[1:]]  # its fields are flags only after it
+    command_line.parse(argv)
+    config = CONFIG.value
+    require(config.experiment == "train", "experiment", config.experiment, "train")
+    require(config.data.stream, "data.stream", config.data.stream, "True")
+    parallel.use_compilation_cache(config.compilation_cache or cache.root() / "compiled")
+    with tempfile.TemporaryDirectory() as folder:
+        if config.data.data_dir is None and not config.data.fake and WHAT.value == "input":
+            made.prepare(Path(folder), _MADE_TRAIN, _MADE_TEST)
+            config.data.data_dir = folder
+        if WHAT.value == "step":
+            config.data.fake = True
+        settled, _ = train.settle(config)
+        rows = (
+            time_step(settled, SECONDS.value)
+            if WHAT.value == "step"
+            else time_input(settled, IMAGES.value, SECONDS.value)
+        )
+        device = jax.devices()[0].device_kind
+        table = Table(
+            title=f"{WHAT.value}: {jax.device_count()} × {device}, {os.cpu_count()} cores",
+            show_header=False,
+        )
+        for row in rows:
+            table.add_row(*row)
+    Console(soft_wrap=True).print(table)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv)
+    except (UserError, RunFailed) as error:
+        print(f"rethink_jax: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UserError) else 1)

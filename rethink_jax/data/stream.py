@@ -1,0 +1,179 @@
+"""Data sets that do not fit in memory: batches by their number, read, decoded and cut in worker processes.
+
+What a batch holds is a function of the config and its number alone, so a run goes on at the same example with
+any number of processes and workers.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import grain
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from rethink_jax.config import UserError, require
+from rethink_jax.data import crops
+from rethink_jax.data.examples import DatasetInfo, Split, fetch, line_of
+
+# The value of an id that stands for no example.
+PADDING = -1
+# Batches that a worker has ready.
+READY = 2
+_MOST_WORKERS = 32
+# Keeps the draws of crops apart from all others.
+_CROPS = 3
+_FLAGS = {
+    1: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
+    3: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION,
+}
+
+
+class HostBatch(NamedTuple):
+    """This process's rows of a batch.
+
+    Attributes:
+      images: uint8 [rows, size, size, channels]; zeros where there is no example.
+      labels: int32 [rows], the true ones.
+      ids: int32 [rows], `PADDING` where there is no example.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of a split, as a sequence: batch `i` is the i-th since training began, or of an evaluation.
+
+    Attributes:
+      split: encoded.
+      info: of the data set; the last of `image_shape` is the number of channels.
+      batch_size: the global one.
+      rows: which rows of a batch are this process's, int.
+      size: side of the square.
+      seed: of the order and the crops; None for the order of the ids and the central part.
+      count: of the batches.
+      random_crop: whether a random part is taken.
+      is_inception: which of the two ways of cutting is taken (`crops`).
+    """
+
+    split: Split
+    info: DatasetInfo
+    batch_size: int
+    rows: np.ndarray
+    size: int
+    seed: int | None
+    count: int
+    random_crop: bool
+    is_inception: bool
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> HostBatch:
+        per_epoch = -(-self.split.count // self.batch_size)
+        epoch, within = divmod(int(number), per_epoch)
+        ids = self._ids(epoch, within * self.batch_size + self.rows)
+        images = np.zeros((len(ids), self.size, self.size, self.info.image_shape[-1]), np.uint8)
+        labels = np.zeros(len(ids), np.int32)
+        (real,) = np.nonzero(ids != PADDING)
+        records = fetch(self.split, ids[real].tolist())
+        for row, record in zip(real, records, strict=True):
+            image, labels[row] = self._decode(int(ids[row]), record)
+            box = self._box(epoch, int(ids[row]), *image.shape[:2])
+            images[row] = crops.resize(image, box, self.size)
+        return HostBatch(images, labels, ids)
+
+    def _ids(self, epoch: int, positions: np.ndarray) -> np.ndarray:
+        """Returns the ids at positions of an epoch's order: index arithmetic, nothing of the set's size."""
+        n = self.split.count
+        if self.seed is None:
+            return np.where(positions < n, positions, PADDING).astype(np.int32)
+        (seed,) = np.random.SeedSequence((self.seed, epoch)).generate_state(1)
+        order = grain.MapDataset.range(n).shuffle(seed=int(seed))
+        return np.asarray([order[int(p)] if p < n else PADDING for p in positions], np.int32)
+
+    def _box(self, epoch: int, example_id: int, height: int, width: int) -> crops.Box:
+        if self.seed is None or not self.random_crop:
+            return crops.central_box(height, width, square=not self.is_inception)
+        rng = np.random.default_rng((self.seed, _CROPS, epoch, example_id))
+        return crops.random_box(height, width, rng, 0.05 if self.is_inception else 0.08)
+
+    def _decode(self, example_id: int, record: object) -> tuple[np.ndarray, int]:
+        where, classes = self.split.where(example_id), self.info.num_classes
+        try:
+            encoded, label = self.split.parse(record)
+            image = cv2.imdecode(
+                np.frombuffer(encoded, np.uint8), _FLAGS[self.info.image_shape[-1]]
+            )
+        except Exception as error:  # protobuf's and OpenCV's, for broken bytes
+            raise UserError(f"{where}: does not decode: {line_of(error)}") from error
+        if image is None:
+            raise UserError(f"{where}: does not decode: no image of a known kind")
+        if not 0 <= label < classes:
+            raise UserError(f"{where}: the label is {label}; it must be in [0, {classes})")
+        return image, label
+
+
+def check(config: ConfigDict) -> None:
+    """Raises `UserError` for a number of workers that none has."""
+    workers = config.data.workers
+    require(workers is None or 0 <= workers <= 1024, "data.workers", workers, "in [0, 1024]")
+
+
+def workers_of(data: ConfigDict) -> int:
+    """Returns how many worker processes `config.data` asks for; by default one a core, 32 at most."""
+    return min(os.cpu_count() or 1, _MOST_WORKERS) if data.workers is None else data.workers
+
+
+def iterate(batches: Batches, first: int, workers: int) -> Generator[HostBatch, None, None]:
+    """Yields batches in their order, from number `first` on, prepared ahead.
+
+    Args:
+      batches: of a split.
+      first: the number of the first one.
+      workers: processes; with 0 one thread of this process prepares them.
+
+    Raises:
+      UserError: naming a record that cannot be read or does not decode.
+    """
+    # One thread a worker: what prepares ahead are the processes, and each batch is large.
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    dataset = grain.MapDataset.source(batches).slice(slice(first, None)).to_iter_dataset(options)
+    if workers:
+        if not flags.FLAGS.is_parsed():  # Grain has flags, and the program that calls may have none
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=READY),
+            worker_init_fn=_begin_worker,
+        )
+    iterator = iter(dataset)
+    try:
+        for batch in iterator:
+            # A copy: what lies in a worker's shared memory is leaked if it is still in use at the end.
+            yield HostBatch(*(np.array(array) for array in batch))
+    finally:
+        iterator.close()
+
+
+def _begin_worker(index: int, count: int) -> None:
+    """Has a worker leave signals to its parent and end with it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
