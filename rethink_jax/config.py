@@ -83,7 +83,7 @@ def base() -> ConfigDict:
                 **_data("cifar10"),
                 "size": placeholder(int),
                 "stream": False,  # whether it is read batch by batch, as what does not fit in memory
-                "workers": placeholder(int),  # processes that do so; one a core, 32 at most
+                "workers": placeholder(int),  # processes that do so; one a core, 64 at most
             },
             "corruption": {
                 "name": "true_labels",

@@ -163,10 +163,13 @@ def check_same_run(path: epath.Path, config: ConfigDict) -> None:
     """
     if (path / CONFIG).exists():
         before, after = read_json(path / CONFIG), config.to_dict()
+        changeable = {*CHANGEABLE}
+        if after.get("optimizer", {}).get("schedule") == "cosine":
+            changeable -= {"epochs", "steps"}  # the rate of every step depends on them
         differing = [
             f"config.{field} {old!r} → {new!r}"
             for field, old, new in differences(before, after)
-            if not {field, field.split(".")[0]} & {*CHANGEABLE}
+            if not {field, field.split(".")[0]} & changeable
         ]
         if differing:
             raise UserError(

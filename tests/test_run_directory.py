@@ -335,6 +335,17 @@ def test_no_repository(monkeypatch, tmp_path):
     assert run_directory.environment()["git"] is None
 
 
+@pytest.mark.parametrize("field", ["epochs", "steps"])
+def test_a_cosine_cannot_be_made_longer(path, field):
+    opened(path, settled(**{"optimizer.schedule": "cosine"}))
+    longer = settled(**{"optimizer.schedule": "cosine", field: 700})
+    with (
+        pytest.raises(UserError, match=rf"config\.{field} \w+ → 700"),
+        run_directory.open_run(path, longer),
+    ):
+        pass
+
+
 def test_fields_that_may_change_are_fields():
     of_kernels = {"solver"}
     changeable = set(run_directory.CHANGEABLE)

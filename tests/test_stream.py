@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import signal
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -64,6 +65,19 @@ def test_the_order_is_pinned(source):
 
 
 ORDER = [18, 8, 16, 7, 20, 13, 1, 0]
+
+
+def test_nothing_has_the_size_of_the_set():
+    source = fake.open_source("digits")
+    endless = dataclasses.replace(source.train, count=10**9)
+    batches = batches_of(source, split=endless, info=source.info, size=8, count=10**8)
+    tracemalloc.start()
+    ids = batches[10**7].ids
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(set(ids.tolist())) == BATCH
+    assert ids.max() > 10**7
+    assert peak < 10**6
 
 
 def test_images_and_labels_are_those_of_the_ids(source):
@@ -191,7 +205,7 @@ def test_the_default_is_a_worker_for_each_core(monkeypatch):
     assert stream.workers_of(none_named) == 6
     assert stream.workers_of(ConfigDict({"workers": 0})) == 0
     monkeypatch.setattr(os, "cpu_count", lambda: 240)
-    assert stream.workers_of(none_named) == 32
+    assert stream.workers_of(none_named) == 64
 
 
 @pytest.mark.parametrize("name", fake.INFOS)

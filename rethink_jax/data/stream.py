@@ -26,7 +26,7 @@ from rethink_jax.data.examples import DatasetInfo, Split, fetch, line_of
 PADDING = -1
 # Batches that a worker has ready.
 READY = 2
-_MOST_WORKERS = 32
+_MOST_WORKERS = 64
 # Keeps the draws of crops apart from all others.
 _CROPS = 3
 _FLAGS = {
@@ -130,7 +130,7 @@ def check(config: ConfigDict) -> None:
 
 
 def workers_of(data: ConfigDict) -> int:
-    """Returns how many worker processes `config.data` asks for; by default one a core, 32 at most."""
+    """Returns how many worker processes `config.data` asks for; by default one a core, 64 at most."""
     return min(os.cpu_count() or 1, _MOST_WORKERS) if data.workers is None else data.workers
 
 
