@@ -120,6 +120,10 @@ class Streamed:
         """Opens a data set as a settled config says; for `gaussian` its first images are read."""
         self._config = config
         self.info, self._splits = _first(source, config.data.examples)
+        self._keys = {
+            split: np.asarray(jax.random.key_data(corruptions.split_key(config.corruption, split)))
+            for split in self._splits
+        }
         self._iterator: Generator[stream.HostBatch, None, None] | None = None
         self._next = -1
         self.look_up = _corrupt_on_device(config, self.info.num_classes, self._moments())
@@ -170,13 +174,12 @@ class Streamed:
         )
 
     def _dispatch(self, split: str, batch: stream.HostBatch) -> Dispatch:
-        key = jax.random.key_data(corruptions.split_key(self._config.corruption, split))
         devices = parallel.local_count()
 
         def parts(rows: np.ndarray) -> np.ndarray:
             return rows.reshape(devices, -1, *rows.shape[1:])
 
-        keys = np.broadcast_to(np.asarray(key), (devices, 2))
+        keys = np.broadcast_to(self._keys[split], (devices, 2))
         examples = StreamedBatch(parts(batch.images), parts(batch.labels), keys)
         return Dispatch(examples, parts(batch.ids)[:, None], 1)
 
