@@ -175,6 +175,9 @@ class Streamed:
 
     def _dispatch(self, split: str, batch: stream.HostBatch) -> Dispatch:
         devices = parallel.local_count()
+        if jax.default_backend() == "cpu":
+            # Which takes host arrays as they are, and may keep them longer than there is shared memory.
+            batch = stream.HostBatch(*map(np.array, batch))
 
         def parts(rows: np.ndarray) -> np.ndarray:
             return rows.reshape(devices, -1, *rows.shape[1:])

@@ -58,16 +58,20 @@ def test_central_boxes(height, width, square, box):
     assert crops.central_box(height, width, square) == box
 
 
+def resized(image, box, size):
+    square = np.zeros((size, size, image.shape[-1]), np.uint8)
+    crops.resize(image, box, square)
+    return square
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_resizing_cuts_and_averages(channels):
     image = np.random.default_rng(0).integers(256, size=(30, 40, channels), dtype=np.uint8)
     box = crops.Box(2, 3, 16, 24)
-    small = crops.resize(image, box, 8)
+    small = resized(image, box, 8)
     blocks = image[2:18, 3:27].reshape(8, 2, 8, 3, channels).mean(axis=(1, 3))
-    assert small.shape == (8, 8, channels)
-    assert small.dtype == np.uint8
     assert np.abs(small - blocks).max() <= 0.51
-    same = crops.resize(image, crops.Box(2, 3, 8, 8), 8)
+    same = resized(image, crops.Box(2, 3, 8, 8), 8)
     np.testing.assert_array_equal(same, image[2:10, 3:11])
-    large = crops.resize(np.full_like(image, 7), box, 64)
+    large = resized(np.full_like(image, 7), box, 64)
     np.testing.assert_array_equal(large, np.full((64, 64, channels), 7))

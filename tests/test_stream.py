@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from rethink_jax import data
 from rethink_jax.config import UserError, base
 from rethink_jax.data import crops, examples, fake, made, stream
+from tests.test_crops import resized
 
 N, BATCH = 23, 8
 
@@ -94,7 +95,7 @@ def test_images_and_labels_are_those_of_the_ids(source):
             assert pixels.shape[:2] in ((40, 60), (60, 40))
             box = crops.central_box(*pixels.shape[:2], square=True)
             # Pillow's decoder and OpenCV's differ by a rounding.
-            assert np.abs(image - crops.resize(pixels, box, 16).astype(int)).max() <= 2
+            assert np.abs(image - resized(pixels, box, 16).astype(int)).max() <= 2
             assert label == true_label
     assert ids[-1] == stream.PADDING
 

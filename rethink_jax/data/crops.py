@@ -62,19 +62,17 @@ def random_box(height: int, width: int, rng: np.random.Generator, least_area: fl
     return Box((height - rows) // 2, (width - columns) // 2, rows, columns)
 
 
-def resize(image: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """Returns a part of an image as a square: averaged where it shrinks, else bilinear.
+def resize(image: np.ndarray, box: Box, square: np.ndarray) -> None:
+    """Fills a square with a part of an image: averaged where it shrinks, else bilinear.
 
     Args:
-      image: uint8 [height, width, channels].
+      image: uint8 [height, width, channels]; of one channel also [height, width].
       box: the part.
-      size: the square's side.
-
-    Returns:
-      uint8 [size, size, channels].
+      square: uint8 [size, size, channels].
     """
     top, left, height, width = box
-    part = image[top : top + height, left : left + width]
+    part, size = image[top : top + height, left : left + width], len(square)
     shrinks = min(height, width) >= size
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(part, (size, size), interpolation=method).reshape(size, size, -1)
+    into = square[..., 0] if square.shape[-1] == 1 else square
+    cv2.resize(part, (size, size), into, interpolation=method)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.read_only_builder import ReadOnlyBuilder
+from tensorflow_datasets.proto import tf_example_pb2
 
 from rethink_jax.config import UserError
 from rethink_jax.data import builders, cifar10, digits
@@ -177,19 +178,20 @@ def _array_record_split(
     records = builder.as_data_source(
         split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
     )
-    # A data set's other features are not parsed: some of them need TensorFlow.
-    features = tfds.features.FeaturesDict(
-        {key: builder.info.features[key] for key in (image_key, label_key)}
-    )
-    decoders = {image_key: tfds.decode.SkipDecoding()}
+
+    def fetch(positions: Sequence[int]) -> Sequence[bytes]:
+        if len(positions) == 1:  # no threads for a single record
+            return [records[positions[0]]]
+        return records.__getitems__(positions)
 
     def parse(record: bytes) -> tuple[bytes, int]:
         if not record:  # so array_record reads a file that was cut between two blocks
             raise ValueError("the record is empty")
-        example = features.deserialize_example_np(record, decoders=decoders)
-        return example[image_key], int(example[label_key])
+        # Not by TFDS's own parser: other features may need TensorFlow, and a stream has no time for it.
+        features = tf_example_pb2.Example.FromString(record).features.feature
+        return features[image_key].bytes_list.value[0], features[label_key].int64_list.value[0]
 
-    return Split(len(records), records.__getitems__, parse, _where(builder, split))
+    return Split(len(records), fetch, parse, _where(builder, split))
 
 
 def _tensorflow_split(

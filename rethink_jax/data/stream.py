@@ -4,6 +4,8 @@ What a batch holds is a function of the config and its number alone, so a run go
 any number of processes and workers.
 """
 
+import functools
+import gc
 import multiprocessing
 import os
 import signal
@@ -16,6 +18,8 @@ import cv2
 import grain
 import numpy as np
 from absl import flags
+from grain.experimental import DatasetOptions, WithOptionsIterDataset, index_shuffle
+from grain.multiprocessing import SharedMemoryArray
 from ml_collections import ConfigDict
 
 from rethink_jax.config import UserError, require
@@ -27,6 +31,7 @@ PADDING = -1
 # Batches that a worker has ready.
 READY = 2
 _MOST_WORKERS = 64
+_LEAST_SHARED = 2**16  # bytes
 # Keeps the draws of crops apart from all others.
 _CROPS = 3
 _FLAGS = {
@@ -82,14 +87,13 @@ class Batches:
         per_epoch = -(-self.split.count // self.batch_size)
         epoch, within = divmod(int(number), per_epoch)
         ids = self._ids(epoch, within * self.batch_size + self.rows)
-        images = np.zeros((len(ids), self.size, self.size, self.info.image_shape[-1]), np.uint8)
+        images = _zeros((len(ids), self.size, self.size, self.info.image_shape[-1]))
         labels = np.zeros(len(ids), np.int32)
-        (real,) = np.nonzero(ids != PADDING)
-        records = fetch(self.split, ids[real].tolist())
-        for row, record in zip(real, records, strict=True):
-            image, labels[row] = self._decode(int(ids[row]), record)
-            box = self._box(epoch, int(ids[row]), *image.shape[:2])
-            images[row] = crops.resize(image, box, self.size)
+        for row, example_id in enumerate(ids.tolist()):
+            if example_id != PADDING:
+                image, labels[row] = self._decode(example_id)
+                box = self._box(epoch, example_id, *image.shape[:2])
+                crops.resize(image, box, images[row])
         return HostBatch(images, labels, ids)
 
     def _ids(self, epoch: int, positions: np.ndarray) -> np.ndarray:
@@ -98,29 +102,40 @@ class Batches:
         if self.seed is None:
             return np.where(positions < n, positions, PADDING).astype(np.int32)
         (seed,) = np.random.SeedSequence((self.seed, epoch)).generate_state(1)
-        order = grain.MapDataset.range(n).shuffle(seed=int(seed))
-        return np.asarray([order[int(p)] if p < n else PADDING for p in positions], np.int32)
+        shuffle = functools.partial(index_shuffle, max_index=n - 1, seed=int(seed), rounds=4)
+        return np.asarray([shuffle(int(p)) if p < n else PADDING for p in positions], np.int32)
 
     def _box(self, epoch: int, example_id: int, height: int, width: int) -> crops.Box:
         if self.seed is None or not self.random_crop:
             return crops.central_box(height, width, square=not self.is_inception)
-        rng = np.random.default_rng((self.seed, _CROPS, epoch, example_id))
+        draws = np.random.Philox(key=[self.seed, _CROPS], counter=[0, 0, epoch, example_id])
+        rng = np.random.Generator(draws)
         return crops.random_box(height, width, rng, 0.05 if self.is_inception else 0.08)
 
-    def _decode(self, example_id: int, record: object) -> tuple[np.ndarray, int]:
-        where, classes = self.split.where(example_id), self.info.num_classes
+    def _decode(self, example_id: int) -> tuple[np.ndarray, int]:
+        (record,) = fetch(self.split, [example_id])
         try:
             encoded, label = self.split.parse(record)
             image = cv2.imdecode(
                 np.frombuffer(encoded, np.uint8), _FLAGS[self.info.image_shape[-1]]
             )
         except Exception as error:  # protobuf's and OpenCV's, for broken bytes
+            where = self.split.where(example_id)
             raise UserError(f"{where}: does not decode: {line_of(error)}") from error
         if image is None:
+            where = self.split.where(example_id)
             raise UserError(f"{where}: does not decode: no image of a known kind")
-        if not 0 <= label < classes:
-            raise UserError(f"{where}: the label is {label}; it must be in [0, {classes})")
+        if not 0 <= label < self.info.num_classes:
+            where, allowed = self.split.where(example_id), f"[0, {self.info.num_classes})"
+            raise UserError(f"{where}: the label is {label}; it must be in {allowed}")
         return image, label
+
+
+def _zeros(shape: tuple[int, ...]) -> np.ndarray:
+    """Returns zeros, uint8; in a worker they lie where its parent reads them."""
+    if multiprocessing.parent_process() is None:
+        return np.zeros(shape, np.uint8)
+    return SharedMemoryArray(shape, np.uint8)  # the system's pages are zeros
 
 
 def check(config: ConfigDict) -> None:
@@ -155,13 +170,15 @@ def iterate(batches: Batches, first: int, workers: int) -> Generator[HostBatch, 
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=READY),
             worker_init_fn=_begin_worker,
         )
-    iterator = iter(dataset)
+    # Labels and ids are sent, images lie in shared memory.
+    options_of_all = DatasetOptions(min_shm_size=_LEAST_SHARED)
+    iterator = iter(WithOptionsIterDataset(dataset, options_of_all))
     try:
-        for batch in iterator:
-            # A copy: what lies in a worker's shared memory is leaked if it is still in use at the end.
-            yield HostBatch(*(np.array(array) for array in batch))
+        yield from iterator
     finally:
         iterator.close()
+        del iterator
+        gc.collect()  # Grain's iterators are in cycles, and hold shared memory that would be leaked at the end
 
 
 def _begin_worker(index: int, count: int) -> None:
