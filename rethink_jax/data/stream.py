@@ -161,7 +161,7 @@ def iterate(batches: Batches, first: int, workers: int) -> Generator[HostBatch, 
       UserError: naming a record that cannot be read or does not decode.
     """
     # One thread a worker: what prepares ahead are the processes, and each batch is large.
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     dataset = grain.MapDataset.source(batches).slice(slice(first, None)).to_iter_dataset(options)
     if workers:
         if not flags.FLAGS.is_parsed():  # Grain has flags, and the program that calls may have none
