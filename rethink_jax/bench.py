@@ -6,13 +6,16 @@ largest matrix product of the device. Without `--config.data.data_dir` the image
 """
 
 import contextlib
+import dataclasses
+import functools
 import math
 import multiprocessing
 import os
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,8 @@ from rich.table import Table
 from rethink_jax import command_line, data, models, parallel, train
 from rethink_jax.config import RunFailed, UserError, require
 from rethink_jax.data import Source, cache, crops, made, stream
+from rethink_jax.data.examples import Split
+from rethink_jax.paper import IMAGENET_TRAIN
 
 DEFAULT_CONFIG = "--config=configs/imagenet/true_labels.py"
 WHAT = flags.DEFINE_enum("what", "input", ["input", "step"], "What is timed.")
@@ -38,7 +43,7 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "As for rethink_jax.mai
 _MADE_TRAIN, _MADE_TEST = 2000, 10
 # JPEGs that the bare loop goes round.
 _BARE_IMAGES = 200
-_READINGS = 10
+_TURNS = 5
 _MIB = 2**20
 
 Row = tuple[str, str]
@@ -80,31 +85,46 @@ def _decode(jpegs: list[bytes], size: int, seconds: float) -> tuple[float, float
     return done / (time.perf_counter() - start), memory
 
 
-def loader_rate(batches: stream.Batches, workers: int, images: int) -> tuple[float, list[float]]:
-    """Returns what the loader brings in a second, and its workers' memory on the way.
+def compare_rates(
+    source: Source, batches: stream.Batches, workers: int, images: int, seconds: float
+) -> tuple[list[float], list[float], list[float]]:
+    """Returns what the bare loop and the loader bring in a second, in turns, and the loader's memory.
 
     Args:
-      batches: more than are read.
-      workers: processes.
-      images: how many are timed, after what the workers have prepared ahead.
+      source: of JPEGs.
+      batches: of the same, more than are read.
+      workers: processes of either.
+      images: how many the loader is timed over, in all turns together.
+      seconds: of the bare loop, likewise.
 
     Returns:
-      (images a second, bytes of the largest worker at even distances).
+      (images a second of the bare loop in each turn, of the loader likewise, and bytes of the largest worker
+      above a process of the bare loop that has decoded nothing yet, after each turn and before the first one).
     """
-    ahead = workers * (stream.READY + 2)
-    last = ahead + math.ceil(images / batches.batch_size)
+    bare: list[float] = []
+    loaded: list[float] = []
     memory: list[float] = []
-    start = 0.0
+    ahead = workers * (stream.READY + 2)
+    count = math.ceil(images / batches.batch_size / _TURNS)
     with contextlib.closing(stream.iterate(batches, 0, workers)) as iterator:
-        for number in range(last + 1):
-            next(iterator)
-            if number == ahead:
-                start = time.perf_counter()
-            if number >= ahead and (number - ahead) % -(-(last - ahead) // _READINGS) == 0:
-                children = multiprocessing.active_children()
-                memory.append(max(resident_bytes(child.pid or 0) for child in children))
-        seconds = time.perf_counter() - start
-    return (last - ahead) * batches.batch_size / seconds, memory
+        next(iterator)
+        for _ in range(_TURNS):
+            rate, baseline = bare_rate(source, batches.size, workers, seconds / _TURNS)
+            bare.append(rate)
+            for _ in range(ahead):  # what was prepared meanwhile
+                next(iterator)
+            if not memory:
+                memory.append(_largest_worker() - baseline)
+            start = time.perf_counter()
+            for _ in range(count):
+                next(iterator)
+            loaded.append(count * batches.batch_size / (time.perf_counter() - start))
+            memory.append(_largest_worker() - baseline)
+    return bare, loaded, memory
+
+
+def _largest_worker() -> float:
+    return max(resident_bytes(child.pid or 0) for child in multiprocessing.active_children())
 
 
 def resident_bytes(pid: int) -> float:
@@ -172,7 +192,7 @@ def matmul_rate(dtype: str, seconds: float) -> float:
 
 
 def time_input(config: ConfigDict, images: int, seconds: float) -> Iterator[Row]:
-    """Yields what is measured of a stream, in words: the loader between two runs of the bare loop.
+    """Yields what is measured of a stream, in words: the loader and the bare loop in turns.
 
     Args:
       config: settled.
@@ -182,7 +202,7 @@ def time_input(config: ConfigDict, images: int, seconds: float) -> Iterator[Row]
     source = data.open_source(config.data)
     workers, size = stream.workers_of(config.data), config.data.size
     batches = stream.Batches(
-        split=source.train,
+        split=_as_many_as_imagenet(source.train),
         info=source.info,
         batch_size=config.batch_size,
         rows=np.arange(config.batch_size),
@@ -193,18 +213,32 @@ def time_input(config: ConfigDict, images: int, seconds: float) -> Iterator[Row]
         is_inception=False,
     )
     yield "worker processes", f"{workers}"
-    first, baseline = bare_rate(source, size, workers, seconds)
-    rate, memory = loader_rate(batches, workers, images)
-    second, _ = bare_rate(source, size, workers, seconds)
-    bare = (first + second) / 2
-    yield "bare decoder and crop, before and after", f"{first:,.0f} and {second:,.0f} images/s"
-    yield f"loader, over {images:,} images", f"{rate:,.0f} images/s, {rate / bare:.1%} of that"
-    readings = ", ".join(f"{(bytes_ - baseline) / _MIB:,.0f}" for bytes_ in memory)
-    yield "a worker's memory above a bare one's (MiB)", readings
+    bare, loaded, memory = compare_rates(source, batches, workers, images, seconds)
+    shares = [ours / theirs for ours, theirs in zip(loaded, bare, strict=True)]
+    rate = statistics.median(loaded)
+    yield "bare decoder and crop, in turns", _listed(bare, "{:,.0f}") + " images/s"
+    yield f"loader, over {images:,} images", _listed(loaded, "{:,.0f}") + " images/s"
+    yield "loader / bare decoder", f"{statistics.median(shares):.1%} ({_listed(shares, '{:.1%}')})"
+    in_mib = [bytes_ / _MIB for bytes_ in memory]
+    yield "a worker's memory above a bare one's", _listed(in_mib, "{:,.0f}") + " MiB"
     steps = step_rate(config, seconds)
     slower = "the loader" if rate < steps else "the steps"
     yield f"training steps, {config.model.name}", f"{steps:,.0f} images/s"
     yield "what limits", f"{slower}: {min(rate, steps):,.0f} images/s"
+
+
+def _as_many_as_imagenet(split: Split) -> Split:
+    """Returns a split of as many examples, the given ones again and again: shuffling few takes longer."""
+    fetch = functools.partial(_fetch_again, split)
+    return dataclasses.replace(split, count=max(split.count, IMAGENET_TRAIN), fetch=fetch)
+
+
+def _fetch_again(split: Split, positions: Sequence[int]) -> Sequence[Any]:
+    return split.fetch([position % split.count for position in positions])
+
+
+def _listed(values: list[float], form: str) -> str:
+    return ", ".join(form.format(value) for value in values)
 
 
 def time_step(config: ConfigDict, seconds: float) -> Iterator[Row]:

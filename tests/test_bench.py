@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -17,9 +18,14 @@ def bench(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "rethink_jax.bench", *arguments],
         cwd=ROOT,
+        env={**os.environ, "COLUMNS": "300"},
         capture_output=True,
         text=True,
     )
+
+
+def numbers(pattern, text):
+    return [float(number) for number in re.search(pattern, text)[1].split()]
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +41,21 @@ def test_input_is_set_beside_the_bare_decoder_and_the_steps(folder):
     )
     assert done.returncode == 0, done.stderr
     text = done.stdout.replace(",", "")
-    before, after = map(
-        int, re.search(r"before and after +│ (\d+) and (\d+) images/s", text).groups()
+    bare = numbers(r"in turns +│ (.*) images/s", text)
+    loaded = numbers(r"over 160 images +│ (.*) images/s", text)
+    median, shares = re.search(r"loader / bare decoder +│ ([\d.]+)% \((.*)\)", text).groups()
+    found = [float(share) for share in re.findall(r"[\d.]+", shares)]
+    assert len(bare) == len(loaded) == len(found) == 5
+    assert found == pytest.approx(
+        [100 * a / b for a, b in zip(loaded, bare, strict=True)], rel=0.05
     )
-    rate, share = re.search(r"over 160 images +│ (\d+) images/s ([\d.]+)% of that", text).groups()
-    assert float(share) == pytest.approx(200 * int(rate) / (before + after), rel=0.02)
+    assert float(median) == sorted(found)[2]
+    assert len(numbers(r"above a bare one's +│ (.*) MiB", text)) == 6
+    rate = sorted(loaded)[2]
     steps = int(re.search(r"training steps mlp +│ (\d+) images/s", text)[1])
     limit, least = re.search(r"what limits +│ the (\w+): (\d+) images/s", text).groups()
-    assert int(least) == min(int(rate), steps)
-    assert limit == ("loader" if int(rate) < steps else "steps")
+    assert int(least) == min(rate, steps)
+    assert limit == ("loader" if rate < steps else "steps")
 
 
 def test_steps_are_set_beside_large_products():

@@ -13,8 +13,10 @@ from rethink_jax import (
     data,
     feed,
     inputs,
+    models,
     parallel,
     preemption,
+    preprocess,
     run_directory,
     train,
 )
@@ -166,6 +168,24 @@ def test_a_run_that_was_stopped_goes_on_at_the_same_example(folder, tmp_path, mo
             train.run(streamed(folder, **augment), tmp_path / "parts")
     train.run(streamed(folder, **augment, **{"data.workers": 1}), tmp_path / "parts")
     assert chaos.differences(tmp_path / "parts", tmp_path / "whole") == []
+
+
+def test_top1_and_top5_are_those_of_a_count_in_numpy(folder, tmp_path):
+    config = streamed(folder, epochs=6)
+    summary = train.run(config, tmp_path)
+    params = run_directory.load_run(tmp_path).params
+    settled, streaming = feed_of(config)
+    model = models.create(settled.model, 1000)
+    for split, against in (("train", 2), ("test", 3)):
+        ids, images, *labels = looked_up(streaming, streaming.evaluate(split))
+        labels = labels[against - 2][ids != inputs.PADDING]
+        whitened = preprocess.whiten(images[ids != inputs.PADDING])
+        logits = np.asarray(model.apply({"params": params}, whitened))
+        order = np.argsort(-logits, axis=1, kind="stable")
+        top1, top5 = (np.mean((order[:, :k] == labels[:, None]).any(axis=1)) for k in (1, 5))
+        assert summary[f"{split}_accuracy"] == pytest.approx(top1, abs=1e-12)
+        assert summary[f"{split}_top5"] == pytest.approx(top5, abs=1e-12)
+    assert summary["train_top5"] > summary["train_accuracy"] > 0
 
 
 def test_only_the_first_examples(folder, tmp_path):
