@@ -44,6 +44,8 @@ _MADE_TRAIN, _MADE_TEST = 2000, 10
 # JPEGs that the bare loop goes round.
 _BARE_IMAGES = 200
 _TURNS = 5
+# Batches at most that a worker has prepared, Grain's own buffers included.
+_AHEAD = 3 * stream.READY + 2
 _MIB = 2**20
 
 Row = tuple[str, str]
@@ -104,11 +106,12 @@ def compare_rates(
     bare: list[float] = []
     loaded: list[float] = []
     memory: list[float] = []
-    ahead = workers * (stream.READY + 2)
+    ahead = workers * _AHEAD
     count = math.ceil(images / batches.batch_size / _TURNS)
     with contextlib.closing(stream.iterate(batches, 0, workers)) as iterator:
         next(iterator)
         for _ in range(_TURNS):
+            _wait_for_idle_workers()
             rate, baseline = bare_rate(source, batches.size, workers, seconds / _TURNS)
             bare.append(rate)
             for _ in range(ahead):  # what was prepared meanwhile
@@ -121,6 +124,22 @@ def compare_rates(
             loaded.append(count * batches.batch_size / (time.perf_counter() - start))
             memory.append(_largest_worker() - baseline)
     return bare, loaded, memory
+
+
+def _wait_for_idle_workers() -> None:
+    """Waits until the loader's workers have prepared all that they may."""
+    before = None
+    while (
+        now := [cpu_ticks(child.pid or 0) for child in multiprocessing.active_children()]
+    ) != before:
+        before = now
+        time.sleep(0.5)
+
+
+def cpu_ticks(pid: int) -> int:
+    """Returns the processor's time that a process has had, in ticks of the system's clock (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def _largest_worker() -> float:
