@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +78,7 @@ def _decode(jpegs: list[bytes], size: int, seconds: float) -> tuple[float, float
     rng, square = np.random.default_rng(0), np.empty((size, size, 3), np.uint8)
     start, done = time.perf_counter(), 0
     while time.perf_counter() < start + seconds:
-        encoded = np.frombuffer(jpegs[done % len(jpegs)], np.uint8)
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-        assert image is not None
+        image = stream.decode_image(jpegs[done % len(jpegs)], channels=3)
         height, width = image.shape[:2]
         crops.resize(image, crops.random_box(height, width, rng, 0.08), square)
         done += 1
@@ -165,17 +163,26 @@ def step_rate(config: ConfigDict, seconds: float) -> float:
         examples, ids, _ = next(feed.train(0, 1, lambda: 1))
     examples, ids = parallel.put_parts((examples, ids))
     state = parallel.replicate(experiment.initial_state)
-    for _ in range(2):
-        state, sums = experiment.train_steps(state, examples, ids, np.int32(1))
-    jax.block_until_ready(sums)
-    start, steps = time.perf_counter(), 0
+
+    def step(state: Any) -> tuple[Any, Any]:
+        return experiment.train_steps(state, examples, ids, np.int32(1))
+
+    return config.batch_size * _calls_per_second(step, state, seconds)
+
+
+def _calls_per_second(call: Callable[[Any], tuple[Any, Any]], carry: Any, seconds: float) -> float:
+    """Times a function of what it returned first the last time; what it returns second is waited for."""
+    for _ in range(2):  # the first one compiles
+        carry, last = call(carry)
+    jax.block_until_ready(last)
+    start, count = time.perf_counter(), 0
     while time.perf_counter() < start + seconds:
-        before = sums
-        state, sums = experiment.train_steps(state, examples, ids, np.int32(1))
-        jax.block_until_ready(before)  # two steps are under way
-        steps += 1
-    jax.block_until_ready(sums)
-    return steps * config.batch_size / (time.perf_counter() - start)
+        before = last
+        carry, last = call(carry)
+        jax.block_until_ready(before)  # two are under way
+        count += 1
+    jax.block_until_ready(last)
+    return count / (time.perf_counter() - start)
 
 
 def training_flops(config: ConfigDict, num_classes: int, channels: int) -> float:
@@ -200,14 +207,8 @@ def matmul_rate(dtype: str, seconds: float) -> float:
     ones = np.ones((devices, side, side), np.float32)
     square = parallel.map_parts(lambda x: (x @ x).astype(x.dtype) / side, (True,), out_parts=True)
     values = parallel.put_parts(ones.astype(jnp.dtype(dtype)))
-    values = jax.block_until_ready(square(values))
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() < start + seconds:
-        before, values = values, square(values)
-        jax.block_until_ready(before)
-        count += 1
-    jax.block_until_ready(values)
-    return 2 * side**3 * devices * count / (time.perf_counter() - start)
+    rate = _calls_per_second(lambda x: 2 * (square(x),), values, seconds)
+    return 2 * side**3 * devices * rate
 
 
 def time_input(config: ConfigDict, images: int, seconds: float) -> Iterator[Row]:

@@ -127,14 +127,17 @@ def _settle(tree: Any) -> Any:
 
 def replicate(tree: Any) -> Any:
     """Copies a tree of host arrays to every local device."""
-    mesh = Mesh(np.asarray(_local_devices()), (AXIS,))
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return _put(tree, PartitionSpec())
 
 
 def put_parts(tree: Any) -> Any:
     """Copies a tree of host arrays, whose leading axis is the local devices', to these devices."""
+    return _put(tree, PartitionSpec(AXIS))
+
+
+def _put(tree: Any, spec: PartitionSpec) -> Any:
     mesh = Mesh(np.asarray(_local_devices()), (AXIS,))
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+    return jax.device_put(tree, NamedSharding(mesh, spec))
 
 
 def fetch(tree: Any) -> Any:

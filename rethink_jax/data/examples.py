@@ -1,5 +1,6 @@
 """What a data set is, encoded (`Source`) and decoded (`Dataset`), and the way between them."""
 
+import functools
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -91,7 +92,7 @@ def decode_image(encoded: bytes, channels: int) -> np.ndarray:
 def first_image_shape(split: Split, channels: int) -> tuple[int, int, int]:
     """Returns (height, width, channels) of record 0; `UserError` if it does not decode."""
     (record,) = fetch(split, [0])
-    height, width, _ = _decode(split, 0, record, channels)[0].shape
+    height, width, _ = decode(split, 0, record, _pillow(channels))[0].shape
     return height, width, channels
 
 
@@ -107,17 +108,16 @@ def decode_split(split: Split, info: DatasetInfo) -> Examples:
     """
     images = np.empty((split.count, *info.image_shape), np.uint8)
     labels = np.empty(split.count, np.int32)
+    to_pixels = _pillow(info.image_shape[-1])
 
     def fill(start: int) -> None:
         positions = range(start, min(start + _BATCH, split.count))
         for position, record in zip(positions, fetch(split, positions), strict=True):
-            image, label = _decode(split, position, record, info.image_shape[-1])
+            image, label = decode(split, position, record, to_pixels)
             if image.shape != info.image_shape:
                 sizes = f"{_size(image.shape)}; the data set's are {_size(info.image_shape)}"
                 raise UserError(f"{split.where(position)}: the image is {sizes}")
-            if not 0 <= label < info.num_classes:
-                allowed = f"it must be in [0, {info.num_classes})"
-                raise UserError(f"{split.where(position)}: the label is {label}; {allowed}")
+            check_label(split, position, label, info.num_classes)
             images[position], labels[position] = image, label
 
     with ThreadPoolExecutor() as pool:
@@ -135,22 +135,37 @@ def fetch(split: Split, positions: Sequence[int]) -> Sequence[Any]:
     ) as error:  # the readers raise whatever C++ does; here it gets its record's name
         if len(positions) > 1:
             return [record for position in positions for record in fetch(split, [position])]
-        raise UserError(f"{split.where(positions[0])}: cannot be read: {line_of(error)}") from error
+        raise UserError(f"{split.where(positions[0])}: cannot be read: {_line(error)}") from error
 
 
-def _decode(split: Split, position: int, record: Any, channels: int) -> tuple[np.ndarray, int]:
+def decode(
+    split: Split, position: int, record: Any, to_pixels: Callable[[bytes], np.ndarray]
+) -> tuple[np.ndarray, int]:
+    """Returns a record's image, uint8 [height, width, ...], and label; `UserError` naming a broken one."""
     try:
         encoded, label = split.parse(record)
-        return decode_image(encoded, channels), label
-    except Exception as error:  # Pillow and protobuf agree on no type of error for broken bytes
-        raise UserError(f"{split.where(position)}: does not decode: {line_of(error)}") from error
+        return to_pixels(encoded), label
+    except Exception as error:  # decoders and protobuf agree on no type of error for broken bytes
+        where = split.where(position)
+        raise UserError(f"{where}: does not decode: {_line(error)}") from error
+
+
+def check_label(split: Split, position: int, label: int, num_classes: int) -> None:
+    """Raises `UserError` naming a record whose label is none of the classes."""
+    if not 0 <= label < num_classes:
+        allowed = f"it must be in [0, {num_classes})"
+        raise UserError(f"{split.where(position)}: the label is {label}; {allowed}")
+
+
+def _pillow(channels: int) -> Callable[[bytes], np.ndarray]:
+    return functools.partial(decode_image, channels=channels)
 
 
 def _size(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def line_of(error: Exception) -> str:
+def _line(error: Exception) -> str:
     """Returns an error's text in one line."""
     # Pillow names the object that it reads from.
     return (

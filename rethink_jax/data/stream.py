@@ -22,9 +22,9 @@ from grain.experimental import DatasetOptions, WithOptionsIterDataset, index_shu
 from grain.multiprocessing import SharedMemoryArray
 from ml_collections import ConfigDict
 
-from rethink_jax.config import UserError, require
+from rethink_jax.config import require
 from rethink_jax.data import crops
-from rethink_jax.data.examples import DatasetInfo, Split, fetch, line_of
+from rethink_jax.data.examples import DatasetInfo, Split, check_label, decode, fetch
 
 # The value of an id that stands for no example.
 PADDING = -1
@@ -114,21 +114,21 @@ class Batches:
 
     def _decode(self, example_id: int) -> tuple[np.ndarray, int]:
         (record,) = fetch(self.split, [example_id])
-        try:
-            encoded, label = self.split.parse(record)
-            image = cv2.imdecode(
-                np.frombuffer(encoded, np.uint8), _FLAGS[self.info.image_shape[-1]]
-            )
-        except Exception as error:  # protobuf's and OpenCV's, for broken bytes
-            where = self.split.where(example_id)
-            raise UserError(f"{where}: does not decode: {line_of(error)}") from error
-        if image is None:
-            where = self.split.where(example_id)
-            raise UserError(f"{where}: does not decode: no image of a known kind")
-        if not 0 <= label < self.info.num_classes:
-            where, allowed = self.split.where(example_id), f"[0, {self.info.num_classes})"
-            raise UserError(f"{where}: the label is {label}; it must be in {allowed}")
+        to_pixels = functools.partial(decode_image, channels=self.info.image_shape[-1])
+        image, label = decode(self.split, example_id, record, to_pixels)
+        check_label(self.split, example_id, label, self.info.num_classes)
         return image, label
+
+
+def decode_image(encoded: bytes, channels: int) -> np.ndarray:
+    """Returns the pixels as uint8 [height, width, 3], or [height, width] of one channel, by OpenCV.
+
+    Raises `ValueError` for what is no image, and OpenCV's errors.
+    """
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), _FLAGS[channels])
+    if image is None:
+        raise ValueError("no image of a known kind")
+    return image
 
 
 def _zeros(shape: tuple[int, ...]) -> np.ndarray:
@@ -155,12 +155,12 @@ def iterate(batches: Batches, first: int, workers: int) -> Generator[HostBatch, 
     Args:
       batches: of a split.
       first: the number of the first one.
-      workers: processes; with 0 one thread of this process prepares them.
+      workers: processes; with 0 this one prepares each batch when it is asked for.
 
     Raises:
       UserError: naming a record that cannot be read or does not decode.
     """
-    # One thread a worker: what prepares ahead are the processes, and each batch is large.
+    # No threads: what prepares ahead are the processes.
     options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     dataset = grain.MapDataset.source(batches).slice(slice(first, None)).to_iter_dataset(options)
     if workers:
@@ -171,8 +171,8 @@ def iterate(batches: Batches, first: int, workers: int) -> Generator[HostBatch, 
             worker_init_fn=_begin_worker,
         )
     # Labels and ids are sent, images lie in shared memory.
-    options_of_all = DatasetOptions(min_shm_size=_LEAST_SHARED)
-    iterator = iter(WithOptionsIterDataset(dataset, options_of_all))
+    sharing = DatasetOptions(min_shm_size=_LEAST_SHARED)
+    iterator = iter(WithOptionsIterDataset(dataset, sharing))
     try:
         yield from iterator
     finally:
