@@ -44,8 +44,6 @@ _MADE_TRAIN, _MADE_TEST = 2000, 10
 # JPEGs that the bare loop goes round.
 _BARE_IMAGES = 200
 _TURNS = 5
-# Batches at most that a worker has prepared, Grain's own buffers included.
-_AHEAD = 3 * stream.READY + 2
 _MIB = 2**20
 
 Row = tuple[str, str]
@@ -104,9 +102,9 @@ def compare_rates(
     bare: list[float] = []
     loaded: list[float] = []
     memory: list[float] = []
-    ahead = workers * _AHEAD
+    ahead = workers * stream.AHEAD
     count = math.ceil(images / batches.batch_size / _TURNS)
-    with contextlib.closing(stream.iterate(batches, 0, workers)) as iterator:
+    with contextlib.closing(stream.iterate([batches], 0, workers)) as iterator:
         next(iterator)
         for _ in range(_TURNS):
             _wait_for_idle_workers()

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -76,16 +76,17 @@ class Resident:
             yield Dispatch(self._train, parallel.shard_ids(ids), len(part))
             batches = batches[len(part) :]
 
-    def evaluate(self, split: str) -> Iterator[Dispatch]:
-        """Yields the dispatches of a whole split, `train` or `test`."""
+    def evaluate(self, splits: Sequence[str]) -> Iterator[tuple[str, Dispatch]]:
+        """Yields the dispatches of whole splits, `train` and `test`, each with the name of its split."""
         devices = len(parallel.devices())
-        n = self.info.num_test if split == "test" else self.info.num_train
-        batches = inputs.in_batches(np.arange(n), -(-_EVAL_BATCH // devices) * devices)
         per_dispatch = parallel.steps_per_dispatch()
-        examples = self._test if split == "test" else self._train
-        for i in range(0, len(batches), per_dispatch):
-            part = batches[i : i + per_dispatch]
-            yield Dispatch(examples, parallel.shard_ids(part), len(part))
+        for split in splits:
+            n = self.info.num_test if split == "test" else self.info.num_train
+            batches = inputs.in_batches(np.arange(n), -(-_EVAL_BATCH // devices) * devices)
+            examples = self._test if split == "test" else self._train
+            for i in range(0, len(batches), per_dispatch):
+                part = batches[i : i + per_dispatch]
+                yield split, Dispatch(examples, parallel.shard_ids(part), len(part))
 
     def close(self) -> None:
         """Has nothing to release."""
@@ -137,20 +138,21 @@ class Streamed:
                 "train", config_lib.total_steps(self._config, self.info.num_train)
             )
             self._next = step
-            self._iterator = stream.iterate(batches, step, stream.workers_of(self._config.data))
+            self._iterator = stream.iterate([batches], step, stream.workers_of(self._config.data))
         assert self._iterator is not None
         while self._next < end:
             batch = _next(self._iterator)
             self._next += 1
             yield self._dispatch("train", batch)
 
-    def evaluate(self, split: str) -> Iterator[Dispatch]:
-        """Yields the dispatches of a whole split, in the order of its ids."""
-        batches = self._batches(split)
-        iterator = stream.iterate(batches, 0, stream.workers_of(self._config.data))
-        with contextlib.closing(iterator):
-            for _ in range(len(batches)):
-                yield self._dispatch(split, _next(iterator))
+    def evaluate(self, splits: Sequence[str]) -> Iterator[tuple[str, Dispatch]]:
+        """Yields the dispatches of whole splits in the order of their ids, as `Resident.evaluate`."""
+        batches = {split: self._batches(split) for split in splits}
+        workers = stream.workers_of(self._config.data)
+        with contextlib.closing(stream.iterate([*batches.values()], 0, workers)) as iterator:
+            for split, each in batches.items():
+                for _ in range(len(each)):
+                    yield split, self._dispatch(split, _next(iterator))
 
     def close(self) -> None:
         """Ends the worker processes."""
@@ -175,9 +177,6 @@ class Streamed:
 
     def _dispatch(self, split: str, batch: stream.HostBatch) -> Dispatch:
         devices = parallel.local_count()
-        if jax.default_backend() == "cpu":
-            # Which takes host arrays as they are, and may keep them longer than there is shared memory.
-            batch = stream.HostBatch(*map(np.array, batch))
 
         def parts(rows: np.ndarray) -> np.ndarray:
             return rows.reshape(devices, -1, *rows.shape[1:])
@@ -196,7 +195,7 @@ class Streamed:
         )
         counts: Any = sum(
             corruptions.pixel_counts(batch.images[batch.ids != inputs.PADDING])
-            for batch in stream.iterate(batches, 0, stream.workers_of(self._config.data))
+            for batch in stream.iterate([batches], 0, stream.workers_of(self._config.data))
         )
         return corruptions.moments_of(counts, self._config.corruption.per_channel)
 

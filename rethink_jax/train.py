@@ -393,21 +393,15 @@ def _evaluate(
     experiment: Experiment, state: TrainState, pace: _Pace | None = None
 ) -> metrics.Record | None:
     """Evaluates the whole training and test set with fixed weights; None where a request to stop came."""
-
-    def sums(split: str) -> list[dict[str, np.ndarray]] | None:
-        parts: list[Any] = []
-        for examples, ids, _ in experiment.feed.evaluate(split):
-            parts.append(parallel.fetch(experiment.eval_steps(state, examples, ids)))
-            if pace is not None:
-                pace.update(0)
-                if pace.stopped:
-                    return None
-        return parts
-
-    train = sums("train")
-    test = train and sums("test")
-    if not train or not test:
-        return None
+    train: list[Any] = []
+    test: list[Any] = []
+    for split, (examples, ids, _) in experiment.feed.evaluate(("train", "test")):
+        sums = parallel.fetch(experiment.eval_steps(state, examples, ids))
+        (train if split == "train" else test).append(sums)
+        if pace is not None:
+            pace.update(0)
+            if pace.stopped:
+                return None
     on_test = metrics.from_sums(test, true_labels=True)
     record: metrics.Record = {"step": int(parallel.fetch(state.step))}
     record |= {f"train_{name}": value for name, value in metrics.from_sums(train).items()}

@@ -70,12 +70,16 @@ def looked_up(streaming, dispatches):
     return [np.concatenate(column) for column in zip(*rows, strict=True)]
 
 
+def evaluated(streaming, split):
+    return (dispatch for _, dispatch in streaming.evaluate([split]))
+
+
 @pytest.mark.parametrize("name", corruptions.CORRUPTIONS)
 def test_examples_are_corrupted_by_their_ids(name, folder):
     config, streaming = feed_of(
         streamed(folder, name, **{"corruption.probability": 0.5, "corruption.seed": 3})
     )
-    ids, images, labels, true_labels = looked_up(streaming, streaming.evaluate("train"))
+    ids, images, labels, true_labels = looked_up(streaming, evaluated(streaming, "train"))
     real = ids != inputs.PADDING
     np.testing.assert_array_equal(ids[real], np.arange(N_TRAIN))
     source = data.open_source(config.data)
@@ -111,7 +115,7 @@ def test_training_may_crop_at_random_but_evaluations_do_not(folder):
         [looked_up(each, dispatches(each))[1] for each in (cropping, central)]
         for dispatches in (
             lambda each: each.train(0, 1, lambda: 1),
-            lambda each: each.evaluate("test"),
+            lambda each: evaluated(each, "test"),
         )
     )
     assert (of_training[0] != of_training[1]).any()
@@ -120,9 +124,9 @@ def test_training_may_crop_at_random_but_evaluations_do_not(folder):
 
 def test_gaussian_images_have_the_sets_moments(folder):
     _, streaming = feed_of(streamed(folder, "gaussian"))
-    _, images, _, _ = looked_up(streaming, streaming.evaluate("train"))
+    _, images, _, _ = looked_up(streaming, evaluated(streaming, "train"))
     _, plain = feed_of(streamed(folder, "true_labels"))
-    ids, pixels, *_ = looked_up(plain, plain.evaluate("train"))
+    ids, pixels, *_ = looked_up(plain, evaluated(plain, "train"))
     pixels = pixels[ids != inputs.PADDING]
     assert images.dtype == np.float32
     assert images.mean() == pytest.approx(pixels.mean(), abs=3)
@@ -171,7 +175,7 @@ def test_top1_and_top5_are_those_of_a_count_in_numpy(folder, tmp_path):
     settled, streaming = feed_of(config)
     model = models.create(settled.model, 1000)
     for split, against in (("train", 2), ("test", 3)):
-        ids, images, *labels = looked_up(streaming, streaming.evaluate(split))
+        ids, images, *labels = looked_up(streaming, evaluated(streaming, split))
         labels = labels[against - 2][ids != inputs.PADDING]
         whitened = preprocess.whiten(images[ids != inputs.PADDING])
         logits = np.asarray(model.apply({"params": params}, whitened))

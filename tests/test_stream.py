@@ -2,6 +2,7 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import tracemalloc
 
@@ -129,17 +130,34 @@ def test_the_inceptions_evaluate_on_all_of_the_width(source):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_iterating_is_in_order_from_any_number_on(workers, source):
     batches = batches_of(source)
-    found = list(stream.iterate(batches, 4, workers))
+    found = list(stream.iterate([batches], 4, workers))
     assert len(found) == 5
     for number, batch in enumerate(found, start=4):
         assert_same(batch, batches[number])
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+def test_batches_stay_what_they_are_however_many_are_held(workers, source):
+    first, second = batches_of(source, count=2 * stream.AHEAD), batches_of(source, seed=None)
+    found = list(stream.iterate([first, second], 0, workers))
+    expected = [batches[i] for batches in (first, second) for i in range(len(batches))]
+    for batch, other in zip(found, expected, strict=True):
+        assert_same(batch, other)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="slots need memfd_create")
+def test_batches_that_are_let_go_leave_their_memory_to_others(source):
+    batches = batches_of(source, count=4 * stream.AHEAD)
+    iterator = stream.iterate([batches], 0, 1)
+    places = {batch.images.ctypes.data for batch in iterator}
+    assert 1 <= len(places) <= stream.AHEAD
+
+
+@pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_image_is_named(workers, source):
     split = dataclasses.replace(source.train, parse=_cut)
     with pytest.raises(UserError, match=r"record \d+ of imagenet2012's train split, in .*decode"):
-        list(stream.iterate(batches_of(source, split=split), 0, workers))
+        list(stream.iterate([batches_of(source, split=split)], 0, workers))
 
 
 def _cut(record):
@@ -155,7 +173,7 @@ def test_a_label_of_no_class_is_refused(label, source):
 
 
 def test_workers_leave_signals_alone_and_end_with_the_iterator(source):
-    iterator = stream.iterate(batches_of(source, count=500), 0, 2)
+    iterator = stream.iterate([batches_of(source, count=500)], 0, 2)
     next(iterator)
     workers = multiprocessing.active_children()
     assert len(workers) == 2
@@ -185,7 +203,7 @@ def test_workers_end_when_their_parent_is_killed(source):
 
 def _iterate_and_wait(sender):
     source = fake.open_source("digits")
-    iterator = stream.iterate(batches_of(source, count=500), 0, 1)
+    iterator = stream.iterate([batches_of(source, count=500)], 0, 1)
     next(iterator)
     (worker,) = multiprocessing.active_children()
     sender.send(worker.pid)

@@ -4,40 +4,48 @@ What a batch holds is a function of the config and its number alone, so a run go
 any number of processes and workers.
 """
 
+import contextlib
 import functools
 import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import grain
 import numpy as np
 from absl import flags
 from grain.experimental import DatasetOptions, WithOptionsIterDataset, index_shuffle
-from grain.multiprocessing import SharedMemoryArray
 from ml_collections import ConfigDict
 
 from rethink_jax.config import require
 from rethink_jax.data import crops
 from rethink_jax.data.examples import DatasetInfo, Split, check_label, decode, fetch
+from rethink_jax.data.slots import Slots
 
 # The value of an id that stands for no example.
 PADDING = -1
-# Batches that a worker has ready.
+# Batches that a worker has ready, and the most that it has on their way, Grain's own buffers included.
 READY = 2
+AHEAD = 3 * READY + 2
+# Of a worker; the devices may have a few batches of it too.
+_SLOTS = AHEAD + 4
 _MOST_WORKERS = 64
 _LEAST_SHARED = 2**16  # bytes
+_NONE = np.zeros(0, np.uint8)
 # Keeps the draws of crops apart from all others.
 _CROPS = 3
 _FLAGS = {
     1: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
     3: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION,
 }
+# Which worker this process is.
+_worker = 0
 
 
 class HostBatch(NamedTuple):
@@ -84,13 +92,23 @@ class Batches:
         return self.count
 
     def __getitem__(self, number: int) -> HostBatch:
+        return self.read(number, np.empty(self.images_shape, np.uint8))
+
+    @property
+    def images_shape(self) -> tuple[int, int, int, int]:
+        """Of the images of one batch."""
+        return len(self.rows), self.size, self.size, self.info.image_shape[-1]
+
+    def read(self, number: int, images: np.ndarray) -> HostBatch:
+        """Returns a batch whose images are put in the given array."""
         per_epoch = -(-self.split.count // self.batch_size)
         epoch, within = divmod(int(number), per_epoch)
         ids = self._ids(epoch, within * self.batch_size + self.rows)
-        images = _zeros((len(ids), self.size, self.size, self.info.image_shape[-1]))
         labels = np.zeros(len(ids), np.int32)
         for row, example_id in enumerate(ids.tolist()):
-            if example_id != PADDING:
+            if example_id == PADDING:
+                images[row] = 0
+            else:
                 image, labels[row] = self._decode(example_id)
                 box = self._box(epoch, example_id, *image.shape[:2])
                 crops.resize(image, box, images[row])
@@ -131,13 +149,6 @@ def decode_image(encoded: bytes, channels: int) -> np.ndarray:
     return image
 
 
-def _zeros(shape: tuple[int, ...]) -> np.ndarray:
-    """Returns zeros, uint8; in a worker they lie where its parent reads them."""
-    if multiprocessing.parent_process() is None:
-        return np.zeros(shape, np.uint8)
-    return SharedMemoryArray(shape, np.uint8)  # the system's pages are zeros
-
-
 def check(config: ConfigDict) -> None:
     """Raises `UserError` for a number of workers that none has."""
     workers = config.data.workers
@@ -149,27 +160,65 @@ def workers_of(data: ConfigDict) -> int:
     return min(os.cpu_count() or 1, _MOST_WORKERS) if data.workers is None else data.workers
 
 
-def iterate(batches: Batches, first: int, workers: int) -> Generator[HostBatch, None, None]:
-    """Yields batches in their order, from number `first` on, prepared ahead.
+def iterate(
+    splits: Sequence[Batches], first: int, workers: int
+) -> Generator[HostBatch, None, None]:
+    """Yields the batches of splits, one split after the other, from number `first` on, prepared ahead.
 
     Args:
-      batches: of a split.
-      first: the number of the first one.
+      splits: whose batches are of one shape.
+      first: the number of the first one, counted from the first split's begin.
       workers: processes; with 0 this one prepares each batch when it is asked for.
 
     Raises:
       UserError: naming a record that cannot be read or does not decode.
     """
+    # Only Linux has such memory; elsewhere Grain copies the images to shared memory of its own.
+    in_slots = workers > 0 and sys.platform == "linux"
+    slots = Slots(workers, _SLOTS, splits[0].images_shape) if in_slots else None
+    source = _InSlots(splits, slots)
+    if not workers:
+        for number in range(first, len(source)):
+            yield source[number][1]
+        return
+    with contextlib.closing(slots) if slots else contextlib.nullcontext():
+        for slot, batch in _from_workers(source, first, workers):
+            if slots and slot is not None:
+                batch = batch._replace(images=slots.array(slot, lent=True))
+            yield batch
+            del batch  # which would keep its slot until the next one has come
+
+
+class _InSlots:
+    """Batches as a worker gives them to its parent: the slot with the images, if one was free, and the rest."""
+
+    def __init__(self, splits: Sequence[Batches], slots: Slots | None):
+        self._splits, self._slots = splits, slots
+
+    def __len__(self) -> int:
+        return sum(map(len, self._splits))
+
+    def __getitem__(self, number: int) -> tuple[int | None, HostBatch]:
+        remaining = iter(self._splits)
+        while number >= len(batches := next(remaining)):
+            number -= len(batches)
+        slot = self._slots.take(_worker) if self._slots else None
+        if self._slots is None or slot is None:
+            return None, batches[number]
+        batch = batches.read(number, self._slots.array(slot))
+        return slot, batch._replace(images=_NONE)
+
+
+def _from_workers(source: _InSlots, first: int, workers: int) -> Generator[Any, None, None]:
     # No threads: what prepares ahead are the processes.
     options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    dataset = grain.MapDataset.source(batches).slice(slice(first, None)).to_iter_dataset(options)
-    if workers:
-        if not flags.FLAGS.is_parsed():  # Grain has flags, and the program that calls may have none
-            flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=READY),
-            worker_init_fn=_begin_worker,
-        )
+    dataset = grain.MapDataset.source(source).slice(slice(first, None)).to_iter_dataset(options)
+    if not flags.FLAGS.is_parsed():  # Grain has flags, and the program that calls may have none
+        flags.FLAGS.mark_as_parsed()
+    dataset = dataset.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=READY),
+        worker_init_fn=_begin_worker,
+    )
     # Labels and ids are sent, images lie in shared memory.
     sharing = DatasetOptions(min_shm_size=_LEAST_SHARED)
     iterator = iter(WithOptionsIterDataset(dataset, sharing))
@@ -182,7 +231,9 @@ def iterate(batches: Batches, first: int, workers: int) -> Generator[HostBatch, 
 
 
 def _begin_worker(index: int, count: int) -> None:
-    """Has a worker leave signals to its parent and end with it."""
+    """Has a worker know which it is, leave signals to its parent and end with it."""
+    global _worker
+    _worker = index
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
