@@ -128,17 +128,24 @@ def test_batch_norm_losses_do_not_depend_on_the_number_of_devices(devices, monke
 
 
 @pytest.mark.slow
-def test_inception_losses_do_not_depend_on_the_number_of_devices(monkeypatch):
-    split = random_split()
+@pytest.mark.parametrize(
+    ("name", "fields", "tolerance"),
+    [("small_inception", {}, 1e-5), ("resnet18", {"n": 384, "side": 64, "channels": 3}, 1e-12)],
+    ids=["small_inception", "resnet18"],
+)
+def test_losses_in_float64_do_not_depend_on_the_number_of_devices(
+    name, fields, tolerance, monkeypatch
+):
+    split = random_split(**fields)
     results = []
     with float64() as dtype:
         split = split._replace(images=split.images.astype(dtype))
         for count in (1, 4):
             use_devices(monkeypatch, count)
-            _, module, optimizer, state = make(split, "float64", name="small_inception")
+            _, module, optimizer, state = make(split, "float64", name=name)
             results.append(train_an_epoch(state, split, module, optimizer)[1])
     assert results[0].dtype == np.float64
-    np.testing.assert_allclose(results[1], results[0], rtol=1e-5)
+    np.testing.assert_allclose(results[1], results[0], rtol=tolerance)
 
 
 def test_one_step_and_one_evaluation_against_numpy(devices):
