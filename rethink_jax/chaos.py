@@ -37,7 +37,7 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/chaos", "Removed first; all runs
 
 _ROOT = Path(__file__).parents[1]
 _FIELDS = ("--config.model.width=64", "--config.checkpoint.every_steps=5")
-_EPOCHS = 20
+EPOCHS = 20
 _STOPS_IN_A_ROW = 5
 _CLOCK = ("seconds", "images_per_second")
 # What Orbax needs to restore a checkpoint; the rest it can do without.
@@ -59,7 +59,7 @@ def start(path: Path, *more: str, devices: int = 1) -> subprocess.Popen:
     environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     with open(f"{path}.log", "ab") as log:
         return subprocess.Popen(
-            [*command, *_FIELDS, f"--config.epochs={_EPOCHS}", f"--workdir={path}", *more],
+            [*command, *_FIELDS, f"--config.epochs={EPOCHS}", f"--workdir={path}", *more],
             cwd=_ROOT,
             env={**os.environ, **environment, "JAX_PLATFORMS": "cpu"},
             stdout=log,
@@ -139,7 +139,7 @@ def terminate(
 def damage(count: int, folder: Path, reference: Path, rng: random.Random) -> Outcome:
     """Damages the newest checkpoint of a stopped run, and finishes it."""
     stopped = folder / "stopped"
-    finish(stopped, "--config.steps=100")
+    finish(stopped, f"--config.epochs={EPOCHS // 2}")
     passed, by_kind = 0, dict.fromkeys(("a byte flipped", "a file cut", "a file gone"), 0)
     for trial in range(count):
         path = folder / f"damaged-{trial}"

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 CONFIDENCE = 0.95
 
@@ -33,7 +33,7 @@ def estimate(values: list[float]) -> Estimate:
     if n < 2:
         return Estimate(mean, None, None, None, n)
     deviation = float(np.std(values, ddof=1))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * deviation / math.sqrt(n)
+    half = float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * deviation / math.sqrt(n)
     return Estimate(mean, deviation, mean - half, mean + half, n)
 
 
@@ -41,4 +41,6 @@ def rank_correlation(x: list[float], y: list[float]) -> float | None:
     """Returns Spearman's correlation, None where it is not defined; infinite values come last, tied."""
     if len(set(x)) < 2 or len(set(y)) < 2:
         return None
+    from scipy import stats  # which takes as long to import as JAX, and few runs need it
+
     return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from rethink_jax import data, parallel
+from rethink_jax import data, metrics, parallel
 from tests.door import ForkingDoor
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=25)
@@ -61,6 +61,17 @@ def use_devices(monkeypatch, count):
     chosen = jax.devices()[:count]
     monkeypatch.setattr(parallel, "devices", lambda: chosen)
     return count
+
+
+@pytest.fixture
+def curves():
+    """Has runs draw their curves, which takes a quarter of a second of each."""
+
+
+@pytest.fixture(autouse=True)
+def no_curves(request, monkeypatch):
+    if "curves" not in request.fixturenames:
+        monkeypatch.setattr(metrics, "draw_curves", lambda *arguments: None)
 
 
 @pytest.fixture

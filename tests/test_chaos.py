@@ -10,6 +10,15 @@ import pytest
 
 from rethink_jax import chaos, run_directory
 
+EPOCHS, STEPS = 6, 12  # of an epoch
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_runs():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chaos, "EPOCHS", EPOCHS)
+        yield
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -18,10 +27,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference(folder):
-    """An undisturbed run and its seconds."""
+    """An undisturbed run, and seconds within which another one has not ended, which need not compile."""
     began = time.monotonic()
     chaos.finish(folder / "undisturbed")
-    return folder / "undisturbed", time.monotonic() - began
+    return folder / "undisturbed", (time.monotonic() - began) / 3
 
 
 def test_differences_are_found(reference, tmp_path):
@@ -33,14 +42,14 @@ def test_differences_are_found(reference, tmp_path):
     (other / "metrics.jsonl").write_text("".join(lines + lines[-1:]))
     (event_file,) = (other / "tensorboard").iterdir()
     event_file.write_bytes(event_file.read_bytes() * 2)
-    (other / "checkpoints" / "245.orbax-checkpoint-tmp").mkdir()
-    shutil.rmtree(other / "checkpoints" / "240")
+    (other / "checkpoints" / "75.orbax-checkpoint-tmp").mkdir()
+    shutil.rmtree(other / "checkpoints" / f"{EPOCHS * STEPS}")
     found = chaos.differences(other, run)
     assert ".params" in str(found) or "['params']" in str(found)
     assert found[-3:] == [
         "metrics.jsonl",
         "tensorboard",
-        "half-written ['245.orbax-checkpoint-tmp']",
+        "half-written ['75.orbax-checkpoint-tmp']",
     ]
 
 
@@ -59,13 +68,14 @@ def test_damaged_newest_checkpoints(folder, reference):
     assert (outcome.passed, outcome.total) == (2, 2)
 
 
+@pytest.mark.slow
 def test_two_processes(folder, reference):
     """One of two is killed; both together give the losses of one process with as many devices."""
     outcome = chaos.kill_one_of_two(1, folder, random.Random(3))
     assert (outcome.passed, outcome.total) == (1, 1)
     chaos.finish(folder / "four", devices=4)
     pair, four = (run_directory.load_run(folder / name).metrics for name in ("pair", "four"))
-    assert len(pair) == len(four) == 20
+    assert len(pair) == len(four) == EPOCHS
     for a, b in zip(pair, four, strict=True):
         for name in ("train_loss", "test_loss", "test_loss_corrupted"):
             assert a[name] == pytest.approx(b[name], rel=1e-5)
@@ -90,7 +100,7 @@ def test_two_processes_that_stream(folder):
     chaos.finish(parts, *STREAM, devices=4)
     assert "going on from step" in (folder / "pair-stream.log").read_text()
     one, two = (run_directory.load_run(path).metrics for path in (whole, parts))
-    assert len(one) == len(two) == 20
+    assert len(one) == len(two) == EPOCHS
     for a, b in zip(one, two, strict=True):
         assert a["train_accuracy_online"] == b["train_accuracy_online"]
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-5)
@@ -113,13 +123,13 @@ def test_sigterm_to_one_of_two_processes(which, folder):
     assert "a signal to another process: stopped" in log
     chaos.finish_pair(path)
     steps = [record["step"] for record in run_directory.load_run(path).metrics]
-    assert steps == list(range(12, 241, 12))
+    assert steps == [STEPS * (i + 1) for i in range(EPOCHS)]
 
 
 def test_a_full_disk(folder, reference):
     """A file-size limit stands for it: no file of the next checkpoint can be written whole."""
     path = folder / "full"
-    chaos.finish(path, "--config.steps=96")
+    chaos.finish(path, "--config.steps=48")
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
     try:

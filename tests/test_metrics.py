@@ -232,7 +232,7 @@ def colours(file):
     }
 
 
-def test_curves(tmp_path):
+def test_curves(curves, tmp_path):
     file = epath.Path(tmp_path) / "curves.png"
     metrics.draw_curves(HISTORY, 10, file)
     with Image.open(file) as image:
@@ -248,7 +248,7 @@ def test_curves(tmp_path):
     assert (tmp_path / "other.png").read_bytes() != file.read_bytes()  # chance lies elsewhere
 
 
-def test_curves_of_one_evaluation_and_of_none(tmp_path):
+def test_curves_of_one_evaluation_and_of_none(curves, tmp_path):
     for history in (HISTORY[:1], []):
         file = epath.Path(tmp_path) / f"{len(history)}.png"
         metrics.draw_curves(history, 10, file)

@@ -107,10 +107,11 @@ def test_theory(toy, tmp_path, monkeypatch):
     minimum_norm.run(config_lib.minimum_norm("toy"), tmp_path / "sgd")
     expressivity.run(config_lib.expressivity("toy"), tmp_path / "theorem")
     settings = config_lib.stability("toy")
-    settings.update_from_flattened_dict({"steps": 1, "stop_when_fitted": False})
+    once = {"steps": 1, "stop_when_fitted": False}
+    settings.update_from_flattened_dict({"stability.replacements": 1, **once})
     stability.run(settings, tmp_path / "stability")
     settings = config_lib.rademacher("toy")
-    settings.update_from_flattened_dict({"steps": 1, "stop_when_fitted": False})
+    settings.update_from_flattened_dict({"rademacher.draws": 2, **once})
     rademacher.run(settings, tmp_path / "rademacher")
     contents.write(tmp_path)
     page = (tmp_path / "report" / "report.md").read_text()

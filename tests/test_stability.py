@@ -78,8 +78,15 @@ def test_the_same_training_set_changes_nothing(from_toy, toy, tmp_path, monkeypa
     assert summary["networks"]["true_labels"]["answers_changed"] == 0
 
 
+@pytest.mark.slow
 def test_a_model_without_a_path_norm(from_toy, tmp_path):
-    config = toy_config(**{"model.name": "small_alexnet", "steps": 1, "stop_when_fitted": False})
+    fields = {
+        "stability.replacements": 1,
+        "model.name": "small_alexnet",
+        "steps": 1,
+        "stop_when_fitted": False,
+    }
+    config = toy_config(**fields)
     summary = stability.run(config, tmp_path)
     assert summary["networks"]["true_labels"]["path_norm"] is None
     assert ("path norm over margin", "—", "—") in stability.table(summary)[2]

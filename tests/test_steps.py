@@ -59,7 +59,9 @@ def train_an_epoch(state, split, module, optimizer):
 
 
 @pytest.mark.parametrize(
-    ("name", "counts"), [("mlp", (1, 2, 4)), ("small_alexnet", (1, 4))], ids=["mlp", "alexnet"]
+    ("name", "counts"),
+    [("mlp", (1, 2, 4)), pytest.param("small_alexnet", (1, 4), marks=pytest.mark.slow)],
+    ids=["mlp", "alexnet"],
 )
 def test_losses_do_not_depend_on_the_number_of_devices(name, counts, monkeypatch):
     split = random_split()

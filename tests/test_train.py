@@ -47,7 +47,7 @@ def assert_same_run(left, right):
     jax.tree.map(np.testing.assert_array_equal, left.params, right.params)
 
 
-def test_a_run_leaves_what_design_md_promises(toy, tmp_path, capsys):
+def test_a_run_leaves_what_design_md_promises(toy, curves, tmp_path, capsys):
     summary = train.run(mlp_config(), tmp_path / "run", toy)
     files = {path.name for path in (tmp_path / "run").iterdir()}
     assert files == {
@@ -259,13 +259,21 @@ class Killed(BaseException):
     """Ends a run without a chance to write anything, as SIGKILL does."""
 
 
-@pytest.mark.parametrize("every_steps", [None, 2])
+@pytest.fixture(scope="module", params=[None, 2], ids="every {} steps".format)
+def undisturbed(request, toy, tmp_path_factory):
+    fields = {"checkpoint.every_epochs": 1, "checkpoint.every_steps": request.param}
+    config = mlp_config(epochs=3, **fields)
+    path = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        use_devices(patch, 2)
+        train.run(config, path, toy)
+    return config, path
+
+
 @pytest.mark.parametrize("which", [1, 2, 3])
 @pytest.mark.parametrize("name", ["write", "save", "write_json"])
-def test_killed_and_resumed(name, which, every_steps, toy, tmp_path, monkeypatch):
-    fields = {"checkpoint.every_epochs": 1, "checkpoint.every_steps": every_steps}
-    config = mlp_config(epochs=3, **fields)
-    train.run(config, tmp_path / "whole", toy)
+def test_killed_and_resumed(name, which, undisturbed, toy, tmp_path, monkeypatch):
+    config, whole = undisturbed
     owner = {"write": metrics.Writer, "save": Checkpoints, "write_json": run_directory}[name]
     function, calls = getattr(owner, name), []
 
@@ -280,7 +288,7 @@ def test_killed_and_resumed(name, which, every_steps, toy, tmp_path, monkeypatch
         with pytest.raises(Killed):
             train.run(config, tmp_path / "parts", toy)
     train.run(config, tmp_path / "parts", toy)
-    assert chaos.differences(tmp_path / "parts", tmp_path / "whole") == []
+    assert chaos.differences(tmp_path / "parts", whole) == []
 
 
 def test_a_fitted_run_that_was_killed_does_not_train_on(toy, tmp_path, monkeypatch):
