@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import tracemalloc
 
@@ -185,6 +186,26 @@ def test_workers_leave_signals_alone_and_end_with_the_iterator(source):
     assert all(worker.is_alive() for worker in workers)
     iterator.close()
     assert not any(worker.is_alive() for worker in workers)
+
+
+def test_workers_that_begin_leave_signals_alone_too(source):
+    begun = threading.Event()
+
+    def pester():
+        while not begun.wait(0.02):
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGTERM)
+
+    pestering = threading.Thread(target=pester)
+    iterator = stream.iterate([batches_of(source, count=500)], 0, 2)
+    pestering.start()
+    try:
+        for _ in range(8):
+            next(iterator)
+    finally:
+        begun.set()
+        pestering.join()
+        iterator.close()
 
 
 def test_workers_end_when_their_parent_is_killed(source):

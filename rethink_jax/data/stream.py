@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -44,6 +44,7 @@ _FLAGS = {
     1: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
     3: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION,
 }
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Which worker this process is.
 _worker = 0
 
@@ -181,8 +182,11 @@ def iterate(
         for number in range(first, len(source)):
             yield source[number][1]
         return
-    with contextlib.closing(slots) if slots else contextlib.nullcontext():
-        for slot, batch in _from_workers(source, first, workers):
+    with contextlib.ExitStack() as stack:
+        if slots:
+            stack.enter_context(contextlib.closing(slots))
+        arriving = stack.enter_context(contextlib.closing(_from_workers(source, first, workers)))
+        for slot, batch in arriving:
             if slots and slot is not None:
                 batch = batch._replace(images=slots.array(slot, lent=True))
             yield batch
@@ -223,6 +227,10 @@ def _from_workers(source: _InSlots, first: int, workers: int) -> Generator[Any, 
     sharing = DatasetOptions(min_shm_size=_LEAST_SHARED)
     iterator = iter(WithOptionsIterDataset(dataset, sharing))
     try:
+        with _signals_held_back():
+            batch = next(iterator, None)  # begins the workers
+        if batch is not None:
+            yield batch
         yield from iterator
     finally:
         iterator.close()
@@ -230,11 +238,21 @@ def _from_workers(source: _InSlots, first: int, workers: int) -> Generator[Any, 
         gc.collect()  # Grain's iterators are in cycles, and hold shared memory that would be leaked at the end
 
 
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Has processes that begin meanwhile be without signals too, until they leave them to their parent."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin_worker(index: int, count: int) -> None:
     """Has a worker know which it is, leave signals to its parent and end with it."""
     global _worker
     _worker = index
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
