@@ -270,7 +270,7 @@ def undisturbed(request, toy, tmp_path_factory):
     return config, path
 
 
-@pytest.mark.parametrize("which", [1, 3])
+@pytest.mark.parametrize("which", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("name", ["write", "save", "write_json"])
 def test_killed_and_resumed(name, which, undisturbed, toy, tmp_path, monkeypatch):
     config, whole = undisturbed
