@@ -87,6 +87,7 @@ class Recorder:
             run_directory.describe(
                 self._path,
                 self._config,
+                start_step=int(state.step),
                 num_train=self._dataset_info.num_train,
                 fingerprint=self._fingerprint,
             )

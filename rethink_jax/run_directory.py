@@ -1,5 +1,6 @@
 """What every experiment leaves behind, and how it is read again."""
 
+import contextlib
 import fcntl
 import importlib.metadata
 import json
@@ -8,7 +9,6 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,7 +106,7 @@ def summary_of(path: epath.Path, config: ConfigDict) -> dict[str, Any] | None:
     return read_json(file) if file.exists() else None
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_run(path: epath.Path, config: ConfigDict) -> Iterator[None]:
     """Makes a run directory, or takes one up again, and keeps other processes out while it is open.
 
@@ -128,7 +128,7 @@ def check_free(path: epath.Path) -> None:
             pass
 
 
-@contextmanager
+@contextlib.contextmanager
 def _lock(path: epath.Path) -> Iterator[None]:
     """Holds the directory's lock, which the system takes back from a process that has died."""
     if is_in_bucket(path):
@@ -149,10 +149,33 @@ def _lock(path: epath.Path) -> Iterator[None]:
         yield
 
 
-def describe(path: epath.Path, config: ConfigDict, **more: Any) -> None:
-    """Writes `config.json` and `run.json`; `more` is told beside the environment."""
+def describe(
+    path: epath.Path, config: ConfigDict, start_step: int | None = None, **more: Any
+) -> None:
+    """Writes `config.json` and `run.json`; `more` is told beside the environment.
+
+    A training run gives the step that it starts from. Its `sessions` keep one entry for each start: step, date
+    and environment. Of the starts of an older version only the last one's environment is known.
+    """
+    told = environment()
+    if start_step is not None:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        session = {"step": start_step, "date": now, **told}
+        more["sessions"] = [*_earlier_sessions(path, tuple(told)), session]
     write_json(path / CONFIG, config.to_dict())
-    write_json(path / ENVIRONMENT, environment(**more))
+    write_json(path / ENVIRONMENT, told | more)
+
+
+def _earlier_sessions(path: epath.Path, fields: tuple[str, ...]) -> list[dict[str, Any]]:
+    if not (path / ENVIRONMENT).exists():
+        return []
+    before: dict[str, Any] = {}
+    with contextlib.suppress(UserError):  # it is written anew
+        before = read_json(path / ENVIRONMENT)
+    sessions = before.get("sessions")
+    if isinstance(sessions, list) and all(isinstance(session, dict) for session in sessions):
+        return sessions
+    return [{"step": None, "date": None, **{field: before.get(field) for field in fields}}]
 
 
 def check_same_run(path: epath.Path, config: ConfigDict) -> None:

@@ -91,6 +91,41 @@ def test_another_value_of_a_field(path, field):
     assert run_directory.load_run(path).config.to_dict() == settled().to_dict()
 
 
+def start(path, step):
+    with run_directory.open_run(path, settled()):
+        run_directory.describe(path, settled(), start_step=step, num_train=1500)
+    return run_directory.read_json(path / "run.json")
+
+
+def test_every_start_of_a_run_is_kept(path, monkeypatch):
+    assert [s["step"] for s in start(path, 0)["sessions"]] == [0]
+    monkeypatch.setattr(platform, "python_version", lambda: "3.99")
+    environment = start(path, 12)
+    first, second = environment["sessions"]
+    assert (first["step"], second["step"]) == (0, 12)
+    assert (first["python"], second["python"]) == (sys.version.split()[0], "3.99")
+    assert first["date"] <= second["date"]
+    assert second["devices"] == ["cpu"] * jax.local_device_count()
+    assert (environment["python"], environment["num_train"]) == ("3.99", 1500)
+
+
+def test_a_run_of_an_older_version_has_a_start_of_which_little_is_known(path):
+    opened(path, settled())
+    earlier = run_directory.read_json(path / "run.json")
+    assert "sessions" not in earlier
+    first, second = start(path, 12)["sessions"]
+    assert (first["step"], first["date"], first["cpu"]) == (None, None, earlier["cpu"])
+    assert second["step"] == 12
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"sessions": 3}', '{"sessions": [3]}'])
+def test_damaged_starts_stop_no_run(path, content):
+    opened(path, settled())
+    (path / "run.json").write_text(content)
+    first, second = start(path, 12)["sessions"]
+    assert (first["step"], second["step"]) == (None, 12)
+
+
 def test_every_difference_is_listed(path):
     opened(path, settled())
     other = settled(**{"seed": 1, "epochs": 7, "model.depth": 3, "optimizer.learning_rate": 0.5})

@@ -66,6 +66,7 @@ def test_a_run_leaves_what_design_md_promises(toy, curves, tmp_path, capsys):
     assert "20.00%" in printed  # chance, of five classes
     environment = json.loads((tmp_path / "run" / "run.json").read_text())
     assert len(environment["fingerprint"]) == 64
+    assert [session["step"] for session in environment["sessions"]] == [0]
 
 
 def test_accuracy_is_exact(toy, tmp_path):
@@ -125,6 +126,8 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(fields, toy, tmp_path):
     assert_same_run(
         run_directory.load_run(tmp_path / "whole"), run_directory.load_run(tmp_path / "parts")
     )
+    environment = json.loads((tmp_path / "parts" / "run.json").read_text())
+    assert [session["step"] for session in environment["sessions"]] == [0, 3]
 
 
 def signal_at(monkeypatch, owner, name, which, number=signal.SIGTERM):
