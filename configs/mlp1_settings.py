@@ -7,24 +7,17 @@ Each run changes one setting of the first, which is Table 1's row with our defau
 size, or both: `:smoke` (256 digits, three epochs), `:small` (1,000 examples), `:cifar10_jpeg,small`.
 """
 
-from typing import Any
-
 from ml_collections import ConfigDict
 
 from rethink_jax import config
 
 ROW = "mlp1-random"
-CHANGES: dict[str, dict[str, Any]] = {
-    "": {},
-    "-epochs_160": {"epochs": 160},
-    "-factor_0.97": {"optimizer.decay_per_epoch": 0.97},
-    "-batch_64": {"batch_size": 64},
-    "-batch_256": {"batch_size": 256},
-    "-initial_std_0.04": {"model.initial_std": 0.04},
-    "-rate_0.02": {"optimizer.learning_rate": 0.02},
-}
+RUNS = (
+    ROW,
+    *(f"{ROW}-{setting}" for setting in ("epochs_160", "factor_0.97", "batch_64", "batch_256")),
+    *(f"{ROW}-{setting}" for setting in ("initial_std_0.04", "rate_0.02")),
+)
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    runs = [config.paper_run(ROW + name, fields) for name, fields in CHANGES.items()]
-    return config.sweep("mlp1_settings", argument, runs)
+    return config.sweep("mlp1_settings", argument, map(config.paper_run, RUNS))

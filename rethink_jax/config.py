@@ -8,6 +8,7 @@ command line is read, from the model and the data set. What the paper prints is 
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -385,24 +386,32 @@ _IMAGENET_SIZE_FIELDS: dict[str, dict[str, Any]] = {
 def paper_run(
     name: str, fields: Mapping[str, Any] | None = None, expect_divergence: bool = False
 ) -> dict[str, Any]:
-    """Returns one run of a sweep, which its name describes: `inception-crop-decay`.
+    """Returns one run of a sweep, which its name describes: `inception-crop-decay`, `mlp1-p0.3`.
 
     Args:
-      name: one of `NETWORKS`, then, after dashes, any of `crop`, `augment`, `decay` and `random`, which set
-        what they say; other words set nothing.
+      name: one of `NETWORKS`, then, after dashes, any of `crop`, `augment`, `decay` and `random`, and of
+        `VALUES` with a number behind each.
       fields: further fields, as for `named_run`.
       expect_divergence: as for `named_run`.
+
+    Raises:
+      UserError: for a word that is none of these, or that contradicts another one or the fields.
     """
     network = name.partition("-")[0]
     options: dict[str, dict[str, Any]] = {
-        network: NETWORKS[network],
         "crop": {"augment.random_crop": True},
         "augment": {"augment.flip": True, "augment.rotation_degrees": 25.0},
-        "decay": {"optimizer.weight_decay": WEIGHT_DECAY[network]},
+        "decay": {"optimizer.weight_decay": WEIGHT_DECAY.get(network, 0.0)},
         "random": {"corruption.name": "random_labels"},
     }
-    chosen = _fields_of(name, options)
-    return named_run(name, {**chosen, **(fields or {})}, expect_divergence)
+    allowed = (*options, *(f"{word}NUMBER" for word in VALUES))
+    told = _fields_of(name, NETWORKS, {**options, **values_in(name)}, allowed)
+    for field, value in (fields or {}).items():
+        if told.get(field, value) != value:
+            raise UserError(
+                f"run {name!r} sets config.{field} to {told[field]!r} by its name, and to {value!r}"
+            )
+    return named_run(name, {**told, **(fields or {})}, expect_divergence)
 
 
 def imagenet_run(name: str) -> dict[str, Any]:
@@ -410,23 +419,73 @@ def imagenet_run(name: str) -> dict[str, Any]:
 
     Args:
       name: one of `LABELS`, then, after dashes, any of `augment` (random crop, flip and colour distortion),
-        `dropout` (the original's rate) and `decay` (TF-slim's coefficient); other words set nothing.
+        `dropout` (the original's rate) and `decay` (TF-slim's coefficient).
+
+    Raises:
+      UserError: for a word that is none of these, or that is there twice.
     """
     augmentations = ("random_crop", "flip", "color")
     options: dict[str, dict[str, Any]] = {
-        **LABELS,
         "augment": {f"augment.{field}": True for field in augmentations},
         "dropout": {"model.dropout": 0.2},
         "decay": {"optimizer.weight_decay": 4e-5},
     }
-    return named_run(name, _fields_of(name, options))
+    return named_run(name, _fields_of(name, LABELS, options, tuple(options)))
 
 
-def _fields_of(name: str, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    for word in name.split("-"):
-        fields |= options.get(word, {})
+# Words of a run's name that have a number behind them, and the field that they set: `p0.3`, `rate_0.02`.
+VALUES: dict[str, tuple[str, type]] = {
+    "p": ("corruption.probability", float),
+    "epochs_": ("epochs", int),
+    "batch_": ("batch_size", int),
+    "factor_": ("optimizer.decay_per_epoch", float),
+    "initial_std_": ("model.initial_std", float),
+    "rate_": ("optimizer.learning_rate", float),
+}
+
+
+def values_in(name: str) -> dict[str, dict[str, Any]]:
+    """Returns the words of a run's name that are of `VALUES`, each with the field that it sets."""
+    found = {}
+    for word in name.split("-")[1:]:
+        match = re.fullmatch(r"(p|[a-z_]+_)(\d+(?:\.\d+)?)", word)
+        field, kind = VALUES.get(match[1], ("", float)) if match else ("", float)
+        if match and field and not (kind is int and "." in match[2]):
+            found[word] = {field: kind(match[2])}
+    return found
+
+
+def _fields_of(
+    name: str,
+    first: Mapping[str, Mapping[str, Any]],
+    options: Mapping[str, Mapping[str, Any]],
+    allowed: tuple[str, ...],
+) -> dict[str, Any]:
+    """Returns what the words of a run's name set: one of `first`, then any of `options`."""
+    head, *words = name.split("-")
+    if head not in first:
+        raise UserError(f"run {name!r} begins with {head!r}; it must be one of {', '.join(first)}")
+    fields, before = dict(first[head]), [head]
+    for word in words:
+        if word not in options:
+            raise UserError(
+                f"run {name!r} has the word {word!r}; it must be one of {', '.join(allowed)}"
+            )
+        if word in before:
+            raise UserError(f"run {name!r} has the word {word!r} twice")
+        for field in options[word]:
+            # Labels are corrupted in one way.
+            if field in fields or (_is_of_labels(field) and any(map(_is_of_labels, fields))):
+                raise UserError(
+                    f"run {name!r} has words that contradict each other: {word!r} is one"
+                )
+        fields |= options[word]
+        before.append(word)
     return fields
+
+
+def _is_of_labels(field: str) -> bool:
+    return field.startswith("corruption.")
 
 
 _DATA_OF_SIZES = {"smoke": "digits", "small": "cifar10", "full": "cifar10"}

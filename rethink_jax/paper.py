@@ -78,7 +78,7 @@ def label(key: str) -> str:
 
 def _in_words(part: str) -> str:
     level = part.removeprefix("p")
-    if level.replace(".", "").isdigit():
+    if level != part and level.replace(".", "").isdigit():
         return f"p = {level}"
     return WORDS.get(part, part.replace("_", " "))
 

@@ -184,6 +184,88 @@ def test_fields_of_the_command_line_hold_for_all_runs(name, tmp_path, described)
         assert (run.config.epochs, run.config.data.examples) == (7, 100)
 
 
+# Names of runs.
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "inception-croop",
+            "has the word 'croop'; it must be one of crop, augment, decay, random, ",
+        ),
+        ("mlp3-Crop", "has the word 'Crop'"),
+        ("mlp1-", "has the word ''"),
+        ("mlp1--crop", "has the word ''"),
+        ("mlp1-decay-decay", "has the word 'decay' twice"),
+        ("mlp2", "begins with 'mlp2'; it must be one of inception, inception_nobn, alexnet, mlp3,"),
+        ("", "begins with ''"),
+        ("crop-inception", "begins with 'crop'"),
+        ("mlp1-mlp1", "has the word 'mlp1'"),
+        ("mlp1-random-p0.5", "has words that contradict each other: 'p0.5' is one"),
+        ("mlp1-p0.5-random", "has words that contradict each other: 'random' is one"),
+        ("mlp1-p0.3-p0.5", "has words that contradict each other: 'p0.5' is one"),
+        ("mlp1-rate_0.1-rate_0.2", "has words that contradict each other: 'rate_0.2' is one"),
+        *(
+            (f"mlp1-{word}", f"has the word '{word}'")
+            for word in ("p", "p.5", "0.5", "rate_", "rate_x", "rates_0.1", "epochs_2.5")
+        ),
+    ],
+)
+def test_a_name_that_nobody_knows_is_refused(name, told):
+    with pytest.raises(UserError, match=f"^run {re.escape(repr(name) + ' ' + told)}"):
+        config_lib.paper_run(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("true-augmnet", "has the word 'augmnet'; it must be one of augment, dropout, decay"),
+        ("true-crop", "has the word 'crop'"),
+        ("true-p0.5", "has the word 'p0.5'"),
+        ("random-dropout-dropout", "has the word 'dropout' twice"),
+        ("random-true", "has the word 'true'"),
+        ("inception", "begins with 'inception'; it must be one of true, random"),
+    ],
+)
+def test_a_name_that_nobody_knows_is_refused_on_imagenet(name, told):
+    with pytest.raises(UserError, match=f"^run {re.escape(repr(name) + ' ' + told)}"):
+        config_lib.imagenet_run(name)
+
+
+def test_fields_do_not_contradict_a_name():
+    twice = config_lib.paper_run("mlp1-p0.3", {"corruption.probability": 0.3})
+    assert twice == config_lib.paper_run("mlp1-p0.3")
+    told = "run 'mlp1' sets config.model.depth to 1 by its name, and to 3"
+    with pytest.raises(UserError, match=f"^{told}$"):
+        config_lib.paper_run("mlp1", {"model.depth": 3})
+
+
+def test_numbers_in_names_set_what_they_say():
+    fields = {entry["name"]: entry["fields"] for entry in config_of("mlp1_settings").sweep.runs}
+    row = {"model.name": "mlp", "model.depth": 1, "corruption.name": "random_labels"}
+    assert fields == {
+        "mlp1-random": row,
+        "mlp1-random-epochs_160": row | {"epochs": 160},
+        "mlp1-random-factor_0.97": row | {"optimizer.decay_per_epoch": 0.97},
+        "mlp1-random-batch_64": row | {"batch_size": 64},
+        "mlp1-random-batch_256": row | {"batch_size": 256},
+        "mlp1-random-initial_std_0.04": row | {"model.initial_std": 0.04},
+        "mlp1-random-rate_0.02": row | {"optimizer.learning_rate": 0.02},
+    }
+
+
+@pytest.mark.parametrize(
+    "row", [row.key for row in (*paper.FIGURE1B, *paper.TABLE1, *paper.TABLE4)]
+)
+def test_every_row_of_the_paper_has_a_run(row):
+    config_lib.paper_run(row)
+    level = row.partition("-p")[2]
+    words = config_lib.values_in(row)
+    assert words == ({f"p{level}": {"corruption.probability": float(level)}} if level else {})
+    assert f"p = {level}" in paper.label(row) if level else "p =" not in paper.label(row)
+
+
 # ImageNet.
 
 

@@ -128,6 +128,7 @@ def test_labels():
     assert paper.label("inception-crop-decay") == "Inception, random crop, weight decay"
     assert paper.label("mlp1-p0.3") == "MLP 1×512, p = 0.3"
     assert paper.label("shuffled_pixels") == "shuffled pixels"
+    assert paper.label("mlp1-64") == "MLP 1×512, 64"
     assert paper.label("true-augment-dropout-decay") == (
         "true labels, augmentation, dropout, weight decay"
     )

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from rethink_jax import config as config_lib, paper, statistics
 from rethink_jax.config import UserError
-from rethink_jax.report import __main__ as door, contents, figures, measures
+from rethink_jax.report import __main__ as door, contents, figures, measures, runs
 from rethink_jax.report.runs import read_sweep
 
 CONFIG = config_lib.train("cifar10_jpeg", "true_labels")
@@ -636,3 +636,22 @@ def test_importing_it_starts_no_backend():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert out.stdout == "{}\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "fields", "changes"),
+    [
+        ("mlp1-decay", {"optimizer.weight_decay": 5e-4}, ""),
+        ("mlp1-rate_0.02", {"optimizer.learning_rate": 0.02}, "learning_rate 0.02"),
+        # The user's own names, and one that an earlier version took for a recipe.
+        ("mlp1-wide", {"model.width": 1024}, "name mlp, width 1024, learning_rate 0.01"),
+        ("inception-croop", {"model.name": "small_inception"}, ""),
+        ("inception-crop", {"model.name": "small_inception"}, "random_crop False"),
+    ],
+)
+def test_what_a_run_changes_beside_its_name(row, fields, changes):
+    config = config_lib.base()
+    config.update_from_flattened_dict({"model.name": "mlp", **fields})
+    settled = config_lib.settle(config, 50_000, 32).to_dict()
+    run = runs.Run(row, 0, "finished", settled, {"num_train": 50_000}, [], {})
+    assert sorted(runs.changes_of(run).split(", ")) == sorted(changes.split(", "))

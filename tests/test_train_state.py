@@ -5,6 +5,7 @@ import optax
 import pytest
 
 from rethink_jax import config as config_lib, models, train_state
+from rethink_jax.config import UserError
 
 
 def params_of(name, **fields):
@@ -41,6 +42,23 @@ def test_weight_decay_on_all_and_on_kernels(name):
 )
 def test_weight_decay_on_hidden_dense_layers(name, depth, hidden):
     assert touched(params_of(name, depth=depth), "hidden_dense") == hidden
+
+
+@pytest.mark.parametrize("name", sorted(models.MODELS))
+def test_weight_decay_that_would_touch_nothing_is_refused(name):
+    hidden = touched(params_of(name), "hidden_dense")
+    assert bool(hidden) is models.MODELS[name].hidden_dense
+    config = config_lib.base()
+    config.model.name = name
+    config.optimizer.weight_decay_on = "hidden_dense"
+    models.check(config)
+    config.optimizer.weight_decay = 1e-4
+    if hidden:
+        models.check(config)
+        return
+    allowed = f"all or kernels for {name}, which has no hidden dense layer"
+    with pytest.raises(UserError, match=f"weight_decay_on is 'hidden_dense'; it must be {allowed}"):
+        models.check(config)
 
 
 def test_weight_decay_against_numpy():

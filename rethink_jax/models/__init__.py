@@ -28,21 +28,23 @@ class Model(NamedTuple):
       fields: what it takes of `config.model`, beside the name.
       fixed: its other settings.
       smallest_side: of the images, in pixels.
+      hidden_dense: whether there are dense layers before the last one.
     """
 
     constructor: Callable[..., nn.Module]
     fields: tuple[str, ...]
     fixed: dict[str, Any] = {}  # noqa: RUF012
     smallest_side: int = 1
+    hidden_dense: bool = False
 
 
 _DROPOUT = ("dropout",)
 MODELS = {
-    "mlp": Model(MLP, ("depth", "width", "initial_std", "dropout")),
-    "small_alexnet": Model(SmallAlexNet, _DROPOUT),
+    "mlp": Model(MLP, ("depth", "width", "initial_std", "dropout"), hidden_dense=True),
+    "small_alexnet": Model(SmallAlexNet, _DROPOUT, hidden_dense=True),
     "small_inception": Model(SmallInception, ("batch_norm", "dropout")),
     "wide_resnet": Model(WideResNet, _DROPOUT),
-    "alexnet": Model(AlexNet, _DROPOUT, smallest_side=63),
+    "alexnet": Model(AlexNet, _DROPOUT, smallest_side=63, hidden_dense=True),
     "inception_v3": Model(InceptionV3, ("dropout", "auxiliary"), smallest_side=75),
     "inception_v4": Model(InceptionV4, _DROPOUT, smallest_side=75),
     **{
@@ -50,7 +52,9 @@ MODELS = {
         for layers in (18, 34, 50, 101, 152)
     },
     **{
-        f"vgg{layers}": Model(VGG, _DROPOUT, {"layers": layers}, smallest_side=32)
+        f"vgg{layers}": Model(
+            VGG, _DROPOUT, {"layers": layers}, smallest_side=32, hidden_dense=True
+        )
         for layers in (11, 13, 16, 19)
     },
 }
@@ -70,7 +74,7 @@ def create(
       dtype: of the computation; parameters are float32.
       axis_name: the mapped axis over which BatchNorm sums, or None outside of one.
     """
-    constructor, fields, fixed, _ = MODELS[model.name]
+    constructor, fields, fixed, *_ = MODELS[model.name]
     extra = fixed | {field: model[field] for field in fields}
     if "axis_name" in constructor.__annotations__:
         extra["axis_name"] = axis_name
@@ -107,6 +111,13 @@ def check(config: ConfigDict) -> None:
         "model.auxiliary",
         model.auxiliary,
         f"False for {model.name}, which has no second classifier",
+    )
+    decayed = config.optimizer.weight_decay_on if config.optimizer.weight_decay else None
+    require(
+        decayed != "hidden_dense" or model.name is None or MODELS[model.name].hidden_dense,
+        "optimizer.weight_decay_on",
+        decayed,
+        f"all or kernels for {model.name}, which has no hidden dense layer",
     )
 
 

@@ -1,7 +1,6 @@
 """The paper's figures drawn again, its own points as hollow markers; parameters over examples."""
 
 import io
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rethink_jax import paper
+from rethink_jax import config as config_lib, paper
 from rethink_jax.report import measures
 from rethink_jax.report.measures import Censored, Quantity, Reading
 from rethink_jax.report.runs import Run, Sweep
@@ -21,7 +20,6 @@ _WIDTH = 4.6
 _COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple")
 _HOLLOW: dict[str, Any] = {"markerfacecolor": "none", "linestyle": "none"}
 _MARKERS = dict(zip(paper.LOSSES, "os^", strict=True))
-_LEVEL = re.compile(r"(\w+)-p(\d+(?:\.\d+)?)")
 _MODELS = dict.fromkeys(row.key.partition("-p")[0] for row in paper.FIGURE1B)
 
 
@@ -184,8 +182,9 @@ def ratios(models: list[tuple[str, str, float]]) -> Picture:
 
 def level_of(run: Run) -> tuple[str, float] | None:
     """Returns a run's model and p, None for a row that is not of Figures 1b and 1c."""
-    match = _LEVEL.fullmatch(run.row)
-    return (match[1], float(match[2])) if match else None
+    model, _, word = run.row.partition("-")
+    level = config_lib.values_in(run.row).get(word, {}).get("corruption.probability")
+    return None if level is None else (model, level)
 
 
 def _draw_levels(

@@ -1,5 +1,6 @@
 """Reads a sweep's directory: which runs it lists, how each of them ended, and what it left."""
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -169,18 +170,20 @@ def changes_of(run: Run) -> str:
 
 
 def _recipe_of(run: Run) -> ConfigDict:
-    """Returns the default recipe of what a run's row names, not settled."""
+    """Returns the default recipe of what a run's row names, not settled; without the values in its name."""
     first = run.row.partition("-")[0]
     if first in config_lib.LABELS:
         recipe = config_lib.imagenet(run.config["data"]["name"], "true_labels")
-        recipe.update_from_flattened_dict(config_lib.imagenet_run(run.row)["fields"])
-        return recipe
-    recipe = config_lib.base()
-    recipe.data.size = run.config["data"]["size"]  # which is the data set's
-    in_networks = first in config_lib.NETWORKS
-    recipe.update_from_flattened_dict(
-        config_lib.paper_run(run.row)["fields"] if in_networks else config_lib.NETWORKS["inception"]
-    )
+        make, fields = config_lib.imagenet_run, {}
+    else:
+        recipe = config_lib.base()
+        recipe.data.size = run.config["data"]["size"]  # which is the data set's
+        make, fields = config_lib.paper_run, config_lib.NETWORKS["inception"]
+    with contextlib.suppress(UserError):  # the user's own name says nothing of a recipe
+        fields = make(run.row)["fields"]
+    for own in config_lib.values_in(run.row).values():
+        fields = {field: value for field, value in fields.items() if field not in own}
+    recipe.update_from_flattened_dict(fields)
     return recipe
 
 
