@@ -17,7 +17,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rethink_jax.checkpoints import Checkpoints
-from rethink_jax.config import UserError
+from rethink_jax.config import UserError, reference_of
 
 CONFIG, ENVIRONMENT, METRICS, SUMMARY = "config.json", "run.json", "metrics.jsonl", "summary.json"
 SWEEP, LOCK = "sweep.json", "lock"
@@ -71,7 +71,7 @@ def load_run(workdir: epath.PathLike) -> Run:
     checkpoints.close()
     state = saved.state if saved else {"params": None, "batch_stats": None}
     return Run(
-        config=ConfigDict(_with_tuples(read_json(path / CONFIG))),
+        config=ConfigDict(_with_tuples(read_config(path))),
         metrics=read_metrics(path),
         summary=read_json(summary) if summary.exists() else {},
         params=state["params"],
@@ -185,7 +185,7 @@ def check_same_run(path: epath.Path, config: ConfigDict) -> None:
       UserError: with the fields that differ; those in `CHANGEABLE` may.
     """
     if (path / CONFIG).exists():
-        before, after = read_json(path / CONFIG), config.to_dict()
+        before, after = read_config(path), config.to_dict()
         changeable = {*CHANGEABLE}
         if after.get("optimizer", {}).get("schedule") == "cosine":
             changeable -= {"epochs", "steps"}  # the rate of every step depends on them
@@ -249,6 +249,28 @@ def read_json(path: epath.Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged: it holds no object; choose another --workdir")
     return content
+
+
+def read_config(path: epath.Path) -> dict[str, Any]:
+    """Reads a run's `config.json`; fields that it lacks, newer than the run, have their defaults.
+
+    A field that `settle` fills in has no default here, so a new one must be left None where it is not set.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    fields = read_json(path / CONFIG)
+    return _completed(fields, reference_of(ConfigDict(fields)).to_dict())
+
+
+def _completed(fields: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields with the defaults of those that are missing, in groups, too."""
+    groups = {
+        name: _completed(value, defaults[name])
+        for name, value in fields.items()
+        if isinstance(value, dict) and isinstance(defaults.get(name), dict)
+    }
+    return defaults | fields | groups
 
 
 def write_json(path: epath.Path, value: Any) -> None:

@@ -138,6 +138,42 @@ def test_every_difference_is_listed(path):
     assert "epochs" not in str(error.value)
 
 
+def forget(path, *fields):
+    """Takes fields out of `config.json`, as if an earlier version had written it."""
+    config = json.loads((path / "config.json").read_text())
+    for field in fields:
+        *groups, name = field.split(".")
+        holder = config
+        for group in groups:
+            holder = holder[group]
+        del holder[name]
+    (path / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("field", ["label_smoothing", "augment.color", "augment", "data.workers"])
+def test_a_field_newer_than_the_run_has_its_default(path, field):
+    opened(path, settled())
+    forget(path, field)
+    assert run_directory.load_run(path).config == settled()
+    other = settled(**{"label_smoothing": 0.1, "augment.color": True})
+    if field != "data.workers":
+        with pytest.raises(UserError, match=r"config\.augment\.color False → True"):
+            opened(path, other)
+    opened(path, settled())
+    assert "label_smoothing" in json.loads((path / "config.json").read_text())
+
+
+def test_a_newer_field_of_another_kind_of_run(path):
+    config = kernel("digits", (1.0,))
+    opened(path, config)
+    forget(path, "features", "solver.rank", "kernel.held_out")
+    opened(path, config)
+    forget(path, "features", "solver.rank", "kernel.held_out")
+    config.kernel.held_out = 0.5
+    with pytest.raises(UserError, match=r"\(config\.kernel\.held_out 0\.\d+ → 0\.5\)"):
+        opened(path, config)
+
+
 # Reading.
 
 

@@ -93,9 +93,10 @@ def _read_run(
 
 def read_finished(place: epath.Path, row: str, seed: int) -> Run:
     """Reads the directory of a finished run; a row's key and the seed come from elsewhere."""
-    config, environment, summary = (
+    config = run_directory.read_config(place)
+    environment, summary = (
         run_directory.read_json(place / file)
-        for file in (run_directory.CONFIG, run_directory.ENVIRONMENT, run_directory.SUMMARY)
+        for file in (run_directory.ENVIRONMENT, run_directory.SUMMARY)
     )
     history = run_directory.read_metrics(place)
     return Run(row, seed, "finished", config, environment, history, summary)
