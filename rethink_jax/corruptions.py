@@ -43,6 +43,11 @@ def pinned(function: Callable) -> Callable:
     return wrapped
 
 
+def key_of(seed: int) -> jax.Array:
+    """Returns the scalar threefry2x32 key of a seed in [0, 2**32), whatever JAX's settings say of seeds."""
+    return jax.random.wrap_key_data(jnp.array([0, seed], jnp.uint32), impl="threefry2x32")
+
+
 @pinned
 def corruption_key(seed: int, split: str | None = None) -> jax.Array:
     """Returns the key of a corruption seed.
@@ -58,7 +63,7 @@ def corruption_key(seed: int, split: str | None = None) -> jax.Array:
     Raises:
       ValueError: for another split.
     """
-    key = jax.random.key(np.uint32(seed), impl="threefry2x32")
+    key = key_of(seed)
     return key if split is None else jax.random.fold_in(key, SPLITS.index(split))
 
 

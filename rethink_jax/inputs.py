@@ -129,7 +129,7 @@ def epoch_batches(seed: int, epoch: int, n: int, batch_size: int) -> np.ndarray:
     Returns:
       int32 [⌈n / batch_size⌉, batch_size]; the last batch is filled up with `PADDING`.
     """
-    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), epoch)
+    key = jax.random.fold_in(corruptions.key_of(seed), epoch)
     return in_batches(np.asarray(jax.random.permutation(key, n)), batch_size)
 
 

@@ -65,6 +65,7 @@ class Products(NamedTuple):
     others: np.ndarray
 
 
+@parallel.pin_settings()
 def run(
     config: ConfigDict, workdir: epath.PathLike | None = None, name: str = "kernel"
 ) -> dict[str, Any]:

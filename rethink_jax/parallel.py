@@ -1,7 +1,8 @@
 """The one place that knows of several devices and processes: maps functions over them, moves arrays, agrees."""
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,20 @@ def start(
     except RuntimeError as error:
         where = coordinator_address or "that the cluster names"
         raise UserError(f"the coordinator {where} cannot be reached: {error}") from error
+
+
+@contextlib.contextmanager
+def pin_settings() -> Iterator[None]:
+    """Gives JAX the settings on which draws and types depend, whatever the environment has set.
+
+    Also a decorator. `run.json` has what is set besides.
+    """
+    with (
+        jax.enable_x64(False),
+        jax.threefry_partitionable(True),
+        jax.default_prng_impl("threefry2x32"),
+    ):
+        yield
 
 
 def use_compilation_cache(folder: str | Path) -> None:

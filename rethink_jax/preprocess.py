@@ -72,13 +72,15 @@ def make_augment(
         angle_key, crop_key, flip_key, color_key = jax.random.split(key, 4)
         if augment.rotation_degrees:
             limit = math.radians(augment.rotation_degrees)
-            image = rotate(image, jax.random.uniform(angle_key, minval=-limit, maxval=limit))
+            image = rotate(image, jax.random.uniform(angle_key, (), jnp.float32, -limit, limit))
         if random_crop:
             room = jnp.array([image.shape[0] - size + 1, image.shape[1] - size + 1, 1])
-            start = jax.random.randint(crop_key, (3,), 0, room)
+            start = jax.random.randint(crop_key, (3,), 0, room, jnp.int32)
             image = jax.lax.dynamic_slice(image, start, (size, size, image.shape[2]))
         if augment.flip:
-            image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
+            image = jnp.where(
+                jax.random.bernoulli(flip_key, jnp.float32(0.5)), image[:, ::-1], image
+            )
         if augment.color:
             image = distort_color(image, *_draw_distortion(color_key))
         return image
@@ -166,7 +168,7 @@ def _draw_distortion(key: jax.Array) -> list[jax.Array]:
     """Draws what `distort_color` takes, uniformly and as far as TF-slim does."""
     limits = ((-32.0, 32.0), (0.5, 1.5), (-0.2, 0.2), (0.5, 1.5))
     return [
-        jax.random.uniform(part, minval=low, maxval=high)
+        jax.random.uniform(part, (), jnp.float32, low, high)
         for part, (low, high) in zip(jax.random.split(key, len(limits)), limits, strict=True)
     ]
 

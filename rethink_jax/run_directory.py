@@ -29,6 +29,32 @@ CHANGEABLE = (
 )
 
 PARTIAL = ".partial"
+
+# Of variables that may change what a run computes.
+_PREFIXES = ("JAX_", "XLA_", "LIBTPU_", "NVIDIA_TF32_", "TF_CUDNN_", "TF_XLA_")
+
+# JAX's settings that may do so, and their values where nothing sets them.
+JAX_DEFAULTS: dict[str, Any] = {
+    "jax_enable_x64": False,
+    "jax_threefry_partitionable": True,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_enable_custom_prng": False,
+    "jax_random_seed_offset": 0,
+    "jax_default_matmul_precision": None,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_debug_nans": False,
+    "jax_debug_infs": False,
+    "jax_disable_jit": False,
+    "jax_disable_most_optimizations": False,
+    "jax_exec_time_optimization_effort": 0.0,
+    "jax_memory_fitting_effort": 0.0,
+    "jax_softmax_custom_jvp": False,
+    "jax_optimization_level": "UNKNOWN",
+    "jax_memory_fitting_level": "O2",
+    "jax_default_device": None,
+    "jax_num_cpu_devices": -1,
+}
 _PACKAGES = ("rethink_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -215,8 +241,25 @@ def environment(**more: Any) -> dict[str, Any]:
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.devices()],
         "processes": jax.process_count(),
+        "variables": _variables(),
+        "jax_settings": _jax_settings(),
         "matmul_precision": jax.config.values["jax_default_matmul_precision"] or "default",
         **more,
+    }
+
+
+def _variables() -> dict[str, str]:
+    """Returns the variables of the environment that JAX, XLA and their libraries read."""
+    return {name: os.environ[name] for name in sorted(os.environ) if name.startswith(_PREFIXES)}
+
+
+def _jax_settings() -> dict[str, Any]:
+    """Returns the settings of `JAX_DEFAULTS` that have another value now."""
+    values = {name: jax.config.values.get(name) for name in JAX_DEFAULTS}
+    return {
+        name: value if isinstance(value, bool | int | float | str) else str(value)
+        for name, value in values.items()
+        if value != JAX_DEFAULTS[name]
     }
 
 

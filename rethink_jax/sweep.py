@@ -30,6 +30,7 @@ LAUNCHERS = ("local", "slurm", "submitit_local")
 _JOB_MINUTES = 24 * 60  # unless Slurm's own variable SBATCH_TIMELIMIT says otherwise
 
 
+@parallel.pin_settings()
 def run(
     config: ConfigDict,
     workdir: epath.PathLike | None = None,

@@ -60,6 +60,7 @@ class Experiment(NamedTuple):
     learning_rate: Callable[[int], Any]
 
 
+@parallel.pin_settings()
 def run(
     config: ConfigDict,
     workdir: epath.PathLike | None = None,
@@ -130,6 +131,7 @@ def _run(
     return summary
 
 
+@parallel.pin_settings()
 def evaluate(
     config: ConfigDict,
     workdir: epath.PathLike | None = None,

@@ -2,7 +2,7 @@
 
 import jax
 
-from rethink_jax.corruptions import pinned
+from rethink_jax.corruptions import key_of, pinned
 
 # Keep the draws apart from each other and from the data's order, which has the seed's own key.
 AUGMENT, DROPOUT = 1, 2
@@ -21,5 +21,5 @@ def example_keys(seed: int, purpose: int, time: jax.Array, ids: jax.Array) -> ja
     Returns:
       threefry2x32 keys [n].
     """
-    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), purpose)
+    key = jax.random.fold_in(key_of(seed), purpose)
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, time), ids)

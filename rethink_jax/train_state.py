@@ -11,6 +11,9 @@ import optax
 from flax import struct
 from ml_collections import ConfigDict
 
+from rethink_jax import parallel
+from rethink_jax.corruptions import key_of
+
 
 class TrainState(struct.PyTreeNode):
     """The whole state of a run: everything else is a function of the config and of `step`.
@@ -28,6 +31,7 @@ class TrainState(struct.PyTreeNode):
     opt_state: Any
 
 
+@parallel.pin_settings()
 def create(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
@@ -54,7 +58,7 @@ def create(
             opt_state=optimizer.init(params),
         )
 
-    return init(jax.random.key(seed, impl="threefry2x32"))
+    return init(key_of(seed))
 
 
 def learning_rate(config: ConfigDict, steps_per_epoch: int, total_steps: int) -> optax.Schedule:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from rethink_jax.corruptions import pinned
+
 
 def at_least_float32(dtype: Any) -> Any:
     """Returns the dtype for statistics and logits of a computation in `dtype`."""
@@ -212,8 +214,10 @@ def dropout(x: jax.Array, rate: float, keys: jax.Array | None, layer: int = 0) -
     if keys is None or not rate:
         return x
 
+    @pinned
     def keep(key: jax.Array) -> jax.Array:
-        return jax.random.bernoulli(jax.random.fold_in(key, layer), 1 - rate, x.shape[1:])
+        chance = jnp.float32(1 - rate)
+        return jax.random.bernoulli(jax.random.fold_in(key, layer), chance, x.shape[1:])
 
     return jnp.where(jax.vmap(keep)(keys), x / (1 - rate), jnp.zeros_like(x))
 

@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax import data, display, inputs
+from rethink_jax import data, display, inputs, parallel
 from rethink_jax.config import require
 from rethink_jax.theory import at_once, theorem1
 
@@ -21,6 +21,7 @@ SYNTHETIC = "synthetic"
 _POINTS, _SAMPLE = 1, 2
 
 
+@parallel.pin_settings()
 def run(
     config: ConfigDict, workdir: epath.PathLike | None = None, name: str = "expressivity"
 ) -> dict[str, Any]:

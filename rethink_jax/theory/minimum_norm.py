@@ -13,7 +13,7 @@ from etils import epath
 from jax import lax
 from ml_collections import ConfigDict
 
-from rethink_jax import data, display, inputs
+from rethink_jax import data, display, inputs, parallel
 from rethink_jax.config import RunFailed, UserError, require
 from rethink_jax.metrics import write_figure
 from rethink_jax.preprocess import whiten
@@ -41,6 +41,7 @@ class Path(NamedTuple):
     norm: list[float]
 
 
+@parallel.pin_settings()
 def run(
     config: ConfigDict, workdir: epath.PathLike | None = None, name: str = "minimum_norm"
 ) -> dict[str, Any]:

@@ -25,6 +25,7 @@ TRUE, RANDOM = "true_labels", "random_labels"
 CONFIDENCE = 0.95
 
 
+@parallel.pin_settings()
 def run(
     config: ConfigDict, workdir: epath.PathLike | None = None, name: str = "rademacher"
 ) -> dict[str, Any]:

@@ -38,6 +38,7 @@ _BATCH = 1000
 _MARGIN_PERCENTILE = 10
 
 
+@parallel.pin_settings()
 def run(
     config: ConfigDict, workdir: epath.PathLike | None = None, name: str = "stability"
 ) -> dict[str, Any]:
