@@ -13,8 +13,6 @@ from ml_collections import ConfigDict
 
 from rethink_jax import config
 
-LONGER = {"optimizer.decay_per_epoch": 0.999, "epochs": 400}
-
 
 def get_config(argument: str = "") -> ConfigDict:
     runs = [
@@ -22,7 +20,7 @@ def get_config(argument: str = "") -> ConfigDict:
         config.paper_run("alexnet-decay", expect_divergence=True),
         config.paper_run("mlp3-decay"),
         config.paper_run("mlp1-decay"),
-        config.paper_run("inception-crop", LONGER),
-        config.paper_run("inception-augment", LONGER),
+        config.paper_run("inception-crop", config.LONGER),
+        config.paper_run("inception-augment", config.LONGER),
     ]
     return config.sweep("table4", argument, runs, {"corruption.name": "random_labels"})

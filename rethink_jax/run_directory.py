@@ -303,13 +303,13 @@ def read_config(path: epath.Path) -> dict[str, Any]:
       UserError: there is none, or it is damaged.
     """
     fields = read_json(path / CONFIG)
-    return _completed(fields, reference_of(ConfigDict(fields)).to_dict())
+    return with_defaults(fields, reference_of(ConfigDict(fields)).to_dict())
 
 
-def _completed(fields: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+def with_defaults(fields: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """Returns the fields with the defaults of those that are missing, in groups, too."""
     groups = {
-        name: _completed(value, defaults[name])
+        name: with_defaults(value, defaults[name])
         for name, value in fields.items()
         if isinstance(value, dict) and isinstance(defaults.get(name), dict)
     }

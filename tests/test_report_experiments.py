@@ -8,6 +8,7 @@ import pytest
 from rethink_jax import config as config_lib, data, kernels
 from rethink_jax.report import __main__ as door, contents, experiments
 from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
+from tests.test_report_collected import write
 
 
 def rename(path, data_name, features="pixels", **summary):
@@ -97,6 +98,20 @@ def test_one_run_has_a_report_of_its_own(table3, capsys):
     door.main([f"--workdir={table3 / 'a'}"])
     assert "report.html" in capsys.readouterr().out
     assert "<title>" in (table3 / "a" / "report" / "report.html").read_text()
+
+
+def test_kernels_and_training_runs_are_in_one_report(table3, tmp_path):
+    write(tmp_path / "trained", "mlp3")
+    out = contents.write(table3, tmp_path / "trained", table3 / "a", out=tmp_path / "out")
+    page = (out / "report.md").read_text()
+    assert "1 training run: 1 finished. 4 finished runs of kernels and theory." in page
+    assert page.index("## Table 1") < page.index("## Table 3") < page.index("## The training runs")
+    assert (out / "table3.png").exists()
+    assert "Table 3,MNIST,1.22,1.2" in (out / "experiments.csv").read_text()
+    assert "Table 1,mlp3,test_accuracy" in (out / "report.csv").read_text()
+    content = json.loads((out / "report.json").read_text())
+    assert [run["rows"] for run in content["runs"]][:2] == [[["table1", "mlp3"]], []]
+    assert [run["name"] for run in content["runs"]] == ["trained", "a", "b", "c", "d"]
 
 
 def test_theory(toy, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The command that only reads: `python -m rethink_jax.report --workdir=DIR`."""
+"""The command that only reads: `python -m rethink_jax.report --workdir=DIR [--workdir=DIR …]`."""
 
 import argparse
 import sys
@@ -21,12 +21,19 @@ def main(argv: list[str] | None = None) -> None:
     """Writes the report, and leaves with 0, 1 or 2."""
     parser = _Parser(prog="python -m rethink_jax.report", description=contents.__doc__)
     parser.add_argument(
-        "--workdir", required=True, help="a sweep's directory, or one with kernels or theory in it"
+        "--workdir",
+        required=True,
+        action="append",
+        help="the directory of a sweep or a run, or one with runs in it; may be given several times",
+    )
+    parser.add_argument(
+        "--out", help="where to write; by default WORKDIR/report, and of several here in report"
     )
     # Models are only asked for their shapes; an accelerator may be busy with the next sweep.
     jax.config.update("jax_platforms", "cpu")
     try:
-        folder = contents.write(parser.parse_args(argv).workdir)
+        arguments = parser.parse_args(argv)
+        folder = contents.write(*arguments.workdir, out=arguments.out)
     except (UserError, OSError) as error:
         print(f"rethink_jax: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT if isinstance(error, UserError) else FAILED)

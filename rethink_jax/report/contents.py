@@ -1,18 +1,26 @@
 """What a report says, in order, and the files it becomes."""
 
-from typing import Any
+from collections import Counter
+from typing import Any, NamedTuple
 
 from etils import epath
 
-from rethink_jax import metrics, paper, run_directory
+from rethink_jax import paper, run_directory
 from rethink_jax.config import UserError
-from rethink_jax.report import experiments, figures, measures, parameters, tables
-from rethink_jax.report.measures import SECTIONS, Censored, Section
+from rethink_jax.report import (
+    collect,
+    experiments,
+    figures,
+    parameters,
+    rows,
+    sections,
+    tables,
+)
+from rethink_jax.report.measures import SECTIONS
 from rethink_jax.report.pages import Block, Bullets, Heading, Text, to_html, to_markdown
 from rethink_jax.report.runs import (
     Run,
     Sweep,
-    data_of,
     read_sweep,
     runs_to_list,
     title,
@@ -20,159 +28,244 @@ from rethink_jax.report.runs import (
     versions,
     warn_of_made_up,
 )
-from rethink_jax.statistics import rank_correlation
 
 FOLDER = "report"
 
 _HOW = (
     "Accuracies and errors in percent, exact over the whole set with fixed weights at the end of a run. "
     "Ours is the mean ± standard deviation over the seeds and Student's 95 % interval of the mean in "
-    "brackets; one seed has only its value. The difference is ours less the paper's. Numbers are taken "
-    "from finished runs only, and a dash stands for what was not measured or not printed."
+    "brackets; one seed has only its value. The difference is ours less the paper's. "
 )
-_BEST = (
-    "The best test accuracy is that of the epoch with the highest one: it is chosen on the test set, "
-    "here as in the paper, and so flatters."
+_FINISHED = (
+    "Numbers are taken from finished runs only, and a dash stands for what was not measured or not "
+    "printed."
 )
-_RECIPE = (
-    "The paper prints no recipe for ImageNet, nor the coefficient of weight decay or the rate of dropout; "
-    "these are ours (rethink_jax/config.py)."
+_DASH = "A dash stands for what was not measured or not printed."
+_LINES = (
+    "A row has one line for each data set, number of training examples, planned epochs and kind of device. "
+    "Nothing is averaged over these, and no seed is counted twice. A run that stopped has a line of its own, "
+    "with the numbers of its last evaluation and how far it came; they are not held against the paper's."
 )
-_PARENTHESES = (
-    "In parentheses is the best during training, top-1 and top-5 each at an epoch of its own; the paper gives "
-    "it for two rows. For reference it has AlexNet of 2012, with a test top-5 of "
-    f"{tables.number(paper.value((paper.ALEXNET_2012,), 'alexnet_2012', 'test_top5'), 'percent')} %."
+_ROWS = (
+    "A run belongs to a row by its config, whatever its directory is called, and one run may belong to "
+    "several rows. Data, epochs, seeds and how often it was evaluated and saved make no difference. Every "
+    "other change in the recipe does: such runs are in a table of their own."
 )
-_SLIDES = (
-    "On random labels a training top-5 of "
-    f"{tables.number(paper.value(paper.TABLE2, 'random-decay', 'train_top5'), 'percent')} % is with weight "
-    "decay alone in the paper's table, and with dropout alone in the authors' slides."
+_OTHERS = (
+    "Each run beside the row of the paper that it differs least from, and what differs. They are counted in "
+    "no row."
 )
-_THEIR_STEPS = (
-    "The paper's best came at steps "
-    + " and ".join(
-        f"{row.values['best_test_step']:,} ({row.label})"
-        for row in paper.FIGURE2A
-        if "best_test_step" in row.values
-    )
-    + ", of batches whose size it does not print: they are not held against ours."
-)
-_ONLINE = (
-    "With random crop or augmentation the paper's number is the mean over an epoch of the accuracy on "
-    "the freshly augmented images, which is the online one here; the other one is exact, on the images "
-    "as they are. All labels are random."
-)
-_FITTED = (
-    f"Fitted is the first epoch whose loss over the whole training set is below {metrics.FITTED_LOSS:g}; "
-    f"by accuracy, the first with a training accuracy of at least {100 * metrics.FITTED_ACCURACY:g} %. "
-    "The first definition is inferred from the paper's figure. A run that never fits is censored at its "
-    "last epoch and given no number. As in the paper Inception's epochs are relative to those at p = 0, "
-    f"which were {paper.INCEPTION_EPOCHS_AT_0} there."
-)
-_TEST_LABELS = (
-    "Figure 1c's errors are held against both kinds of test labels. The paper does not say which it took; "
-    "its points agree with labels corrupted like the training labels: with a share p of the test labels "
-    "drawn anew, a network that is right on a share a of the true ones is right on (1 − p) a + p / 10 of "
-    "them. That is inferred, from MLP 1×512 on cifar10_jpeg. Against true labels the errors are lower in "
-    "between."
-)
-_TEXTS = {
-    "table2": [_RECIPE, _PARENTHESES, _BEST, _SLIDES],
-    "table4": [_ONLINE],
-    "figure1bc": [_FITTED, _TEST_LABELS],
-    "figure2a": [_RECIPE, _BEST, _THEIR_STEPS],
-    "figure2b": [_BEST],
-}
 
 
-def write(workdir: epath.PathLike) -> epath.Path:
-    """Writes the report of a sweep, or of kernels and theory, into its directory, and returns where.
+class Report(NamedTuple):
+    """A report before it is written.
+
+    Attributes:
+      title: of the HTML page.
+      blocks: the page.
+      texts: name → content of its other text files.
+      content: of the JSON file.
+    """
+
+    title: str
+    blocks: list[Block]
+    texts: dict[str, str]
+    content: dict[str, Any]
+
+
+def write(*workdirs: epath.PathLike, out: epath.PathLike | None = None) -> epath.Path:
+    """Writes the report of what is in some directories, and returns where.
+
+    Args:
+      *workdirs: a sweep's directory, a run's, or ones with runs in them.
+      out: the directory to write to; by default `report` in the only `workdir`, or in the current directory.
 
     Raises:
-      UserError: there is nothing to report in that directory, it is damaged, or of a kind that has no report.
+      UserError: there is nothing to report in a directory, it is damaged, or of a kind that has no report; or
+        `out` holds what is no report's.
     """
-    path = epath.Path(workdir).expanduser()
-    if not path.is_dir():
-        raise UserError(f"--workdir is {workdir}; there is no such directory")
+    for workdir in workdirs:
+        if not epath.Path(workdir).expanduser().is_dir():
+            raise UserError(f"--workdir is {workdir}; there is no such directory")
     try:
-        name, blocks, table, content = (_of_sweep if _is_sweep(path) else _of_experiments)(workdir)
+        report = _report(workdirs)
     except (KeyError, TypeError, AttributeError) as error:
         told = f"{type(error).__name__}: {error}"
         raise UserError(
-            f"a run in {workdir} is damaged, or was made by an older version ({told})"
+            f"a run in {', '.join(map(str, workdirs))} is damaged, or was made by an older version ({told})"
         ) from error
-    folder = path / FOLDER
-    folder.mkdir(exist_ok=True)
-    for block in blocks:
-        if isinstance(block, figures.Picture):
-            run_directory.write_text(folder / f"{block.name}.svg", block.svg)
-            (folder / f"{block.name}.png").write_bytes(block.png)
-    run_directory.write_text(folder / "report.csv", table)
-    run_directory.write_json(folder / "report.json", content)
-    run_directory.write_text(folder / "report.md", to_markdown(blocks))
-    run_directory.write_text(folder / "report.html", to_html(name, blocks))
+    pictures = [block for block in report.blocks if isinstance(block, figures.Picture)]
+    files = {f"{picture.name}.svg": picture.svg for picture in pictures} | report.texts
+    files["report.md"] = to_markdown(report.blocks)
+    files["report.html"] = to_html(report.title, report.blocks)
+    if out is None and len(workdirs) == 1:
+        folder = epath.Path(workdirs[0]).expanduser() / FOLDER
+        folder.mkdir(exist_ok=True)
+        run_directory.write_json(folder / "report.json", report.content)
+    else:
+        folder = epath.Path(FOLDER if out is None else out).expanduser()
+        names = [*files, "report.json", *(f"{picture.name}.png" for picture in pictures)]
+        _begin(folder, report.content | {"files": sorted(names)})
+    for picture in pictures:
+        (folder / f"{picture.name}.png").write_bytes(picture.png)
+    for name, text in files.items():
+        run_directory.write_text(folder / name, text)
     return folder
 
 
-# A title, the page, the CSV file and the JSON file.
-_Report = tuple[str, list[Block], str, dict[str, Any]]
+def _begin(folder: epath.Path, content: dict[str, Any]) -> None:
+    """Makes a report's folder and writes its JSON file, which lists its files; an earlier report is removed.
+
+    Raises:
+      UserError: something else is there.
+    """
+    file = folder / "report.json"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out is {folder}; it must be a directory, and is a file")
+    before = run_directory.read_json(file).get("files") if file.exists() else []
+    own = {name for name in before if isinstance(name, str)} if isinstance(before, list) else set()
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if foreign := sorted({name.removesuffix(run_directory.PARTIAL) for name in there} - own):
+        raise UserError(
+            f"--out is {folder}; it holds {foreign[0]}, which is no file of a report written there; choose "
+            "another directory, or an empty one"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in there - {*content["files"]}:
+        (folder / name).unlink()
+    run_directory.write_json(file, content)
 
 
-def _is_sweep(path: epath.Path) -> bool:
-    return (path / run_directory.SWEEP).exists()
+def _report(workdirs: tuple[epath.PathLike, ...]) -> Report:
+    """Returns the report of one sweep, of kernels and theory alone, or of whatever else there is."""
+    first = epath.Path(workdirs[0]).expanduser()
+    if len(workdirs) == 1 and (first / run_directory.SWEEP).exists():
+        return _of_sweep(first)
+    found = collect.read(workdirs)
+    return _of_collection(found) if found.trained else _of_experiments(found.others)
 
 
-def _of_sweep(workdir: epath.PathLike) -> _Report:
-    sweep = read_sweep(workdir)
+def _of_sweep(path: epath.Path) -> Report:
+    sweep = read_sweep(path)
     if sweep.name not in SECTIONS:
         raise UserError(
-            f"{epath.Path(workdir) / run_directory.SWEEP} is of {sweep.name!r}; "
+            f"{path / run_directory.SWEEP} is of {sweep.name!r}; "
             f"there is a report of {', '.join(SECTIONS)}"
         )
-    table = tables.to_csv(sweep, SECTIONS[sweep.name])
-    return _title(sweep), report(sweep), table, to_dict(sweep)
-
-
-def _of_experiments(workdir: epath.PathLike) -> _Report:
-    runs = experiments.read(workdir)
-    blocks = experiments.report(runs)
-    name, table = title(experiments.SUBJECT, runs), experiments.to_csv(blocks)
-    return name, blocks, table, {"runs": runs_to_list(runs)}
-
-
-def report(sweep: Sweep) -> list[Block]:
-    """Returns all that the report of a sweep says."""
-    sections = SECTIONS[sweep.name]
-    pictures = figures.of_sweep(sweep)
+    name = title(f"{sweep.name}, {sweep.size}", sweep.runs)
+    first = SECTIONS[sweep.name][0]
+    texts = [_counts(sweep), _HOW + _FINISHED, *sections.other_data(sweep)]
+    texts += [text for of_section in sections.TEXTS.get(sweep.name, []) for text in of_section]
     blocks: list[Block] = [
-        Heading(_title(sweep), 1),
-        *map(Text, warn_of_made_up(sweep.runs)),
-        Text(_counts(sweep)),
-        Text(_HOW),
-        *map(Text, [*_other_data(sweep), *_TEXTS.get(sweep.name, [])]),
+        Heading(name, 1),
+        *map(Text, [*warn_of_made_up(sweep.runs), *texts]),
+        *sections.of_sweep(sweep),
+        Heading("How each row was measured"),
+        tables.how_measured(sweep, first),
+        *map(Text, versions(sweep.runs)),
+        *_background(),
     ]
-    for i, section in enumerate(sections):
-        blocks += [Heading(section.title), tables.results(sweep, section), *pictures[i : i + 1]]
-    if sweep.name == "figure1a":
-        blocks.append(Bullets(_orders(sweep, sections[0])))
-    if sweep.name == "figure1bc":
-        blocks.append(Bullets(_fits(sweep)))
-    blocks += [Heading("How each row was measured"), tables.how_measured(sweep, sections[0])]
-    blocks += map(Text, versions(sweep.runs))
+    table = tables.to_csv([(sweep, SECTIONS[sweep.name])])
+    return Report(name, blocks, {"report.csv": table}, to_dict(sweep))
+
+
+def _of_experiments(runs: list[Run]) -> Report:
+    name = title(experiments.SUBJECT, runs)
+    blocks: list[Block] = [
+        Heading(name, 1),
+        *map(Text, warn_of_made_up(runs)),
+        *experiments.blocks(runs),
+        Heading("How it was measured"),
+        *map(Text, versions(runs)),
+    ]
+    table = experiments.to_csv(blocks)
+    return Report(name, blocks, {"report.csv": table}, {"runs": runs_to_list(runs)})
+
+
+def _of_collection(found: collect.Found) -> Report:
+    """Returns the report of training runs from anywhere, each in its tables, and of kernels and theory."""
+    runs = [*found.trained, *found.others]
+    of_rows = {run.place: rows.rows_of(run) for run in found.trained}
+    others = [run for run in found.trained if not of_rows[run.place]]
+    sweeps = _sweeps(found.trained, of_rows)
+    name = title("collected runs", runs)
+    told = [
+        _HOW + _DASH,
+        _LINES,
+        _ROWS,
+        *(text for sweep in sweeps for text in sections.other_data(sweep)),
+    ]
+    blocks: list[Block] = [
+        Heading(name, 1),
+        *map(Text, [*warn_of_made_up(runs), _count(found, others), *dict.fromkeys(told)]),
+    ]
+    blocks += [block for sweep in sweeps for block in sections.of_collected(sweep)]
+    if others:
+        compared = [(run, rows.nearest(run)) for run in others]
+        blocks += [Heading("Other recipes"), Text(_OTHERS), tables.other_recipes(compared)]
+    solved = experiments.blocks(found.others)
+    blocks += solved
+    table, alike = tables.without_alike(
+        tables.all_runs(found.trained, of_rows), tables.SETTINGS_OF_RUNS
+    )
+    blocks += [Heading("The training runs"), *([Text(f"All of them: {alike}.")] if alike else [])]
+    blocks.append(table)
+    blocks += map(Text, versions(runs))
+    blocks += _background()
+    texts = {"report.csv": tables.to_csv([(sweep, SECTIONS[sweep.name]) for sweep in sweeps])}
+    if found.others:
+        texts["experiments.csv"] = experiments.to_csv(solved)
+    content = {
+        "runs": [
+            entry
+            | {
+                "name": run.place or run.row,
+                "rows": [list(row) for row in of_rows.get(run.place, [])],
+            }
+            for run, entry in zip(runs, runs_to_list(runs), strict=True)
+        ]
+    }
+    return Report(name, blocks, texts, content)
+
+
+def _sweeps(runs: list[Run], of_rows: dict[str, list[rows.Row]]) -> list[Sweep]:
+    """Returns the runs of each table or figure that any of them belongs to."""
+    found: dict[str, list[Run]] = {name: [] for name in SECTIONS}
+    for run in runs:
+        for row in of_rows[run.place]:
+            found[row.table].append(run._replace(row=row.key))
+    return [Sweep(name, "full", tuple(of), collected=True) for name, of in found.items() if of]
+
+
+def _count(found: collect.Found, others: list[Run]) -> str:
+    """Returns how many runs there are and how they ended."""
+    states = Counter(run.state for run in found.trained)
+    ended = ", ".join(f"{count} {state}" for state, count in states.items())
+    text = f"{_runs(len(found.trained), 'training run')}: {ended}."
+    if others:
+        text += f" {len(others)} of them with another recipe than the paper's rows."
+    if found.others:
+        text += f" {_runs(len(found.others), 'finished run')} of kernels and theory."
+    return text
+
+
+def _runs(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
+def _background() -> list[Block]:
     table, picture = parameters.compare()
     return [
-        *blocks,
-        *(Heading("Parameters over training examples"), Text(parameters.TEXT), table, picture),
+        Heading("Parameters over training examples"),
+        Text(parameters.TEXT),
+        table,
+        picture,
         Heading("Where the paper disagrees with itself"),
         Text(
             "Two numbers for one thing; a difference from ours may be a difference between these."
         ),
         Bullets(paper.disagreements()),
     ]
-
-
-def _title(sweep: Sweep) -> str:
-    return title(f"{sweep.name}, {sweep.size}", sweep.runs)
 
 
 def _counts(sweep: Sweep) -> str:
@@ -186,69 +279,3 @@ def _counts(sweep: Sweep) -> str:
         f"Of {len(keys)} rows {len(keys) - missing} have a finished run"
         + ("; the others show why not." if missing else ".")
     )
-
-
-def _other_data(sweep: Sweep) -> list[str]:
-    """Returns a warning where runs are not on the paper's data set."""
-    runs = [run for run in sweep.runs if run.state == "finished"]
-    names = {data_of(run)[0] for run in runs}
-    original, count, like_it = _IMAGENET if sweep.name in _ON_IMAGENET else _CIFAR10
-    texts = []
-    if any(data_of(run) not in [(name, count) for name in like_it] for run in runs):
-        texts.append(
-            f"The paper's numbers are on all {count:,} training images of {original}, some "
-            "of ours on other or on fewer ones: there a difference is mostly one of the data."
-        )
-    if "cifar10_jpeg" in names:
-        texts.append(
-            "cifar10_jpeg is CIFAR-10 with every image encoded again as a lossy JPEG of quality 75."
-        )
-    return texts
-
-
-# The paper's data sets, their training images, and what is taken for them.
-_CIFAR10 = ("CIFAR-10", paper.CIFAR10_TRAIN, ("cifar10", "cifar10_jpeg"))
-_IMAGENET = ("ImageNet", paper.IMAGENET_TRAIN, ("imagenet2012",))
-_ON_IMAGENET = ("table2", "figure2a")
-
-
-def _orders(sweep: Sweep, section: Section) -> list[str]:
-    """Returns in which order the corruptions come down to each loss, ours and the paper's."""
-    sentences = []
-    for quantity in measures.LOSSES:
-        found = [section.measure(sweep, row.key, quantity) for row in section.rows]
-        ours = {m.row: m.estimate.mean if m.estimate else float("inf") for m in found if m.readings}
-        theirs = {m.row: m.paper for m in found if m.paper is not None}
-        sentences.append(
-            f"{quantity.title}, ours: {_order(ours) or 'not run'}. The paper's: {_order(theirs)}."
-        )
-    return [*sentences, "never: in some seed, so that there is no mean and the row comes last."]
-
-
-def _order(epochs: dict[str, float]) -> str:
-    ordered = sorted(epochs.items(), key=lambda item: item[1])
-    return ", ".join(
-        f"{paper.label(key)} ({tables.number(epoch, 'epochs') if epoch < float('inf') else 'never'})"
-        for key, epoch in ordered
-    )
-
-
-def _fits(sweep: Sweep) -> list[str]:
-    """Returns for each model how many runs never fitted, and the rank correlation with p."""
-    models: dict[str, list[tuple[float, Run]]] = {}
-    for run in sweep.runs:
-        level = figures.level_of(run)
-        if run.state == "finished" and level:
-            models.setdefault(level[0], []).append((level[1], run))
-    sentences = []
-    for model, runs in models.items():
-        readings = [measures.epochs_to_fit(run, sweep) for _, run in runs]
-        epochs = [float("inf") if isinstance(r, Censored) else r for r in readings]
-        correlation = rank_correlation([p for p, _ in runs], epochs)
-        sentences.append(
-            f"{paper.label(model)}: {epochs.count(float('inf'))} of {len(runs)} runs never fitted. "
-            "Spearman's correlation of epochs to fit with p, runs that never fitted last: "
-            + (tables.NOTHING if correlation is None else f"{correlation:.3f}".replace("-", "−"))
-            + "."
-        )
-    return sentences or ["No run is finished."]

@@ -6,20 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from etils import epath
 from matplotlib.figure import Figure
 
-from rethink_jax import display, kernels, paper, run_directory
-from rethink_jax.config import UserError
+from rethink_jax import display, kernels, paper
 from rethink_jax.report.figures import Picture, draw
 from rethink_jax.report.pages import Block, Heading, Text
 from rethink_jax.report.runs import (
     Run,
     hardware_of,
-    read_finished,
-    title,
-    versions,
-    warn_of_made_up,
 )
 from rethink_jax.report.tables import NOTHING, Table, describe_data, number
 from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
@@ -47,43 +41,21 @@ _SGD = (
 )
 
 
-def read(workdir: epath.PathLike) -> list[Run]:
-    """Returns the finished runs of these experiments: a directory's own, or those of the ones in it.
-
-    Raises:
-      UserError: there are none, or one is damaged.
-    """
-    path = epath.Path(workdir).expanduser()
-    found = []
-    for place in (path, *sorted(path.iterdir())):
-        if not (place / run_directory.SUMMARY).exists():
-            continue
-        config = run_directory.read_json(place / run_directory.CONFIG)
-        if config.get("experiment") in TABLES:
-            found.append(read_finished(place, place.name, config.get("seed", 0)))
-    if not found:
-        raise UserError(
-            f"--workdir is {workdir}; it holds no sweep: {run_directory.SWEEP} is missing there, "
-            f"and no finished run of {', '.join(TABLES)}"
-        )
-    return found
-
-
-def report(runs: list[Run]) -> list[Block]:
-    """Returns all that the report says."""
-    blocks: list[Block] = [Heading(title(SUBJECT, runs), 1), *map(Text, warn_of_made_up(runs))]
+def blocks(runs: list[Run]) -> list[Block]:
+    """Returns what the report says of finished runs of these experiments."""
+    said: list[Block] = []
     solved = [run for run in runs if run.config["experiment"] == "kernel"]
     if solved:
-        blocks += [Heading("Table 3"), Text(_TABLE3), table3(solved), norms(solved)]
+        said += [Heading("Table 3"), Text(_TABLE3), table3(solved), norms(solved)]
     for run in runs:
         if run.config["experiment"] != "kernel":
             caption, columns, rows = TABLES[run.config["experiment"]](run.summary)
-            blocks += [Heading(caption), Text(_how(run))]
-            blocks.append(Table(list(columns), [list(row) for row in rows]))
+            said += [Heading(caption), Text(_how(run))]
+            said.append(Table(list(columns), [list(row) for row in rows]))
         if run.config["experiment"] == "minimum_norm":
             fill = partial(minimum_norm.draw, paths=run.summary["paths"])
-            blocks.append(draw(f"{run.row}-paths", _SGD, fill, 5.6))
-    return [*blocks, Heading("How it was measured"), *map(Text, versions(runs))]
+            said.append(draw(f"{run.row}-paths", _SGD, fill, 5.6))
+    return said
 
 
 def table3(runs: list[Run]) -> Table:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from rethink_jax import config as config_lib, paper
 from rethink_jax.report import measures
 from rethink_jax.report.measures import Censored, Quantity, Reading
-from rethink_jax.report.runs import Run, Sweep
+from rethink_jax.report.runs import Circumstances, Run, Sweep, circumstances
 
 # Narrow, so that the letters can be read on a phone.
 _WIDTH = 4.6
@@ -52,9 +52,17 @@ def draw(name: str, caption: str, fill: Callable[[Figure], None], height: float 
     return Picture(name, caption, svg.getvalue(), png.getvalue())
 
 
-def of_sweep(sweep: Sweep) -> list[Picture]:
-    """Returns the figures that a sweep's runs are drawn in; tables have none."""
-    hollow = "Hollow: the paper's, read from its figure."
+def of_sweep(sweep: Sweep, suffix: str = "", more: str = "") -> list[Picture]:
+    """Returns the figures that a sweep's runs are drawn in; tables have none.
+
+    Args:
+      sweep: whose runs.
+      suffix: of the files' names.
+      more: what the captions say besides.
+    """
+    hollow = f"Hollow: the paper's, read from its figure.{more}"
+    if any(run.state != "finished" and run.summary for run in sweep.runs):
+        hollow += " Crosses: runs that did not finish, as far as they came."
     best = (
         "Test accuracy against steps. A filled star is the best epoch, chosen on the test set. "
         "The paper's star is its best, its circle its last accuracy, at our last step."
@@ -87,7 +95,7 @@ def of_sweep(sweep: Sweep) -> list[Picture]:
         "figure2b": [("figure2b", best, partial(figure2, rows=paper.FIGURE2B), 3.6)],
     }
     return [
-        draw(name, f"{caption} {hollow}", partial(fill, sweep=sweep), height)
+        draw(name + suffix, f"{caption} {hollow}", partial(fill, sweep=sweep), height)
         for name, caption, fill, height in pictures.get(sweep.name, [])
     ]
 
@@ -96,9 +104,10 @@ def figure1a(figure: Figure, sweep: Sweep) -> None:
     """Draws each run's training loss, and when the paper's was at 1, 0.1 and 0.01."""
     axes = figure.subplots()
     for row, colour in zip(paper.FIGURE1A, _COLOURS, strict=True):
-        for run in sweep.finished(row.key):
+        for run in _drawn(sweep, row.key):
             steps, losses = _curve(run, "train_loss")
             axes.plot(steps, losses, color=colour, linewidth=1)
+            _mark_stop(axes, run, steps, losses, colour)
         axes.plot([], [], color=colour, label=row.label)
         for loss, marker in _MARKERS.items():
             step = paper.STEPS_PER_EPOCH * (row.values[f"epochs_to_loss_{loss}"] or 0)
@@ -140,10 +149,11 @@ def figure2(figure: Figure, sweep: Sweep, rows: tuple[paper.Row, ...]) -> None:
     axes = figure.subplots()
     last_step = 1
     for row, colour in zip(rows, _COLOURS, strict=False):
-        for run in sweep.finished(row.key):
+        for run in _drawn(sweep, row.key):
             steps, fractions = _curve(run, "test_accuracy")
             accuracies = [100 * fraction for fraction in fractions]
             axes.plot(steps, accuracies, color=colour, linewidth=1)
+            _mark_stop(axes, run, steps, accuracies, colour)
             best = max(range(len(steps)), key=accuracies.__getitem__)
             axes.plot(steps[best], accuracies[best], "*", color=colour, markersize=9)
             last_step = max(last_step, steps[-1])
@@ -202,11 +212,30 @@ def _draw_levels(
     ]
     if theirs:
         axes.plot(paper.LEVELS, theirs, "o", color=colour, **_HOLLOW)
-    readings: dict[float, list[Reading]] = {}
+    label = paper.label(model) if theirs else None
+    axes.plot([], [], line, color=colour, linewidth=1, label=label)
+    groups: dict[Circumstances | None, dict[float, list[Reading]]] = {}
     for run in sweep.runs:
         level = level_of(run)
-        if run.state == "finished" and level and level[0] == model:
-            readings.setdefault(level[1], []).append(quantity.read(run, sweep))
+        if not level or level[0] != model:
+            continue
+        if run.state == "finished":
+            same = circumstances(run) if sweep.collected else None
+            readings = groups.setdefault(same, {}).setdefault(level[1], [])
+            readings.append(quantity.read(run, sweep))
+        elif run.summary:
+            reading = quantity.read(run, sweep)
+            value = reading.until if isinstance(reading, Censored) else reading
+            axes.plot([level[1]], [float("nan") if value is None else value], "x", color=colour)
+    for readings_at in groups.values():
+        joined = len(readings_at) > 2 or not sweep.collected  # two levels alone are no curve
+        _draw_readings(axes, readings_at, colour, line if joined else "none")
+
+
+def _draw_readings(
+    axes: Axes, readings: dict[float, list[Reading]], colour: str, line: str
+) -> None:
+    """Draws readings at each p, and joins the means of those that all fitted."""
     means = []
     for p, values in sorted(readings.items()):
         for reading in values:
@@ -217,14 +246,17 @@ def _draw_levels(
         fitted = [reading for reading in values if isinstance(reading, int | float)]
         whole = fitted and len(fitted) == len(values)
         means.append((p, sum(fitted) / len(fitted) if whole else float("nan")))
-    axes.plot(
-        [p for p, _ in means],
-        [mean for _, mean in means],
-        line,
-        color=colour,
-        linewidth=1,
-        label=paper.label(model) if theirs else None,
-    )
+    axes.plot([p for p, _ in means], [mean for _, mean in means], line, color=colour, linewidth=1)
+
+
+def _drawn(sweep: Sweep, row: str) -> list[Run]:
+    """Returns the runs of a row that have a curve: finished ones, and of collected ones those that stopped."""
+    return [run for run in (sweep.of if sweep.collected else sweep.finished)(row) if run.history]
+
+
+def _mark_stop(axes: Axes, run: Run, steps: list[int], values: list[float], colour: str) -> None:
+    if run.state != "finished":
+        axes.plot(steps[-1], values[-1], "x", color=colour)
 
 
 def _curve(run: Run, name: str) -> tuple[list[int], list[float]]:

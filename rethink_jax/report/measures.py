@@ -51,6 +51,7 @@ class Measure(NamedTuple):
       readings: one for each run that has it.
       paper: the paper's number; None where there is none.
       flag: `paper.PRINTED` or `paper.READ`, where the paper has something there.
+      finished: whether the runs are; no other number is held against the paper's.
     """
 
     row: str
@@ -58,6 +59,7 @@ class Measure(NamedTuple):
     readings: list[float | Censored]
     paper: float | None
     flag: str | None
+    finished: bool = True
 
     @property
     def values(self) -> list[float]:
@@ -77,7 +79,7 @@ class Measure(NamedTuple):
     @property
     def difference(self) -> float | None:
         """Our mean less the paper's number."""
-        if self.estimate is None or self.paper is None:
+        if self.estimate is None or self.paper is None or not self.finished:
             return None
         return self.estimate.mean - self.paper
 
@@ -93,9 +95,14 @@ class Section(NamedTuple):
         """Returns the paper's rows, then those that only the sweep has."""
         return list(dict.fromkeys([row.key for row in self.rows] + [run.row for run in sweep.runs]))
 
-    def measure(self, sweep: Sweep, key: str, quantity: Quantity) -> Measure:
-        """Returns one row's numbers."""
-        readings = [quantity.read(run, sweep) for run in sweep.finished(key)]
+    def measure(
+        self, sweep: Sweep, key: str, quantity: Quantity, line: list[Run] | None = None
+    ) -> Measure:
+        """Returns one row's numbers, or those of one of its lines: the finished runs', or a stopped one's."""
+        runs = sweep.of(key) if line is None else line
+        finished = [run for run in runs if run.state == "finished"]
+        stopped = [run for run in runs if run.summary] if sweep.collected else []
+        readings = [quantity.read(run, sweep) for run in finished or stopped]
         theirs = next((row for row in self.rows if row.key == key), None)
         known = theirs is not None and quantity.compared in theirs.values
         return Measure(
@@ -104,6 +111,7 @@ class Section(NamedTuple):
             readings=[reading for reading in readings if reading is not None],
             paper=theirs.values[quantity.compared] if theirs and known else None,
             flag=theirs.flag if theirs and known else None,
+            finished=bool(finished),
         )
 
 
@@ -118,6 +126,8 @@ def _online(run: Run, sweep: Sweep) -> Reading:
 
 def _test_error(run: Run, sweep: Sweep, labels: str = "") -> Reading:
     accuracy = run.summary.get("test_accuracy" + labels)
+    if accuracy is None and run.config["corruption"]["name"] == "true_labels":
+        accuracy = run.summary.get("test_accuracy")
     return None if accuracy is None else 1 - accuracy
 
 
@@ -130,7 +140,7 @@ def epochs_to_fit(run: Run, sweep: Sweep, key: str = "epochs_to_fit") -> float |
 def _relative_epochs(run: Run, sweep: Sweep) -> Reading:
     """Returns Inception's epochs to fit over their mean at p = 0, as Figure 1b draws them."""
     model, _, _ = run.row.partition("-p")
-    at_zero = [epochs_to_fit(other, sweep) for other in sweep.finished("inception-p0.0")]
+    at_zero = [epochs_to_fit(other, sweep) for other in sweep.beside(run, "inception-p0.0")]
     fitted = [reading for reading in at_zero if not isinstance(reading, Censored)]
     if model != "inception" or not fitted or len(fitted) < len(at_zero):
         return None
@@ -141,6 +151,8 @@ def _relative_epochs(run: Run, sweep: Sweep) -> Reading:
 
 def _epochs_to_loss(loss: float) -> Callable[[Run, Sweep], Reading]:
     def read(run: Run, sweep: Sweep) -> Reading:
+        if not run.history:
+            return None
         fitted = (record["epoch"] for record in run.history if record["train_loss"] <= loss)
         return next(fitted, Censored(run.summary["epochs"]))
 

@@ -1,6 +1,7 @@
 """Reads a sweep's directory: which runs it lists, how each of them ended, and what it left."""
 
 import contextlib
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -21,10 +22,11 @@ class Run(NamedTuple):
       row: key of the paper's row that it measures again.
       seed: of the run.
       state: "finished", "stopped", "failed", "not run", or `DIVERGED` for a run that was expected to.
-      config: as it ran; empty for a run that is not finished.
+      config: as it ran; empty for a run of a sweep that is not finished.
       environment: `run.json`, likewise.
       history: the records of `metrics.jsonl`, likewise.
       summary: `summary.json`, likewise.
+      place: where it lies, from the directory that was given; empty for a run of a sweep.
     """
 
     row: str
@@ -34,14 +36,23 @@ class Run(NamedTuple):
     environment: dict[str, Any]
     history: list[dict[str, Any]]
     summary: dict[str, Any]
+    place: str = ""
 
 
 class Sweep(NamedTuple):
-    """The runs of one table or figure; `size` is smoke, small or full."""
+    """The runs of one table or figure.
+
+    Attributes:
+      name: of the table or figure.
+      size: smoke, small or full.
+      runs: all of them.
+      collected: whether they are from anywhere, and not of one sweep.
+    """
 
     name: str
     size: str
     runs: tuple[Run, ...]
+    collected: bool = False
 
     def of(self, row: str) -> list[Run]:
         """Returns a row's runs, by seed."""
@@ -50,6 +61,90 @@ class Sweep(NamedTuple):
     def finished(self, row: str) -> list[Run]:
         """Returns those that finished: the only ones that numbers are taken from."""
         return [run for run in self.of(row) if run.state == "finished"]
+
+    def lines(self, row: str) -> list[list[Run]]:
+        """Returns the runs of each line of a row, one at least; collected ones by what may be averaged."""
+        return group(self.of(row)) or [[]] if self.collected else [self.of(row)]
+
+    def beside(self, run: Run, row: str) -> list[Run]:
+        """Returns the finished runs of another row that a run may be held against."""
+        if not self.collected:
+            return self.finished(row)
+        same = circumstances(run)
+        whole = (line for line in self.lines(row) if line and line[0].state == "finished")
+        return next((line for line in whole if circumstances(line[0]) == same), [])
+
+
+class Circumstances(NamedTuple):
+    """What runs have in common whose numbers may be averaged.
+
+    Attributes:
+      data: the data set's name, or that it was made up.
+      examples: of the training set.
+      epochs: that were planned.
+      stop_when_fitted: whether a fitted run ends before.
+      devices: what kinds of hardware.
+    """
+
+    data: str
+    examples: int
+    epochs: float
+    stop_when_fitted: bool
+    devices: tuple[str, ...]
+
+
+def circumstances(run: Run) -> Circumstances:
+    """Returns those of a run."""
+    kinds = [kind for start in _starts(run.environment) for kind in _kinds_of_devices(start)]
+    return Circumstances(
+        *data_of(run),
+        planned_epochs(run),
+        bool(run.config["stop_when_fitted"]),
+        tuple(sorted({*kinds})),
+    )
+
+
+def _starts(environment: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the environments of a run's starts, the last one first; of damaged ones nothing is known."""
+    earlier = environment.get("sessions", [])[:-1]
+    return [environment, *(session for session in earlier if session.get("devices"))]
+
+
+def _kinds_of_devices(environment: dict[str, Any]) -> list[str]:
+    return [environment["cpu"]] if environment["backend"] == "cpu" else environment["devices"]
+
+
+def planned_epochs(run: Run) -> float:
+    """Returns for how many epochs a run was to train."""
+    if run.config["steps"] is None:
+        return float(run.config["epochs"])
+    return run.config["steps"] / math.ceil(run.environment["num_train"] / run.config["batch_size"])
+
+
+def group(runs: list[Run]) -> list[list[Run]]:
+    """Returns the runs that may be averaged together: finished, of equal circumstances, each of another seed.
+
+    Most examples come first, and what is not finished last, each run by itself.
+    """
+    groups: list[list[Run]] = []
+    for run in runs:
+        fitting = (
+            members
+            for members in groups
+            if run.state == members[0].state == "finished"
+            and circumstances(run) == circumstances(members[0])
+            and _seeds(run) not in map(_seeds, members)
+        )
+        found = next(fitting, None)
+        if found is None:
+            groups.append([run])
+        else:
+            found.append(run)
+    return sorted(groups, key=lambda members: (-data_of(members[0])[1], data_of(members[0])))
+
+
+def _seeds(run: Run) -> tuple[int, int]:
+    return run.seed, run.config["corruption"]["seed"]
 
 
 def read_sweep(workdir: epath.PathLike) -> Sweep:
@@ -189,12 +284,25 @@ def _recipe_of(run: Run) -> ConfigDict:
 
 
 def hardware_of(run: Run) -> str:
-    """Returns the devices of a run in words: "2 × NVIDIA H200", or "AMD EPYC, 2 cores"."""
-    found = run.environment
+    """Returns the devices of all of a run's starts in words: "2 × NVIDIA H200", or "AMD EPYC, 2 cores"."""
+    return "; ".join(dict.fromkeys(map(_hardware, _starts(run.environment))))
+
+
+def _hardware(found: dict[str, Any]) -> str:
     kinds = {kind: found["devices"].count(kind) for kind in dict.fromkeys(found["devices"])}
     if found["backend"] == "cpu":
         return f"{found['cpu']}, {found['cores']} core{'s' if found['cores'] > 1 else ''}"
     return ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
+
+
+def times_resumed(run: Run) -> str | None:
+    """Returns how often a run was resumed, in words, empty for never; None where no one kept count."""
+    sessions = run.environment.get("sessions")
+    if sessions is None:
+        return None
+    times = len(sessions) - 1
+    least = "at least " if sessions[0].get("step") is None else ""
+    return f"{least}{times} time{'' if times == 1 else 's'}" if times else ""
 
 
 def precision_of(run: Run) -> str:

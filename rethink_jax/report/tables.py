@@ -5,7 +5,18 @@ import io
 from typing import NamedTuple
 
 from rethink_jax import paper
-from rethink_jax.report.measures import Censored, Measure, Quantity, Section
+from rethink_jax.report.measures import (
+    BEST,
+    EPOCHS,
+    SECTIONS,
+    TEST,
+    TRAIN,
+    Censored,
+    Measure,
+    Quantity,
+    Section,
+)
+from rethink_jax.report.rows import Other, Row, settings_of
 from rethink_jax.report.runs import (
     DIVERGED,
     Run,
@@ -13,7 +24,9 @@ from rethink_jax.report.runs import (
     changes_of,
     data_of,
     hardware_of,
+    planned_epochs,
     precision_of,
+    times_resumed,
 )
 from rethink_jax.statistics import Estimate
 
@@ -33,34 +46,75 @@ class Table(NamedTuple):
 
 
 def results(sweep: Sweep, section: Section) -> Table:
-    """Returns a table of the paper again, ours beside theirs."""
-    measured = {
-        key: [section.measure(sweep, key, quantity) for quantity in section.quantities]
-        for key in section.row_keys(sweep)
-    }
+    """Returns a table of the paper again, ours beside theirs; collected runs have a line for each kind."""
+    keys = section.row_keys(sweep)
+    lines = [
+        (key, line) for key in keys for line in sweep.lines(key) if line or not sweep.collected
+    ]
+    measured = [
+        [section.measure(sweep, key, quantity, line) for quantity in section.quantities]
+        for key, line in lines
+    ]
     beside = {key for row in section.rows for key in row.values}
     shown = [
         quantity
         for i, quantity in enumerate(section.quantities)
-        if quantity.compared in beside or any(row[i].readings for row in measured.values())
+        if quantity.compared in beside or any(measures[i].readings for measures in measured)
     ]
-    columns = ["row"]
+    columns = ["row", *(("data", "epochs", "devices") if sweep.collected else ())]
     for quantity in shown:
         if not quantity.in_parentheses:
             columns += _columns(quantity, quantity.compared in beside)
     rows = []
-    for key, measures in measured.items():
-        cells = [paper.label(key)]
+    for (key, line), measures in zip(lines, measured, strict=True):
+        cells = [paper.label(key), *(_kind(line) if sweep.collected else ())]
         for measure in (measure for measure in measures if measure.quantity in shown):
             own = _cells(measure, measure.quantity.compared in beside)
             if measure.quantity.in_parentheses:
                 cells[-len(own) :] = map(_with_parentheses, cells[-len(own) :], own)
             else:
                 cells += own
-        if not sweep.finished(key):
-            cells[1] = state(sweep, key)
-        rows.append([*cells, seeds(sweep, key)])
+        if not sweep.collected and not finished(line):
+            cells[1] = state(line)
+        rows.append([*cells, seeds(line)])
     return Table([*columns, "seeds"], rows)
+
+
+def finished(runs: list[Run]) -> list[Run]:
+    """Returns those of a line's runs that finished."""
+    return [run for run in runs if run.state == "finished"]
+
+
+def without_alike(table: Table, columns: tuple[str, ...]) -> tuple[Table, str]:
+    """Returns a table less those of some columns whose cells are all alike, and what these say."""
+    cells = {name: {row[i] for row in table.rows} for i, name in enumerate(table.columns)}
+    alike = {name: next(iter(cells[name])) for name in columns if len(cells.get(name, ())) == 1}
+    kept = [i for i, name in enumerate(table.columns) if name not in alike]
+    rows = [[row[i] for i in kept] for row in table.rows]
+    told = [_in_a_sentence(name, text) for name, text in alike.items() if text != NOTHING]
+    return Table([table.columns[i] for i in kept], rows), "; ".join(told)
+
+
+def _in_a_sentence(column: str, text: str) -> str:
+    return text if column in ("data", "devices", "precision") else f"{column}: {text}"
+
+
+def _kind(line: list[Run]) -> list[str]:
+    """Returns on what and for how long the runs of one line were, in words."""
+    return [describe_data(line[0]), trained_for(line), _distinct(map(hardware_of, line))]
+
+
+def trained_for(line: list[Run]) -> str:
+    """Returns for how many epochs a line's runs were trained, in words, and whether that was all."""
+    planned = planned_epochs(line[0])
+    epochs = sorted({run.summary.get("epochs", 0) for run in line})
+    text = ", ".join(f"{epoch:g}" for epoch in epochs)
+    if line[0].state == "finished":
+        text += ", fitted" if epochs[-1] < planned else ""
+    else:
+        word = _WORDS.get(line[0].state, line[0].state)
+        text = f"{word} at epoch {text} of {planned:g}"
+    return "; ".join([text, *(f"resumed {times}" for run in line if (times := times_resumed(run)))])
 
 
 def _columns(quantity: Quantity, beside: bool) -> list[str]:
@@ -121,29 +175,39 @@ def _estimate(estimate: Estimate, unit: str) -> str:
     )
 
 
-def state(sweep: Sweep, key: str) -> str:
+def state(runs: list[Run]) -> str:
     """Returns how a row's runs ended, in words: "not run", or "2 finished, 1 failed"."""
-    states = [run.state for run in sweep.of(key)]
+    states = [run.state for run in runs]
     kinds = dict.fromkeys(states)
     if len(kinds) <= 1:
         return _WORDS.get(states[0], states[0]) if states else "not run"
     return ", ".join(f"{states.count(kind)} {_WORDS.get(kind, kind)}" for kind in kinds)
 
 
-def seeds(sweep: Sweep, key: str) -> str:
+def seeds(runs: list[Run]) -> str:
     """Returns how many seeds a row's numbers are from."""
-    listed, finished = len(sweep.of(key)), len(sweep.finished(key))
-    if not finished:
-        return "0"
-    return str(finished) if finished == listed else f"{finished} of {listed}"
+    whole = len(finished(runs))
+    return f"{whole} of {len(runs)}" if 0 < whole < len(runs) else str(whole)
+
+
+def not_run(sweep: Sweep, section: Section) -> str:
+    """Returns the rows of the paper without any run, in words; the levels of one network together."""
+    labels: dict[str, list[str]] = {}
+    for row in section.rows:
+        if not sweep.of(row.key):
+            words, _, level = row.label.partition(", p = ")
+            labels.setdefault(words, []).extend([level] if level else [])
+    return "; ".join(
+        words + (f", p = {', '.join(levels)}" if levels else "") for words, levels in labels.items()
+    )
 
 
 def how_measured(sweep: Sweep, section: Section) -> Table:
     """Returns on which data and devices, and for how long, each row was measured."""
     rows = []
     for key in section.row_keys(sweep):
-        runs = sweep.finished(key)
-        rows.append([paper.label(key), state(sweep, key), *_circumstances(runs)])
+        runs = sweep.of(key)
+        rows.append([paper.label(key), state(runs), *_circumstances(finished(runs))])
     return Table(
         [
             "row",
@@ -157,6 +221,78 @@ def how_measured(sweep: Sweep, section: Section) -> Table:
         ],
         rows,
     )
+
+
+# Those columns of all runs that a sentence tells as well.
+SETTINGS_OF_RUNS = (
+    "seed",
+    "evaluated every",
+    "also set",
+    "data",
+    "devices",
+    "precision",
+    "resumed",
+)
+
+
+def all_runs(runs: list[Run], of_rows: dict[str, list[Row]]) -> Table:
+    """Returns what each training run was, and what it measures."""
+    columns = [
+        "run",
+        "measures",
+        "seed",
+        "epochs",
+        "evaluated every",
+        "also set",
+        "data",
+        "devices",
+    ]
+    columns += ["precision", "seconds", "resumed"]
+    cells = []
+    for run in runs:
+        every, times = run.config["evaluate"]["every_epochs"], times_resumed(run)
+        cells.append(
+            [
+                *(run.place, "; ".join(map(_place_of, of_rows[run.place])) or "another recipe"),
+                *(str(run.seed), trained_for([run]), "epoch" if every == 1 else f"{every} epochs"),
+                *(settings_of(run) or NOTHING, describe_data(run), hardware_of(run)),
+                *(precision_of(run), f"{run.summary.get('seconds', 0.0):.0f}"),
+                "not recorded" if times is None else times or "never",
+            ]
+        )
+    return Table(columns, cells)
+
+
+def _place_of(row: Row) -> str:
+    titles = [section.title.partition(":")[0] for section in SECTIONS[row.table]]
+    where = " and ".join([titles[0], *(title.removeprefix("Figure ") for title in titles[1:])])
+    if len(titles) > 1:
+        where = where.replace("Figure", "Figures")
+    return f"{where}: {paper.label(row.key)}"
+
+
+_SHOWN_OF_OTHERS = (TRAIN, TEST, BEST, EPOCHS)
+
+
+def other_recipes(runs: list[tuple[Run, Other]]) -> Table:
+    """Returns the runs of no row, each with the row that it differs least from, and in what."""
+    columns = ["run", "the nearest row", "what differs", "data", "epochs", "devices", "seed"]
+    columns += [column for q in _SHOWN_OF_OTHERS for column in _columns(q, beside=False)]
+    cells = []
+    for run, (row, differences) in runs:
+        differing = ", ".join(
+            f"{field.rpartition('.')[2]} {own} instead of {usual}"
+            for field, usual, own in differences
+        )
+        alone = Sweep("", "", (run,), collected=True)
+        numbers = [q.read(run, alone) if run.summary else None for q in _SHOWN_OF_OTHERS]
+        measured = [
+            Measure("", q, [] if number is None else [number], None, None)
+            for q, number in zip(_SHOWN_OF_OTHERS, numbers, strict=True)
+        ]
+        cells.append([run.place, _place_of(row), differing, *_kind([run]), str(run.seed)])
+        cells[-1] += map(ours, measured)
+    return Table(columns, cells)
 
 
 def _circumstances(runs: list[Run]) -> list[str]:
@@ -191,19 +327,26 @@ _CSV_COLUMNS = (
 )
 
 
-def to_csv(sweep: Sweep, sections: tuple[Section, ...]) -> str:
+def to_csv(measured: list[tuple[Sweep, tuple[Section, ...]]]) -> str:
     """Returns every number of the report, one a line; accuracies and errors as fractions."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_CSV_COLUMNS)
-    for section in sections:
-        for key in section.row_keys(sweep):
-            circumstances = _circumstances(sweep.finished(key))
-            how = [state(sweep, key), *(x if x != NOTHING else "" for x in circumstances)]
-            for quantity in section.quantities:
-                measure = section.measure(sweep, key, quantity)
-                writer.writerow([section.title.partition(":")[0], *_csv_cells(measure), *how])
+    for sweep, sections in measured:
+        for section in sections:
+            for key in section.row_keys(sweep):
+                for line in sweep.lines(key):
+                    writer.writerows(_csv_lines(sweep, section, key, line))
     return stream.getvalue()
+
+
+def _csv_lines(sweep: Sweep, section: Section, key: str, line: list[Run]) -> list[list[object]]:
+    """Returns a line for each quantity of a row."""
+    found = finished(line) or (line if sweep.collected else [])
+    how = [state(line) if finished(line) or not sweep.collected or not line else trained_for(line)]
+    how += [x if x != NOTHING else "" for x in _circumstances(found)]
+    measures = [section.measure(sweep, key, quantity, line) for quantity in section.quantities]
+    return [[section.title.partition(":")[0], *_csv_cells(measure), *how] for measure in measures]
 
 
 def _csv_cells(measure: Measure) -> list[object]:

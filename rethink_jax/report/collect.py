@@ -1,0 +1,131 @@
+"""Finds runs wherever they lie: single ones, sweeps' ones, and those of kernels and theory."""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from rethink_jax import config as config_lib, metrics, run_directory
+from rethink_jax.config import UserError
+from rethink_jax.report import experiments
+from rethink_jax.report.runs import DIVERGED, Run, circumstances, hardware_of, read_finished
+
+# Directories of runs in directories of runs, as deep as one is looked through.
+_DEPTH = 3
+
+
+class Found(NamedTuple):
+    """What directories hold: training runs, and finished runs of kernels and theory."""
+
+    trained: list[Run]
+    others: list[Run]
+
+
+def read(workdirs: Iterable[epath.PathLike]) -> Found:
+    """Reads all runs in some directories, each once.
+
+    Raises:
+      UserError: one of them is none, or holds no run, or one that is damaged.
+    """
+    found: dict[str, Run] = {}
+    for workdir in workdirs:
+        top = run_directory.path_of(workdir)
+        if not top.is_dir():
+            raise UserError(f"--workdir is {workdir}; there is no such directory")
+        here = [run for path in _runs_in(top) if (run := _read_run(path, top)) is not None]
+        if not here:
+            raise UserError(
+                f"--workdir is {workdir}; it holds no sweep: {run_directory.SWEEP} is missing there, and no "
+                f"training run or finished run of {', '.join(experiments.TABLES)}"
+            )
+        for run in here:
+            found.setdefault(_content(run), run)
+    runs = _named_apart([*found.values()])
+    kinds = [run.config["experiment"] == "train" for run in runs]
+    return Found(
+        trained=[run for run, is_trained in zip(runs, kinds, strict=True) if is_trained],
+        others=[run for run, is_trained in zip(runs, kinds, strict=True) if not is_trained],
+    )
+
+
+def _runs_in(path: epath.Path, depth: int = _DEPTH) -> Iterator[epath.Path]:
+    """Finds the run directories in a directory; what a run has in its own is not looked through."""
+    if (path / run_directory.CONFIG).exists():
+        yield path
+    elif depth:
+        for inner in sorted(path.iterdir()):
+            if inner.is_dir() and not inner.name.startswith("."):
+                yield from _runs_in(inner, depth - 1)
+
+
+def _read_run(path: epath.Path, top: epath.Path) -> Run | None:
+    """Reads a run directory; None for one of kernels or theory that is not finished."""
+    try:
+        config = run_directory.read_config(path)
+        kind = config["experiment"]
+        place = "/".join([top.name, *path.parts[len(top.parts) :]])
+        if kind == "train":
+            run = _read_training(path, config)._replace(place=place)
+            circumstances(run), hardware_of(run)  # so that what is damaged is told here
+            return run
+        if kind not in experiments.TABLES:
+            known = ", ".join(("train", *experiments.TABLES))
+            raise UserError(
+                f"{path / run_directory.CONFIG} is of the experiment {kind!r}; there is a report of {known}"
+            )
+        finished = (path / run_directory.SUMMARY).exists()
+        return read_finished(path, path.name, config.get("seed", 0)) if finished else None
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"the run in {path} is damaged, or was made by an older version ({told})"
+        ) from error
+
+
+def _read_training(path: epath.Path, config: dict[str, Any]) -> Run:
+    """Reads a training run, finished or not; what is not has its summary made from its evaluations."""
+    environment = run_directory.read_json(path / run_directory.ENVIRONMENT)
+    history = run_directory.read_metrics(path)
+    file = path / run_directory.SUMMARY
+    summary = run_directory.read_json(file) if file.exists() else {}
+    total = config_lib.total_steps(ConfigDict(config), environment["num_train"])
+    fitted = config["stop_when_fitted"] and summary.get("train_accuracy") == 1.0
+    whole = summary.get("steps", 0) >= total or fitted
+    state = "finished"
+    if summary.get("status") != "finished" or not whole:
+        failed = summary.get("status") == "failed"
+        state = (DIVERGED if _has_diverged(path) else "failed") if failed else "stopped"
+        parameters = summary.get("parameters", 0)
+        summary = metrics.summarize(history, state, parameters) if history else {}
+    return Run("", config["seed"], state, config, environment, history, summary)
+
+
+def _has_diverged(path: epath.Path) -> bool:
+    """Returns whether a run's sweep says that it has diverged, as was expected."""
+    file = path.parent / run_directory.SWEEP
+    if not file.exists():
+        return False
+    try:
+        entries = {e["directory"]: e for e in run_directory.read_json(file)["runs"]}
+        entry = entries.get(path.name, {"expect_divergence": False})
+        return bool(entry["expect_divergence"] and entry["diverged"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _content(run: Run) -> str:
+    """Returns what tells a run from others wherever it lies: a copy has the same."""
+    return json.dumps([run.config, run.environment, run.summary], sort_keys=True)
+
+
+def _named_apart(runs: list[Run]) -> list[Run]:
+    """Returns the runs with numbers behind names that are another run's, too."""
+    seen: dict[str, int] = {}
+
+    def apart(name: str) -> str:
+        seen[name] = seen.get(name, 0) + 1
+        return name if not name or seen[name] == 1 else f"{name}-{seen[name]}"
+
+    return [run._replace(place=apart(run.place), row=apart(run.row)) for run in runs]
