@@ -28,7 +28,7 @@ from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 from rich.table import Table
 
-from rethink_jax import command_line, data, models, parallel, train
+from rethink_jax import command_line, data, models, output, parallel, train
 from rethink_jax.config import RunFailed, UserError, require
 from rethink_jax.data import Source, cache, crops, made, stream
 from rethink_jax.data.examples import Split
@@ -305,6 +305,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    output.drop_what_cannot_be_written()
     try:
         main(sys.argv)
     except (UserError, RunFailed) as error:

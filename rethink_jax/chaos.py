@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from tensorboardX.proto.event_pb2 import Event
 
-from rethink_jax import preemption, run_directory
+from rethink_jax import output, preemption, run_directory
 from rethink_jax.checkpoints import FOLDER, HALF_WRITTEN, Checkpoints
 
 _KILLS = flags.DEFINE_integer("kills", 100, "SIGKILLs, half of them aimed at checkpoint writes.")
@@ -316,4 +316,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    output.drop_what_cannot_be_written()
     app.run(main)

@@ -12,7 +12,7 @@ from typing import NoReturn
 from absl import app, flags, logging as absl_logging
 from ml_collections import config_flags
 
-from rethink_jax import command_line, config as config_lib, preemption
+from rethink_jax import command_line, config as config_lib, output, preemption
 from rethink_jax.config import RunFailed, UserError, require
 
 FAILED, BAD_INPUT = 1, 2
@@ -115,6 +115,7 @@ def _debug() -> bool:
 
 def run() -> None:
     """Runs `main` under absl."""
+    output.drop_what_cannot_be_written()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and TFDS tell all they do
     if not _debug():

@@ -1,5 +1,6 @@
 """Signals that ask a run to stop: SIGTERM from a cluster, SIGINT from a keyboard."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -82,7 +83,8 @@ class StopRequest:
 
     def _leave(self) -> None:
         show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
-        os.write(2, f"{show_cursor}rethink_jax: {self.signal_name}: {self.saved}\n".encode())
+        with contextlib.suppress(OSError):  # nobody may read it
+            os.write(2, f"{show_cursor}rethink_jax: {self.signal_name}: {self.saved}\n".encode())
         os._exit(EXIT_CODE)
 
 

@@ -23,6 +23,7 @@ from PIL import Image
 from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.datasets.imagenet2012 import imagenet2012_dataset_builder as official
 
+from rethink_jax import output
 from rethink_jax.config import UserError
 from rethink_jax.data import builders
 
@@ -202,4 +203,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    output.drop_what_cannot_be_written()
     main()

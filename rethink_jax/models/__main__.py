@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rethink_jax import config as config_lib, models
+from rethink_jax import config as config_lib, models, output
 
 CIFAR10_TRAIN, IMAGENET_TRAIN = 50_000, 1_281_167
 IMAGE_SHAPE = (28, 28, 3)
@@ -84,4 +84,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    output.drop_what_cannot_be_written()
     main()

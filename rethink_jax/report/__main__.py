@@ -6,6 +6,7 @@ from typing import NoReturn
 
 import jax
 
+from rethink_jax import output
 from rethink_jax.config import UserError
 from rethink_jax.report import contents
 
@@ -41,4 +42,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    output.drop_what_cannot_be_written()
     main()
