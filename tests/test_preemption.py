@@ -4,13 +4,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from rethink_jax import preemption
 from rethink_jax.preemption import Stopped, stop_on_signals
 
-BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+BOTH = pytest.mark.parametrize("number", preemption.SIGNALS, ids=lambda n: n.name)
 
 
 @BOTH
@@ -108,7 +109,7 @@ def test_a_second_signal_ends_a_busy_process_at_once():
     process = other_process(BUSY.format("owns_process=True", 1000))
     process.send_signal(signal.SIGINT)
     with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(0.5)
+        process.wait(preemption._ONE_REQUEST + 0.2)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=20)
     assert process.returncode == preemption.EXIT_CODE
@@ -123,3 +124,87 @@ def test_a_process_of_its_own_leaves_at_once_where_nothing_is_to_save():
     _, error = process.communicate(timeout=20)
     assert process.returncode == preemption.EXIT_CODE
     assert error == "rethink_jax: SIGTERM: nothing to save yet; run the same command again\n"
+
+
+def test_the_same_request_twice_does_not_end_what_is_being_saved():
+    """`timeout` signals the process group, and `uv run` sends on what it gets."""
+    process = other_process(
+        "with stop_on_signals(owns_process=True) as request, request.defer():\n"
+        "    print('ready', flush=True)\n"
+        "    while request.signal_name is None: time.sleep(0.01)\n"
+        "    time.sleep(1)\n"
+        "    print('saved', flush=True)\n"
+    )
+    process.terminate()
+    time.sleep(0.3)
+    process.terminate()
+    process.send_signal(signal.SIGUSR2)
+    output, error = process.communicate(timeout=20)
+    assert (process.returncode, output, error) == (0, "saved\n", "")
+
+
+def test_the_same_request_twice_is_raised_once():
+    ended = []
+
+    def run():
+        with stop_on_signals():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+                ended.append(True)
+
+    with pytest.raises(Stopped):
+        run()
+    assert ended
+
+
+def test_what_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as request:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert request.signal_name is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_dead_watcher_is_told_and_signals_are_heard_all_the_same(monkeypatch, capfd):
+    def read(*arguments):
+        raise OSError("no such pipe")
+
+    monkeypatch.setattr(preemption.os, "read", read)
+    with stop_on_signals() as request, request.defer():
+        request._watcher.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.signal_name == "SIGTERM"
+    assert request._timer.finished.is_set()
+    assert capfd.readouterr().err == (
+        "rethink_jax: signals are heard between two steps only from now on: OSError: no such pipe\n"
+    )
+
+
+def test_without_a_thread_more_signals_are_heard_all_the_same(monkeypatch, capfd):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with stop_on_signals() as request:
+        with request.defer():
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert request.signal_name == "SIGUSR1"
+    assert capfd.readouterr().err == (
+        "rethink_jax: the grace time is not kept: can't start new thread\n"
+    )
+
+
+def test_a_process_that_ends_still_answers():
+    """Between the last file and the end of the interpreter a signal is one that lost nothing."""
+    process = other_process(
+        "with stop_on_signals(owns_process=True) as request:\n    request.saved = 'all is saved'\n"
+        "print('ready', flush=True)\ntime.sleep(60)"
+    )
+    process.terminate()
+    _, error = process.communicate(timeout=20)
+    assert (process.returncode, error) == (75, "rethink_jax: SIGTERM: all is saved\n")

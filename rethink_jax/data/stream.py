@@ -23,6 +23,7 @@ from absl import flags
 from grain.experimental import DatasetOptions, WithOptionsIterDataset, index_shuffle
 from ml_collections import ConfigDict
 
+from rethink_jax import preemption
 from rethink_jax.config import require
 from rethink_jax.data import crops
 from rethink_jax.data.examples import DatasetInfo, Split, check_label, decode, fetch
@@ -44,7 +45,6 @@ _FLAGS = {
     1: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
     3: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION,
 }
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Which worker this process is.
 _worker = 0
 
@@ -241,7 +241,7 @@ def _from_workers(source: _InSlots, first: int, workers: int) -> Generator[Any, 
 @contextlib.contextmanager
 def _signals_held_back() -> Iterator[None]:
     """Has processes that begin meanwhile be without signals too, until they leave them to their parent."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, preemption.SIGNALS)
     try:
         yield
     finally:
@@ -252,7 +252,7 @@ def _begin_worker(index: int, count: int) -> None:
     """Has a worker know which it is, leave signals to its parent and end with it."""
     global _worker
     _worker = index
-    for number in _SIGNALS:
+    for number in preemption.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
