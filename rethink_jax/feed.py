@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from rethink_jax import config as config_lib, corruptions, data, inputs, parallel
 from rethink_jax.data import stream
 from rethink_jax.data.examples import Split as EncodedSplit
+from rethink_jax.data.subset import choose_records
 
 # Examples in one batch of an evaluation of a resident data set, on all devices together.
 _EVAL_BATCH = 1000
@@ -242,11 +243,14 @@ def check(config: ConfigDict) -> None:
 def _first(
     source: data.Source, examples: int | None
 ) -> tuple[data.DatasetInfo, dict[str, EncodedSplit]]:
-    """Returns the sizes and the splits of the first so many examples."""
+    """Returns the sizes and the splits of so many examples, as `data.take` of a data set in memory."""
     info, splits = source.info, {"train": source.train, "test": source.test}
     if examples is not None:
+        titles = {"train": "training", "test": "test"}
         splits = {
-            name: dataclasses.replace(split, count=min(split.count, examples))
+            name: choose_records(
+                *(split, examples, info.num_classes, f"{info.name}'s {titles[name]} examples")
+            )
             for name, split in splits.items()
         }
     counted = dataclasses.replace(

@@ -6,6 +6,7 @@ from rethink_jax.data.arrays import (
     from_arrays as from_arrays,
     load as load,
     open_source as open_source,
+    take as take,
 )
 from rethink_jax.data.examples import (
     Dataset as Dataset,

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from rethink_jax.config import UserError, require
 from rethink_jax.data import cache, fake, folder
 from rethink_jax.data.examples import Dataset, DatasetInfo, Examples, Source, decode_split
+from rethink_jax.data.subset import choose_examples
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -58,11 +59,27 @@ def load(data: ConfigDict) -> Dataset:
       UserError: as `describe`, or a record that does not decode.
     """
     source = open_source(data)
-    info = _first(source.info, data.examples)
-    dataset = cache.load(source, _decode)
-    train = Examples(*(array[: info.num_train] for array in dataset.train))
-    test = Examples(*(array[: info.num_test] for array in dataset.test))
-    return Dataset(info, train, test)
+    _first(source.info, data.examples)  # before anything is decoded
+    return take(cache.load(source, _decode), data.examples)
+
+
+def take(dataset: Dataset, examples: int | None) -> Dataset:
+    """Returns the part of both splits that `config.data.examples` asks for, and logs which examples they are.
+
+    Raises:
+      UserError: there are fewer training examples.
+    """
+    info = _first(dataset.info, examples)
+    if info == dataset.info:
+        return dataset
+
+    def part(split: Examples, count: int, title: str) -> Examples:
+        what = f"{info.name}'s {title} examples"
+        ids = choose_examples(len(split.labels), count, split.labels.__getitem__, what)
+        return Examples(split.images[ids], split.labels[ids])
+
+    train = part(dataset.train, info.num_train, "training")
+    return Dataset(info, train, part(dataset.test, info.num_test, "test"))
 
 
 def from_arrays(train: Pair, test: Pair, name: str = "arrays") -> Dataset:

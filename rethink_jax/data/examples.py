@@ -58,12 +58,14 @@ class Split:
       fetch: positions → their raw records.
       parse: a raw record → the encoded image and its label.
       where: a position → that record and its file, in words.
+      label: a raw record → its label alone, where that takes less than `parse`.
     """
 
     count: int
     fetch: Callable[[Sequence[int]], Sequence[Any]]
     parse: Callable[[Any], tuple[bytes, int]]
     where: Callable[[int], str]
+    label: Callable[[Any], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,21 @@ def decode_split(split: Split, info: DatasetInfo) -> Examples:
     return Examples(images, labels)
 
 
+def read_labels(split: Split, positions: Sequence[int], num_classes: int) -> np.ndarray:
+    """Returns the labels at some positions, int32 [n]; `UserError` as `decode_split`."""
+    labels = []
+    for start in range(0, len(positions), _BATCH):
+        some = positions[start : start + _BATCH]
+        for position, record in zip(some, fetch(split, some), strict=True):
+            try:
+                label = split.label(record) if split.label else split.parse(record)[1]
+            except Exception as error:  # as in `decode`
+                raise _broken(split, position, error) from error
+            check_label(split, position, label, num_classes)
+            labels.append(label)
+    return np.asarray(labels, np.int32)
+
+
 def fetch(split: Split, positions: Sequence[int]) -> Sequence[Any]:
     """Returns the raw records at some positions; `UserError` naming the one that cannot be read."""
     try:
@@ -146,8 +163,7 @@ def decode(
         encoded, label = split.parse(record)
         return to_pixels(encoded), label
     except Exception as error:  # decoders and protobuf agree on no type of error for broken bytes
-        where = split.where(position)
-        raise UserError(f"{where}: does not decode: {_line(error)}") from error
+        raise _broken(split, position, error) from error
 
 
 def check_label(split: Split, position: int, label: int, num_classes: int) -> None:
@@ -155,6 +171,10 @@ def check_label(split: Split, position: int, label: int, num_classes: int) -> No
     if not 0 <= label < num_classes:
         allowed = f"it must be in [0, {num_classes})"
         raise UserError(f"{split.where(position)}: the label is {label}; {allowed}")
+
+
+def _broken(split: Split, position: int, error: Exception) -> UserError:
+    return UserError(f"{split.where(position)}: does not decode: {_line(error)}")
 
 
 def _pillow(channels: int) -> Callable[[bytes], np.ndarray]:

@@ -66,6 +66,7 @@ def _split(root: Path, files: Sequence[Path], classes: Sequence[str]) -> Split:
         fetch=lambda positions: [files[position] for position in positions],
         parse=lambda file: (file.read_bytes(), classes.index(file.parent.name)),
         where=lambda position: f"{files[position].relative_to(root)} in {root}",
+        label=lambda file: classes.index(file.parent.name),
     )
 
 

@@ -1,0 +1,106 @@
+"""Which examples `config.data.examples` takes: the first, or random ones of a set that is sorted by class."""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from rethink_jax.data.examples import Split, read_labels
+
+logger = logging.getLogger(__name__)
+
+# Keeps the draws of subsets apart from all others.
+_SUBSETS = 7
+# Of a large set this many runs of neighbours are looked at, evenly spaced.
+_RUNS, _RUN = 32, 32
+# A shuffled set is taken for a sorted one with this probability.
+_SIGNIFICANT = 1e-9
+
+
+def choose_examples(
+    n: int, count: int, labels_at: Callable[[np.ndarray], Sequence[int] | np.ndarray], what: str
+) -> np.ndarray:
+    """Returns the positions of `count` of n examples, and logs which they are.
+
+    Of a shuffled set they are the first. Of a set that is sorted by class, or nearly so, the first would be
+    few of its classes, so the examples have a random order, the same for every `count`: those of a smaller
+    one are the first of a larger one. `count` of n or more takes all, as they are.
+
+    Args:
+      n: the size of the set.
+      count: how many to take, at most.
+      labels_at: positions, int [m], to their labels.
+      what: the examples, in words.
+
+    Returns:
+      int64 [min(n, count)].
+    """
+    if count >= n:
+        return np.arange(n)
+    if not is_sorted_by_class(n, labels_at):
+        logger.info("%s: the first %s of %s", what, f"{count:,}", f"{n:,}")
+        return np.arange(count)
+    logger.info(
+        "%s: %s of %s, drawn at random because the set is sorted by class",
+        *(what, f"{count:,}", f"{n:,}"),
+    )
+    draws = np.random.Philox(key=[0, _SUBSETS]).random_raw(n)
+    return np.argsort(draws, kind="stable")[:count]
+
+
+def is_sorted_by_class(n: int, labels_at: Callable[[np.ndarray], Any]) -> bool:
+    """Returns whether the order of examples tells their classes; of many examples it looks at 1,024.
+
+    It does where neighbours are of one class twice as often as in a shuffled set, where every class is in one
+    piece, or where some classes stand before others (the test of Kruskal and Wallis 1952).
+
+    Args:
+      n: the size of the set.
+      labels_at: as for `choose_examples`.
+    """
+    if n <= _RUNS * _RUN:
+        positions = np.arange(n)[np.newaxis]
+    else:
+        starts = np.arange(_RUNS) * (n - _RUN) // (_RUNS - 1)
+        positions = starts[:, np.newaxis] + np.arange(_RUN)
+    labels = np.asarray(labels_at(positions.ravel()))
+    _, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    if len(sizes) == 1:
+        return False
+    total = labels.size
+    changes = np.diff(classes.reshape(positions.shape)) != 0
+    in_pieces = len(positions) == 1 and changes.sum() == len(sizes) - 1
+    when_shuffled = 1 - (sizes * (sizes - 1)).sum() / (total * (total - 1))
+    rank_sums = np.bincount(classes, weights=np.arange(1, total + 1))
+    spread = 12 / (total * (total + 1)) * (rank_sums**2 / sizes).sum() - 3 * (total + 1)
+    chance = special.chdtrc(len(sizes) - 1, spread)
+    return bool(in_pieces or changes.mean() <= when_shuffled / 2 or chance < _SIGNIFICANT)
+
+
+def choose_records(split: Split, count: int, num_classes: int, what: str) -> Split:
+    """Returns an encoded split of the examples that `choose_examples` chooses; `UserError` as `read_labels`."""
+
+    def labels_at(positions: np.ndarray) -> np.ndarray:
+        return read_labels(split, positions.tolist(), num_classes)
+
+    ids = choose_examples(split.count, count, labels_at, what).tolist()
+    if ids == [*range(len(ids))]:
+        return dataclasses.replace(split, count=len(ids))
+    return dataclasses.replace(
+        split,
+        count=len(ids),
+        fetch=functools.partial(_fetch_chosen, split, ids),
+        where=functools.partial(_where_chosen, split, ids),
+    )
+
+
+def _fetch_chosen(split: Split, ids: Sequence[int], positions: Sequence[int]) -> Sequence[Any]:
+    return split.fetch([ids[position] for position in positions])
+
+
+def _where_chosen(split: Split, ids: Sequence[int], position: int) -> str:
+    return split.where(ids[position])
