@@ -302,7 +302,11 @@ def read_config(path: epath.Path) -> dict[str, Any]:
     Raises:
       UserError: there is none, or it is damaged.
     """
-    fields = read_json(path / CONFIG)
+    return complete(read_json(path / CONFIG))
+
+
+def complete(fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns a config's fields with the defaults of those that are newer than it."""
     return with_defaults(fields, reference_of(ConfigDict(fields)).to_dict())
 
 

@@ -190,6 +190,13 @@ def test_equal_names_get_numbers(tmp_path):
     assert [run.place for run in found.trained] == ["runs/a", "runs/a-2"]
 
 
+def test_a_directorys_name_breaks_no_table(tmp_path):
+    write(tmp_path / "a|b<i>", "mlp3")
+    out = contents.write(tmp_path)
+    assert f"| {tmp_path.name}/a\\|b<i> | Table 1: MLP 3×512 |" in (out / "report.md").read_text()
+    assert f"{tmp_path.name}/a|b&lt;i&gt;</td>" in (out / "report.html").read_text()
+
+
 def test_a_run_that_diverged_as_expected(tmp_path):
     more = {"expect_divergence": True, "diverged": True}
     summary = {"config": config_of("alexnet-decay-random"), "history": [record(1, 2.0)]}
@@ -236,6 +243,64 @@ def test_a_stopped_curve_is_drawn_as_far_as_it_came(tmp_path):
     crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
     assert [list(line.get_xdata()) for line in crosses] == [[782]]
     assert not sections._fits(sweep)
+
+
+# Reports read again.
+
+
+def test_runs_of_an_earlier_report_are_merged(tmp_path):
+    """Its numbers are there, its curves are not; a run whose directory is given as well counts once."""
+    place = write(tmp_path / "old" / "a", "inception", test=0.5)
+    config = json.loads((place / "config.json").read_text())
+    config["data"]["data_dir"] = "/secret"
+    del config["label_smoothing"]  # as an older version's
+    (place / "config.json").write_text(json.dumps(config))
+    write(tmp_path / "old" / "part", "mlp3", 2, status="stopped")
+    report = contents.write(tmp_path / "old") / "report.json"
+    write(tmp_path / "new", "inception", test=0.52, seed=1)
+    merged = collect.read([report, tmp_path / "new", tmp_path / "old"])
+    assert [(run.place, len(run.history)) for run in merged.trained] == [
+        *(("old/a", 4), ("old/part", 2), ("new", 4)),
+    ]
+    out = contents.write(report, tmp_path / "new", out=tmp_path / "out")
+    lines = {line["row"]: line for line in rows_of(out)}
+    tested = "test accuracy, true labels (%): ours"
+    assert lines["Inception"][tested].startswith("51.00 ± 1.41")
+    assert lines["MLP 3×512"]["epochs"] == "stopped at epoch 2 of 4"
+    assert rows_of(out, 1)[0]["epochs to loss 1.0: ours"] == "—"  # one seed's curve is not there
+    out = contents.write(tmp_path / "new", tmp_path / "old", out=tmp_path / "out")
+    assert rows_of(out, 1)[0]["epochs to loss 1.0: ours"].startswith("3 ±")
+
+
+def test_a_sweeps_report_is_read_by_its_configs(tmp_path):
+    summary = {"config": config_of("alexnet"), "train_accuracy": 1.0, "test_accuracy": 0.7}
+    runs = [("misnamed", 0, "finished", summary, {}), ("mlp3", 0, "failed", None, {})]
+    report = contents.write(write_sweep(tmp_path / "sweep", "table1", runs)) / "report.json"
+    (run,) = collect.read([report]).trained
+    assert run.place == "report/misnamed-seed0"
+    (line, *_) = rows_of(contents.write(report, out=tmp_path / "out"))
+    assert line["row"] == "AlexNet"
+
+
+def test_without_curves_there_is_no_figure_of_them(tmp_path):
+    write(tmp_path / "runs" / "a", "inception")
+    report = contents.write(tmp_path / "runs") / "report.json"
+    assert (report.parent / "figure1a.png").exists()
+    out = contents.write(report, out=tmp_path / "out")
+    assert {path.name for path in out.glob("*.png")} == {
+        *("figure1b.png", "figure1c.png", "parameters.png"),
+    }
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"runs": [{}]}', '{"runs": [3]}', '{"runs": []}']
+)
+def test_a_file_that_is_no_report(content, tmp_path, capsys):
+    file = tmp_path / "report.json"
+    file.write_text(content)
+    code, line = run_door(capsys, f"--workdir={file}", f"--out={tmp_path / 'out'}")
+    assert (code, str(file) in line) == (2, True)
+    assert not (tmp_path / "out").exists()
 
 
 # Where it is written.

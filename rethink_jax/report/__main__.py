@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
         "--workdir",
         required=True,
         action="append",
-        help="the directory of a sweep or a run, or one with runs in it; may be given several times",
+        help="a directory of a sweep, a run or runs, or a report.json; may be given several times",
     )
     parser.add_argument(
         "--out", help="where to write; by default WORKDIR/report, and of several here in report"

@@ -10,10 +10,19 @@ from ml_collections import ConfigDict
 from rethink_jax import config as config_lib, metrics, run_directory
 from rethink_jax.config import UserError
 from rethink_jax.report import experiments
-from rethink_jax.report.runs import DIVERGED, Run, circumstances, hardware_of, read_finished
+from rethink_jax.report.runs import (
+    DIVERGED,
+    Run,
+    circumstances,
+    hardware_of,
+    read_finished,
+    runs_to_list,
+)
 
 # Directories of runs in directories of runs, as deep as one is looked through.
 _DEPTH = 3
+# What reading a damaged run raises.
+_DAMAGE = (KeyError, TypeError, AttributeError, ValueError, ArithmeticError)
 
 
 class Found(NamedTuple):
@@ -24,30 +33,69 @@ class Found(NamedTuple):
 
 
 def read(workdirs: Iterable[epath.PathLike]) -> Found:
-    """Reads all runs in some directories, each once.
+    """Reads all runs in some directories and reports, each once.
+
+    Args:
+      workdirs: directories of runs, or the `report.json` of a report, whose runs have no curves.
 
     Raises:
-      UserError: one of them is none, or holds no run, or one that is damaged.
+      UserError: one of them is neither, or holds no run, or one that is damaged.
     """
     found: dict[str, Run] = {}
     for workdir in workdirs:
         top = run_directory.path_of(workdir)
-        if not top.is_dir():
-            raise UserError(f"--workdir is {workdir}; there is no such directory")
-        here = [run for path in _runs_in(top) if (run := _read_run(path, top)) is not None]
+        here = _read_report(top) if top.is_file() else _read_all(top)
         if not here:
             raise UserError(
                 f"--workdir is {workdir}; it holds no sweep: {run_directory.SWEEP} is missing there, and no "
                 f"training run or finished run of {', '.join(experiments.TABLES)}"
             )
         for run in here:
-            found.setdefault(_content(run), run)
+            key = _content(run)
+            if key not in found or not found[key].history:  # a report has no curves
+                found[key] = run
     runs = _named_apart([*found.values()])
     kinds = [run.config["experiment"] == "train" for run in runs]
     return Found(
         trained=[run for run, is_trained in zip(runs, kinds, strict=True) if is_trained],
         others=[run for run, is_trained in zip(runs, kinds, strict=True) if not is_trained],
     )
+
+
+def _read_report(file: epath.Path) -> list[Run]:
+    """Reads the runs of a report; those that had not begun or not finished in a sweep left nothing there."""
+    try:
+        entries = [entry for entry in run_directory.read_json(file)["runs"] if entry["config"]]
+        if not entries:
+            raise UserError(f"--workdir is {file}; it reports no run that has begun")
+        return [_reported(file, **entry) for entry in entries]
+    except _DAMAGE as error:
+        told = f"{type(error).__name__}: {error}"
+        raise UserError(f"{file} is no report, or is damaged ({told})") from error
+
+
+def _reported(
+    file: epath.Path,
+    name: str,
+    seed: int,
+    state: str,
+    config: dict[str, Any],
+    environment: dict[str, Any],
+    summary: dict[str, Any],
+    rows: list[Any] | None = None,
+) -> Run:
+    """Returns a run from the fields of its entry in a report; without `rows` it is of a sweep."""
+    fields = run_directory.complete(config)
+    run = Run("", seed, state, fields, environment, [], summary)
+    if fields["experiment"] != "train":
+        return run._replace(row=name)
+    circumstances(run), hardware_of(run)  # so that what is damaged is told here
+    place = name if rows is not None else f"{file.parent.name}/{name}-seed{seed}"
+    return run._replace(place=place)
+
+
+def _read_all(top: epath.Path) -> list[Run]:
+    return [run for path in _runs_in(top) if (run := _read_run(path, top)) is not None]
 
 
 def _runs_in(path: epath.Path, depth: int = _DEPTH) -> Iterator[epath.Path]:
@@ -77,7 +125,7 @@ def _read_run(path: epath.Path, top: epath.Path) -> Run | None:
             )
         finished = (path / run_directory.SUMMARY).exists()
         return read_finished(path, path.name, config.get("seed", 0)) if finished else None
-    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+    except _DAMAGE as error:
         told = f"{type(error).__name__}: {error}"
         raise UserError(
             f"the run in {path} is damaged, or was made by an older version ({told})"
@@ -116,8 +164,9 @@ def _has_diverged(path: epath.Path) -> bool:
 
 
 def _content(run: Run) -> str:
-    """Returns what tells a run from others wherever it lies: a copy has the same."""
-    return json.dumps([run.config, run.environment, run.summary], sort_keys=True)
+    """Returns what tells a run from others wherever it lies: a copy has the same, and its entry in a report."""
+    (entry,) = runs_to_list([run._replace(row="")])
+    return json.dumps(entry, sort_keys=True)
 
 
 def _named_apart(runs: list[Run]) -> list[Run]:

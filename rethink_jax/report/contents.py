@@ -77,7 +77,7 @@ def write(*workdirs: epath.PathLike, out: epath.PathLike | None = None) -> epath
     """Writes the report of what is in some directories, and returns where.
 
     Args:
-      *workdirs: a sweep's directory, a run's, or ones with runs in them.
+      *workdirs: a sweep's directory, a run's, or ones with runs in them; or a report's `report.json`.
       out: the directory to write to; by default `report` in the only `workdir`, or in the current directory.
 
     Raises:
@@ -85,7 +85,7 @@ def write(*workdirs: epath.PathLike, out: epath.PathLike | None = None) -> epath
         `out` holds what is no report's.
     """
     for workdir in workdirs:
-        if not epath.Path(workdir).expanduser().is_dir():
+        if not epath.Path(workdir).expanduser().exists():
             raise UserError(f"--workdir is {workdir}; there is no such directory")
     try:
         report = _report(workdirs)
@@ -98,8 +98,9 @@ def write(*workdirs: epath.PathLike, out: epath.PathLike | None = None) -> epath
     files = {f"{picture.name}.svg": picture.svg for picture in pictures} | report.texts
     files["report.md"] = to_markdown(report.blocks)
     files["report.html"] = to_html(report.title, report.blocks)
-    if out is None and len(workdirs) == 1:
-        folder = epath.Path(workdirs[0]).expanduser() / FOLDER
+    first = epath.Path(workdirs[0]).expanduser()
+    if out is None and len(workdirs) == 1 and first.is_dir():
+        folder = first / FOLDER
         folder.mkdir(exist_ok=True)
         run_directory.write_json(folder / "report.json", report.content)
     else:

@@ -103,6 +103,8 @@ class Section(NamedTuple):
         finished = [run for run in runs if run.state == "finished"]
         stopped = [run for run in runs if run.summary] if sweep.collected else []
         readings = [quantity.read(run, sweep) for run in finished or stopped]
+        if sweep.collected and None in readings:
+            readings = []  # of some seeds alone there is no mean
         theirs = next((row for row in self.rows if row.key == key), None)
         known = theirs is not None and quantity.compared in theirs.values
         return Measure(

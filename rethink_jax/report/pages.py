@@ -65,7 +65,11 @@ def _markdown(block: Block) -> str:
             return "\n".join(f"- {item}" for item in items)
         case Table(columns, rows):
             alignment = ["---", *["---:"] * (len(columns) - 1)]
-            return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, alignment, *rows))
+            lines = (
+                " | ".join(cell.replace("|", "\\|") for cell in cells)
+                for cells in (columns, alignment, *rows)
+            )
+            return "\n".join(f"| {line} |" for line in lines)
         case Picture(name, caption):
             return f"![{caption}]({name}.png)\n\n*{caption}*"
 

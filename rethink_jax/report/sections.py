@@ -79,7 +79,7 @@ def of_sweep(sweep: Sweep) -> list[Block]:
 def of_collected(sweep: Sweep) -> list[Block]:
     """Returns the same of collected runs of one table, and its texts; each data set has its own figures."""
     parts = _by_data(sweep)
-    pictures = [figures.of_sweep(part, *_apart(part, parts)) for part in parts]
+    pictures = [figures.of_sweep(part, *_apart(part, parts)) for part in parts if _is_drawn(part)]
     said: list[Block] = []
     texts = TEXTS.get(sweep.name, [])
     for i, section in enumerate(SECTIONS[sweep.name]):
@@ -101,6 +101,11 @@ def _sentences(sweep: Sweep) -> list[str]:
     if sweep.name == "figure1a":
         return _orders(sweep, SECTIONS[sweep.name][0])
     return _fits(sweep) if sweep.name == "figure1bc" else []
+
+
+def _is_drawn(sweep: Sweep) -> bool:
+    """Returns whether there is something to draw: of runs in an earlier report only numbers are left."""
+    return sweep.name == "figure1bc" or any(run.history for run in sweep.runs)
 
 
 def _by_data(sweep: Sweep) -> list[Sweep]:

@@ -271,6 +271,10 @@ def _place_of(row: Row) -> str:
     return f"{where}: {paper.label(row.key)}"
 
 
+def _shown(value: object) -> str:
+    return "unset" if value is None else str(value)
+
+
 _SHOWN_OF_OTHERS = (TRAIN, TEST, BEST, EPOCHS)
 
 
@@ -281,7 +285,7 @@ def other_recipes(runs: list[tuple[Run, Other]]) -> Table:
     cells = []
     for run, (row, differences) in runs:
         differing = ", ".join(
-            f"{field.rpartition('.')[2]} {own} instead of {usual}"
+            f"{field.rpartition('.')[2]} {_shown(own)} instead of {_shown(usual)}"
             for field, usual, own in differences
         )
         alone = Sweep("", "", (run,), collected=True)
