@@ -1,0 +1,91 @@
+"""One model of this project for the comparison in turns: its own steps on made-up images in memory."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from rethink_jax import data, parallel, train
+from rethink_jax.bench import rates, task
+from rethink_jax.feed import Dispatch
+
+
+class Side:
+    """Training and evaluation steps of one model.
+
+    Attributes:
+      parameters: how many are trained.
+      form: in words, how the steps are run.
+      flops: of training on one image.
+      compile_seconds: of the first training step, less the time of a later one.
+    """
+
+    def __init__(self, model: str, examples: int, batch_size: int, dtype: str):
+        images, labels = task.make(model, examples)
+        dataset = data.from_arrays((images, labels), (images[:100], labels[:100]), "made_up")
+        config = task.recipe(model, examples, batch_size, dtype)
+        self._config, info = train.settle(config, dataset)
+        experiment = train.build(self._config, dataset)
+        self._experiment, self._examples = experiment, examples
+        self.parameters = experiment.parameters
+        self.form = (
+            f"{jax.device_count()} devices, {parallel.steps_per_dispatch()} steps a dispatch"
+        )
+        self.flops = rates.training_flops(self._config, info.num_classes, info.image_shape[-1])
+        self._state = parallel.replicate(experiment.initial_state)
+        self._train, self._evaluate = self._forever(self._epoch), self._forever(self._split)
+        first, second = (self._seconds(self._train_once) for _ in range(2))
+        self.compile_seconds = first - second
+
+    def train(self, seconds: float) -> float:
+        """Returns the training steps' images a second."""
+        return self._rate(self._train_once, seconds)
+
+    def evaluate(self, seconds: float) -> float:
+        """Returns the images a second that fixed weights classify."""
+        return self._rate(self._evaluate_once, seconds)
+
+    def peak(self, seconds: float) -> float:
+        """Returns the FLOP/s of a large matrix product in the same dtype."""
+        return rates.matmul_rate(self._config.dtype, seconds)
+
+    def _epoch(self) -> Iterator[Dispatch]:
+        steps = -(-self._examples // self._config.batch_size)
+        return self._experiment.feed.train(0, steps, parallel.steps_per_dispatch)
+
+    def _split(self) -> Iterator[Dispatch]:
+        return (dispatch for _, dispatch in self._experiment.feed.evaluate(["train"]))
+
+    def _forever(self, once: Callable[[], Iterator[Dispatch]]) -> Iterator[Dispatch]:
+        while True:
+            yield from once()
+
+    def _train_once(self) -> tuple[int, Any]:
+        examples, ids, taken = next(self._train)
+        self._state, sums = self._experiment.train_steps(
+            self._state, examples, ids, np.int32(taken)
+        )
+        return int((ids[:, :taken] >= 0).sum()), sums
+
+    def _evaluate_once(self) -> tuple[int, Any]:
+        examples, ids, _ = next(self._evaluate)
+        return int((ids >= 0).sum()), self._experiment.eval_steps(self._state, examples, ids)
+
+    def _rate(self, once: Callable[[], tuple[int, Any]], seconds: float) -> float:
+        _, last = once()
+        jax.block_until_ready(last)
+        start, images = time.perf_counter(), 0
+        while time.perf_counter() < start + seconds:
+            before = last
+            count, last = once()
+            images += count
+            jax.block_until_ready(before)  # two are under way
+        jax.block_until_ready(last)
+        return images / (time.perf_counter() - start)
+
+    def _seconds(self, once: Callable[[], tuple[int, Any]]) -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(once()[1])
+        return time.perf_counter() - start

@@ -1,0 +1,91 @@
+"""Rates of training steps and of large matrix products, and the operations that a step takes."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from rethink_jax import data, models, parallel, train
+
+Row = tuple[str, str]
+
+
+def step_rate(config: ConfigDict, seconds: float) -> float:
+    """Returns the training steps' images a second, with a batch that is on the devices already.
+
+    Args:
+      config: settled.
+      seconds: how long, after the compilation.
+    """
+    config = ConfigDict(config.copy_and_resolve_references())
+    config.data.update(fake=True, data_dir=None, examples=config.batch_size, workers=0)
+    experiment = train.build(config)
+    with contextlib.closing(experiment.feed) as feed:
+        examples, ids, _ = next(feed.train(0, 1, lambda: 1))
+    examples, ids = parallel.put_parts((examples, ids))
+    state = parallel.replicate(experiment.initial_state)
+
+    def step(state: Any) -> tuple[Any, Any]:
+        return experiment.train_steps(state, examples, ids, np.int32(1))
+
+    return config.batch_size * calls_per_second(step, state, seconds)
+
+
+def calls_per_second(call: Callable[[Any], tuple[Any, Any]], carry: Any, seconds: float) -> float:
+    """Times a function of what it returned first the last time; what it returns second is waited for."""
+    for _ in range(2):  # the first one compiles
+        carry, last = call(carry)
+    jax.block_until_ready(last)
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() < start + seconds:
+        before = last
+        carry, last = call(carry)
+        jax.block_until_ready(before)  # two are under way
+        count += 1
+    jax.block_until_ready(last)
+    return count / (time.perf_counter() - start)
+
+
+def training_flops(config: ConfigDict, num_classes: int, channels: int) -> float:
+    """Returns the floating-point operations of training on one image: three forward passes, as is common.
+
+    Args:
+      config: settled.
+      num_classes: of the data set.
+      channels: of its images.
+    """
+    module = models.create(config.model, num_classes)
+    images = jax.ShapeDtypeStruct((1, *2 * (config.data.size,), channels), np.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), images)
+    with jax.default_device(jax.devices("cpu")[0]):  # GPUs' and TPUs' clients count nothing
+        cost: Any = jax.jit(module.apply).lower(variables, images).cost_analysis()
+    return 3 * cost["flops"]
+
+
+def matmul_rate(dtype: str, seconds: float) -> float:
+    """Returns the FLOP/s of products of large square matrices on all devices, each by itself."""
+    side = 1024 if jax.default_backend() == "cpu" else 8192
+    devices = parallel.local_count()
+    ones = np.ones((devices, side, side), np.float32)
+    square = parallel.map_parts(lambda x: (x @ x).astype(x.dtype) / side, (True,), out_parts=True)
+    values = parallel.put_parts(ones.astype(jnp.dtype(dtype)))
+    rate = calls_per_second(lambda x: 2 * (square(x),), values, seconds)
+    return 2 * side**3 * devices * rate
+
+
+def time_step(config: ConfigDict, seconds: float) -> Iterator[Row]:
+    """Yields what is measured of the training steps, in words; as `time_input`."""
+    info = data.describe(config.data)
+    rate = step_rate(config, seconds)
+    flops = training_flops(config, info.num_classes, info.image_shape[-1])
+    peak = matmul_rate(config.dtype, seconds / 4)
+    yield f"training steps, {config.model.name}", f"{rate:,.0f} images/s"
+    yield "batch, side, dtype", f"{config.batch_size}, {config.data.size}, {config.dtype}"
+    yield "operations an image", f"{flops / 1e9:.2f} GFLOP"
+    yield "large matrix products", f"{peak / 1e12:.2f} TFLOP/s"
+    yield "share of them", f"{rate * flops / peak:.1%}"
