@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import subprocess
@@ -5,6 +6,8 @@ import sys
 
 import pytest
 
+from rethink_jax import models
+from rethink_jax.bench import task, turns
 from rethink_jax.data import made
 from tests.door import ROOT
 
@@ -80,3 +83,72 @@ def test_mistakes_are_told_in_one_line(arguments, line):
     assert done.returncode == 2
     assert line in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_steps_and_evaluations_are_timed_in_turns(tmp_path):
+    file = tmp_path / "rates.json"
+    done = bench(
+        "--what=train,eval", "--model=mlp1", "--repeats=3", "--seconds=0.1", f"--json={file}"
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads(file.read_text())
+    assert "--what=train,eval" in content["command"]
+    ((ours,),) = content["models"]
+    assert ours["parameters"] == 1_209_866
+    assert {word: len(rates) for word, rates in ours["rates"].items()} == {"train": 3, "eval": 3}
+    median = sorted(ours["rates"]["train"])[1]
+    assert f"{median:,.0f} (" in done.stdout
+    share = median * ours["flops"] / ours["peak"]
+    assert f"{share:.0%} of {ours['peak'] / 1e9:,.0f}" in done.stdout
+
+
+def test_ratios_are_medians_over_the_turns():
+    ours = {"rates": {"train": [10.0, 30.0, 20.0]}}
+    other = {"rates": {"train": [10.0, 10.0, 10.0]}}
+    loop = {"rates": {}}
+    assert turns.ratios([ours, other, loop], "train") == [1.0, 2.0, None]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--what=train,input"], "--what"),
+        (["--what=speed"], "--what"),
+        (["--what="], "--what"),
+        (["--what=train", "--model=mlp9"], "--model"),
+        (["--what=train", "--repeats=0"], "--repeats"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, said):
+    done = bench(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("model", task.MODELS)
+def test_pytorch_has_as_many_parameters(model):
+    pytest.importorskip("torch")
+    from rethink_jax.bench.torch_models import MODELS
+
+    config, side = task.recipe(model, 1000, 128, "float32"), task.image_side(model)
+    ours = models.count_parameters(models.create(config.model, task.CLASSES), (side, side, 3))
+    trained = [p for p in MODELS[model]().parameters() if p.requires_grad]
+    assert sum(p.numel() for p in trained) == ours
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["mlp1", "small_alexnet", "small_inception"])
+def test_pytorch_fits_random_labels(model):
+    pytest.importorskip("torch")
+    from rethink_jax.bench import theirs
+
+    images, labels = task.make(model, 256)
+    rate = task.recipe(model, 256, 32, "float32").optimizer.learning_rate
+    forms = [theirs.Form(channels_last=True, compile=False)]
+    side = theirs.Side(model, images, labels, 32, rate, "float32", forms)
+    for _ in range(60):
+        side.train(5.0)
+        if side.accuracy() == 1.0:
+            return
+    pytest.fail(f"accuracy is {side.accuracy():.1%} after 5 minutes")
