@@ -303,6 +303,22 @@ def test_a_file_that_is_no_report(content, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_two_levels_are_no_curve(tmp_path):
+    for n, levels in ((2, ("0.2", "0.8")), (3, ("0.2", "0.4", "0.8"))):
+        for p in levels:
+            fields = {"corruption.name": "partially_corrupted_labels"}
+            write(tmp_path / str(n) / p, f"alexnet-p{p}", **fields)
+        found = collect.read([tmp_path / str(n)]).trained
+        runs = tuple(run._replace(row=f"alexnet-p{run.place.split('/')[-1]}") for run in found)
+        figure = Figure()
+        figures.figure1c(figure, contents.Sweep("figure1bc", "full", runs, collected=True))
+        joined = [line for line in figure.axes[0].lines if len(line.get_xdata()) == n]
+        (style,) = {line.get_linestyle() for line in joined if line.get_label() != "chance"} - {
+            "--"
+        }
+        assert style == ("None" if n == 2 else "-")
+
+
 # Where it is written.
 
 

@@ -246,7 +246,13 @@ def _draw_readings(
         fitted = [reading for reading in values if isinstance(reading, int | float)]
         whole = fitted and len(fitted) == len(values)
         means.append((p, sum(fitted) / len(fitted) if whole else float("nan")))
-    axes.plot([p for p, _ in means], [mean for _, mean in means], line, color=colour, linewidth=1)
+    axes.plot(
+        [p for p, _ in means],
+        [mean for _, mean in means],
+        linestyle=line,
+        color=colour,
+        linewidth=1,
+    )
 
 
 def _drawn(sweep: Sweep, row: str) -> list[Run]:
