@@ -63,6 +63,10 @@ class UserError(Exception):
     """A mistake of the user's: one line that names the field, the value and what is allowed."""
 
 
+class InUse(UserError):
+    """Another process has the run open."""
+
+
 class RunFailed(Exception):
     """What ended a run that was underway: one line that says what happened and what is left."""
 

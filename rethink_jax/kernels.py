@@ -90,6 +90,7 @@ def run(
     with contextlib.ExitStack() as stack:
         stop_request = stack.enter_context(preemption.stop_on_signals())
         stop_request.grace_seconds = config.grace_seconds
+        run_directory.check_no_sweep(path)
         summary = run_directory.summary_of(path, config)
         if summary is None or _residual(summary) > config.solver.tolerance:
             dataset = data.load(config.data)

@@ -11,6 +11,12 @@ from rethink_jax import parallel, run_directory, train
 from rethink_jax.config import UserError
 from rethink_jax.display import Screen, percent
 
+# Is held while `sweep.json` is read and written: several sweeps may share a directory.
+LOCK = "sweep.lock"
+
+# Experiments with sweeps in their own folders.
+_HOLDERS = ("rademacher", "stability")
+
 
 class Run(NamedTuple):
     """One run of a sweep.
@@ -38,10 +44,12 @@ class Outcome(NamedTuple):
     Attributes:
       error: in one line, what ended it early; None for a finished run.
       diverged: whether that was a loss that is not finite.
+      in_use: whether it was another process that has the run open.
     """
 
     error: str | None = None
     diverged: bool = False
+    in_use: bool = False
 
 
 class Ledger:
@@ -59,33 +67,37 @@ class Ledger:
         self.content: dict[str, Any] = {"name": name, "size": size, "runs": []}
         self._outcomes: dict[epath.Path, Outcome] = {}
         self._summaries: dict[str, dict[str, Any]] = {}
-        self._others: list[dict[str, Any]] = []
-        self._diverged_before = parallel.on_primary(self._take_up)
-        self._update()
+        parallel.on_primary(self._take_up)
+        self.refresh()
 
-    def _take_up(self) -> list[str]:
-        """Returns the directories of runs that have diverged before; refuses another sweep's directory."""
+    def _take_up(self) -> None:
+        """Refuses another sweep's directory, a run's, and a place in one of them; writes nothing."""
         if (self.path / run_directory.CONFIG).exists():
             raise UserError(f"{self.path} holds a run and no sweep; choose another --workdir")
+        check_place(self.path)
         for run in self.runs:
-            run_directory.check_free(run.path)
             run_directory.check_same_run(run.path, run.config)
+        self._noted()
+
+    def _noted(self) -> dict[str, dict[str, Any]]:
+        """Returns the entries of `sweep.json` by their directories; refuses another sweep's."""
         file = self.path / run_directory.SWEEP
         if not file.exists():
-            return []
+            return {}
         before = run_directory.read_json(file)
         try:
             names = before["name"], before["size"]
-            diverged = [entry["directory"] for entry in before["runs"] if entry["diverged"]]
-            own = {run.path.name for run in self.runs}
-            self._others = [entry for entry in before["runs"] if entry["directory"] not in own]
+            entries = {
+                entry["directory"]: entry | {"diverged": bool(entry["diverged"])}
+                for entry in before["runs"]
+            }
         except (KeyError, TypeError) as error:
             raise UserError(f"{file} is damaged; remove it") from error
         if names != (self.content["name"], self.content["size"]):
             raise UserError(
                 f"{self.path} holds another sweep ({names[0]}, {names[1]}); choose another --workdir"
             )
-        return diverged
+        return entries
 
     def left(self) -> list[Run]:
         """Returns the runs that are not done."""
@@ -96,8 +108,19 @@ class Ledger:
         entry = self._entry(run)
         return entry["status"] == "finished" or (entry["diverged"] and run.expect_divergence)
 
+    def name_of(self, run: Run) -> str:
+        """Returns the name of a run's directory, and whether another process has it open."""
+        elsewhere = f" ({self.status(run)})" if self.is_elsewhere(run) else ""
+        return run.path.name + elsewhere
+
+    def is_elsewhere(self, run: Run) -> bool:
+        """Returns whether another process had a run open when its turn came."""
+        return self._outcomes.get(run.path, Outcome()).in_use and not self.is_done(run)
+
     def status(self, run: Run) -> str:
-        """Returns what `sweep.json` says of a run, or that it has diverged."""
+        """Returns what `sweep.json` says of a run, or that it has diverged or runs elsewhere."""
+        if self.is_elsewhere(run):
+            return "running elsewhere"
         entry = self._entry(run)
         return "diverged" if entry["diverged"] else entry["status"]
 
@@ -108,24 +131,29 @@ class Ledger:
     def end(self, run: Run, outcome: Outcome) -> None:
         """Notes how a run ended."""
         self._outcomes[run.path] = outcome
-        self._update()
+        self.refresh()
 
     def _entry(self, run: Run) -> dict[str, Any]:
         return next(e for e in self.content["runs"] if e["directory"] == run.path.name)
 
-    def _update(self) -> None:
-        """Looks into the run directories and writes `sweep.json`."""
-        entries = parallel.on_primary(lambda: [self._look(run) for run in self.runs])
-        self._summaries = {entry["directory"]: entry.pop("summary") for entry in entries}
-        self.content["runs"] = [*entries, *self._others]
+    def refresh(self) -> None:
+        """Looks into the run directories and writes `sweep.json`, in which other sweeps' entries stay."""
 
-        def write() -> None:
+        def write() -> dict[str, Any]:
             self.path.mkdir(parents=True, exist_ok=True)
-            run_directory.write_json(self.path / run_directory.SWEEP, self.content)
+            with run_directory.locked(self.path / LOCK):
+                noted = self._noted()
+                entries = [self._look(run, noted) for run in self.runs]
+                summaries = {entry["directory"]: entry.pop("summary") for entry in entries}
+                others = [entry for name, entry in noted.items() if name not in summaries]
+                content = self.content | {"runs": [*entries, *others]}
+                run_directory.write_json(self.path / run_directory.SWEEP, content)
+            return {"content": content, "summaries": summaries}
 
-        parallel.on_primary(write)
+        found = parallel.on_primary(write)
+        self.content, self._summaries = found["content"], found["summaries"]
 
-    def _look(self, run: Run) -> dict[str, Any]:
+    def _look(self, run: Run, noted: dict[str, dict[str, Any]]) -> dict[str, Any]:
         outcome = self._outcomes.get(run.path, Outcome())
         file = run.path / run_directory.SUMMARY
         summary = run_directory.read_json(file) if file.exists() else {}
@@ -135,11 +163,14 @@ class Ledger:
             finished = train.finished_summary(run.path, run.config, run.total_steps)
         if finished is not None:
             status = "finished"
-        elif outcome.error is not None or summary.get("status") == "failed":
+        elif (outcome.error is not None and not outcome.in_use) or summary.get(
+            "status"
+        ) == "failed":
             status = "failed"
         else:
             status = "stopped" if began else "not run yet"
-        diverged = outcome.diverged or run.path.name in self._diverged_before
+        before = noted.get(run.path.name, {})
+        diverged = outcome.diverged or before.get("diverged", False)
         return {
             "name": run.name,
             "seed": run.seed,
@@ -167,3 +198,17 @@ class Ledger:
                 f"{summary['seconds']:.0f}" if summary else "",
             )
         screen.console.print(table)
+
+
+def check_place(path: epath.Path) -> None:
+    """Raises `UserError` for a new sweep's folder in the folder of another sweep or of a run."""
+    holder = path.parent
+    if (path / run_directory.SWEEP).exists():
+        return
+    if (holder / run_directory.SWEEP).exists():
+        raise UserError(f"{path} lies in the folder of a sweep; choose another --workdir")
+    files = [holder / file for file in (run_directory.CONFIG, run_directory.ENVIRONMENT)]
+    if all(file.exists() for file in files):
+        experiment = run_directory.read_config(holder).get("experiment")
+        if experiment not in _HOLDERS:
+            raise UserError(f"{path} lies in the folder of a run; choose another --workdir")

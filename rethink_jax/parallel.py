@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from rethink_jax.config import RunFailed, UserError, require
+from rethink_jax.config import Diverged, InUse, RunFailed, UserError, require
 from rethink_jax.preemption import StopRequest
 
 # The mapped axis, over which steps and BatchNorm sum.
@@ -239,7 +239,7 @@ def on_primary(function: Callable[[], Any]) -> Any:
         except (UserError, RunFailed) as error:
             outcome = {type(error).__name__: str(error)}
     outcome = json.loads(_broadcast_bytes(json.dumps(outcome).encode()))
-    for kind in (UserError, RunFailed):
+    for kind in (UserError, InUse, RunFailed, Diverged):
         if kind.__name__ in outcome:
             raise kind(outcome[kind.__name__])
     return outcome["value"]

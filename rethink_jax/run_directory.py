@@ -17,7 +17,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rethink_jax.checkpoints import Checkpoints
-from rethink_jax.config import UserError, reference_of
+from rethink_jax.config import InUse, UserError, reference_of
 
 CONFIG, ENVIRONMENT, METRICS, SUMMARY = "config.json", "run.json", "metrics.jsonl", "summary.json"
 SWEEP, LOCK = "sweep.json", "lock"
@@ -166,12 +166,24 @@ def _lock(path: epath.Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise UserError(
+            raise InUse(
                 f"{path} is in use by {holder}; wait for it, or choose another --workdir"
             ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%F %T')}\n")
         file.flush()
+        yield
+
+
+@contextlib.contextmanager
+def locked(file: epath.Path) -> Iterator[None]:
+    """Waits for a lock on a file, and holds it; where there are no locks there is nothing to wait for."""
+    if is_in_bucket(file):
+        yield
+        return
+    with open(file, "a") as held:
+        with contextlib.suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
         yield
 
 
@@ -225,6 +237,18 @@ def check_same_run(path: epath.Path, config: ConfigDict) -> None:
                 f"{path} holds a run of another config ({', '.join(differing)}); "
                 "choose another --workdir"
             )
+
+
+def check_no_sweep(path: epath.Path) -> None:
+    """Refuses a sweep's folder for a run of one's own, and a new one in it, which would be in the sweep's way.
+
+    Raises:
+      UserError: with the sweep's folder.
+    """
+    if (path / SWEEP).exists():
+        raise UserError(f"{path} holds a sweep and no run; choose another --workdir")
+    if (path.parent / SWEEP).exists() and not (path / CONFIG).exists():
+        raise UserError(f"{path} lies in the folder of a sweep; choose another --workdir")
 
 
 def environment(**more: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from rethink_jax import (
     run_directory,
     train,
 )
-from rethink_jax.config import Diverged, RunFailed, UserError, require
+from rethink_jax.config import Diverged, InUse, RunFailed, UserError, require
 from rethink_jax.data import cache
 from rethink_jax.ledger import Ledger, Outcome, Run
 
@@ -66,8 +66,9 @@ def run(
             _run_here(ledger, dataset, shown, stop_request)
         else:
             _run_in_jobs(ledger, executor, shown, stop_request)
+    ledger.refresh()  # other processes' runs may have ended meanwhile
     ledger.print_table(shown.screen)
-    if left := [run.path.name for run in ledger.left()]:
+    if left := [ledger.name_of(run) for run in ledger.left()]:
         raise RunFailed(
             f"{len(left)} of {len(runs)} runs are not done: {', '.join(left)}; "
             "run the same command again to try them again"
@@ -187,14 +188,19 @@ def _run_here(
         )
         parallel.raise_if_stopped(stop_request)
         shown.begin(_title(run))
-        own = dataset
+        own, outcome = dataset, None
         if own is None and not run.config.data.stream:
             source = run.config.data.to_dict()
-            if loaded is None or loaded[0] != source:
-                loaded = source, parallel.on_all(functools.partial(data.load, run.config.data))
-            own = loaded[1]
+            try:
+                if loaded is None or loaded[0] != source:
+                    loaded = None  # before others are loaded beside them
+                    loaded = source, parallel.on_all(functools.partial(data.load, run.config.data))
+                own = loaded[1]
+            except Exception as error:
+                outcome = _outcome_of(error)
         try:
-            outcome = _attempt(run.config, run.path, own, shown.screen)
+            if outcome is None:
+                outcome = _attempt(run.config, run.path, own, shown.screen)
         except preemption.Stopped:
             ledger.end(run, Outcome())
             raise
@@ -210,14 +216,20 @@ def _attempt(
 ) -> Outcome:
     """Runs one run to its end, whatever that is, but for a signal."""
     try:
-        train.run(config, path, dataset, screen=screen)
-    except (RunFailed, UserError) as error:
-        return Outcome(str(error), isinstance(error, Diverged))
-    except jax.errors.JaxRuntimeError as error:  # too little memory on a device, for example
-        if jax.process_count() > 1:
-            raise  # the others may wait
-        return Outcome(" ".join(str(error).split())[:500])
+        train.run(config, path, dataset, screen=screen, in_sweep=True)
+    except Exception as error:
+        return _outcome_of(error)
     return Outcome()
+
+
+def _outcome_of(error: Exception) -> Outcome:
+    """Returns what is noted of what ended a run: too little memory, a dead worker, whatever it is."""
+    if isinstance(error, RunFailed | UserError):
+        return Outcome(str(error), isinstance(error, Diverged), isinstance(error, InUse))
+    if jax.process_count() > 1:
+        raise error  # the others may wait
+    line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    return Outcome(line.removesuffix(": "))
 
 
 def _run_in_jobs(

@@ -67,6 +67,7 @@ def run(
     dataset: data.Dataset | None = None,
     name: str = "train",
     screen: display.Screen | None = None,
+    in_sweep: bool = False,
 ) -> dict[str, Any]:
     """Trains as a config says, or goes on with a run that was stopped, and reports.
 
@@ -76,6 +77,7 @@ def run(
       dataset: what `rethink_jax.data.from_arrays` made of one's own arrays, in place of `config.data.name`.
       name: of the config file, for the default directory.
       screen: a sweep's, which shows the results itself.
+      in_sweep: whether it is one of a sweep's runs, in the sweep's folder.
 
     Returns:
       The content of `summary.json`.
@@ -86,6 +88,8 @@ def run(
     """
     config, info = parallel.on_all(lambda: settle(config, dataset))
     path = _path(config, workdir, name)
+    if not in_sweep:
+        parallel.on_primary(lambda: run_directory.check_no_sweep(path))
     total = config_lib.total_steps(config, info.num_train)
     with contextlib.ExitStack() as stack:
         stop_request = stack.enter_context(preemption.stop_on_signals())

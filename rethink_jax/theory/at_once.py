@@ -49,6 +49,7 @@ def run(
     if jax.process_count() > 1:
         raise UserError(f"config.experiment is {config.experiment!r}; it runs in one process")
     path = run_directory.path_of(workdir, name, config.data.name, config_lib.digest(config))
+    run_directory.check_no_sweep(path)
     summary = run_directory.summary_of(path, config)
     if summary is not None:
         logger.info("%s is finished", path)

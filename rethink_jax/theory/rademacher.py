@@ -91,6 +91,7 @@ def begin(
     del settings[group]
     parallel.on_all(lambda: train.settle(settings))
     path = run_directory.path_of(workdir, name, config.data.name, config_lib.digest(config))
+    parallel.on_primary(lambda: run_directory.check_no_sweep(path))
     parallel.on_primary(lambda: run_directory.check_same_run(path, config))
     dataset = two_classes(parallel.on_all(lambda: data.load(config.data)))
     parallel.on_all(lambda: sweep.plan(_both(settings, 1), path / RUNS, dataset))

@@ -63,11 +63,7 @@ def run(
     require(1 <= replacements <= 1000, "stability.replacements", replacements, "in [1, 1000]")
     path, settings, dataset = begin(config, "stability", workdir, name)
     ids = np.random.default_rng(config.seed).choice(dataset.info.num_train, replacements)
-    original = train_both(settings, path / RUNS, dataset, 1)
-    replaced = [
-        train_both(settings, path / REPLACED / str(number), replace(dataset, id_, number), 1)
-        for number, id_ in enumerate(ids.tolist())
-    ]
+    original, *replaced = _train_all(settings, path, dataset, ids.tolist())
 
     def record() -> dict[str, Any]:
         rademacher = summarize_runs(original, dataset.info.num_train)
@@ -83,6 +79,25 @@ def run(
     summary = parallel.on_primary(record)
     display.print_rows(*table(summary))
     return summary
+
+
+def _train_all(
+    settings: ConfigDict, path: epath.Path, dataset: data.Dataset, ids: list[int]
+) -> list[list[sweep.Run]]:
+    """Trains on the data set, and with each of these examples replaced; a failure does not stop the rest."""
+    trained, failed = [], []
+    places = [path / RUNS, *(path / REPLACED / str(number) for number in range(len(ids)))]
+    for number, place in enumerate(places, -1):
+        seen = dataset if number < 0 else replace(dataset, ids[number], number)
+        try:
+            trained.append(train_both(settings, place, seen, 1))
+        except RunFailed as error:
+            failed.append(error)
+    if failed:
+        raise RunFailed(
+            f"{len(failed)} of {len(ids) + 1} sweeps have failed; the first: {failed[0]}"
+        )
+    return trained
 
 
 def replace(dataset: data.Dataset, id_: int, number: int) -> data.Dataset:
