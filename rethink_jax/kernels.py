@@ -18,6 +18,7 @@ from rethink_jax import (
     config as config_lib,
     data,
     display,
+    effects,
     features,
     inputs,
     parallel,
@@ -91,6 +92,7 @@ def run(
         stop_request = stack.enter_context(preemption.stop_on_signals())
         stop_request.grace_seconds = config.grace_seconds
         run_directory.check_no_sweep(path)
+        effects.refuse(path, config)
         summary = run_directory.summary_of(path, config)
         if summary is None or _residual(summary) > config.solver.tolerance:
             dataset = data.load(config.data)

@@ -7,7 +7,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from rich.table import Table
 
-from rethink_jax import parallel, run_directory, train
+from rethink_jax import effects, parallel, run_directory, train
 from rethink_jax.config import UserError
 from rethink_jax.display import Screen, percent
 
@@ -28,6 +28,7 @@ class Run(NamedTuple):
       path: its run directory.
       expect_divergence: whether a loss that is not finite is a result and no failure.
       total_steps: of the whole run.
+      ignored: its settings that change nothing in it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Run(NamedTuple):
     path: epath.Path
     expect_divergence: bool
     total_steps: int
+    ignored: tuple[effects.Ignored, ...] = ()
 
 
 class Outcome(NamedTuple):

@@ -4,6 +4,7 @@ import contextlib
 import fnmatch
 import functools
 import importlib.util
+import logging
 import re
 import time
 from typing import Any
@@ -16,6 +17,7 @@ from rethink_jax import (
     config as config_lib,
     data,
     display,
+    effects,
     parallel,
     preemption,
     run_directory,
@@ -24,6 +26,8 @@ from rethink_jax import (
 from rethink_jax.config import Diverged, InUse, RunFailed, UserError, require
 from rethink_jax.data import cache
 from rethink_jax.ledger import Ledger, Outcome, Run
+
+logger = logging.getLogger(__name__)
 
 LAUNCHERS = ("local", "slurm", "submitit_local")
 
@@ -61,6 +65,7 @@ def run(
         runs = parallel.on_all(lambda: plan(config, path, dataset))
         executor = None if config.launcher == "local" else _executor(config, path)
         ledger = Ledger(path, config.sweep.name, config.sweep.size, runs)
+        _tell_ignored(runs)
         shown = stack.enter_context(display.show_sweep(len(runs)))
         if executor is None:
             _run_here(ledger, dataset, shown, stop_request)
@@ -107,8 +112,36 @@ def plan(config: ConfigDict, path: epath.Path, dataset: data.Dataset | None = No
             run_path = path / f"{entry['name']}-seed{settled.seed}"
             total = config_lib.total_steps(settled, info.num_train)
             expect = entry["expect_divergence"]
-            runs.append(Run(entry["name"], settled.seed, settled, run_path, expect, total))
+            ignored = tuple(effects.ignored(settled, info))
+            name, seed = entry["name"], settled.seed
+            runs.append(Run(name, seed, settled, run_path, expect, total, ignored))
+    _refuse_ignored_by_all(config, runs)
     return runs
+
+
+def _refuse_ignored_by_all(config: ConfigDict, runs: list[Run]) -> None:
+    """Raises `UserError` for a setting of the sweep's that changes nothing in any of its runs."""
+    for field, those in _ignored(runs).items():
+        value = config_lib.get(config, field)
+        is_shared = value != config_lib.get(config_lib.base(), field)
+        if is_shared and len(those) == len(runs):
+            for run, one in those:
+                effects.refuse_one(run.path, one)
+
+
+def _ignored(runs: list[Run]) -> dict[str, list[tuple[Run, effects.Ignored]]]:
+    """Returns the fields that runs ignore, with the runs that do."""
+    found: dict[str, list[tuple[Run, effects.Ignored]]] = {}
+    for run in runs:
+        for one in run.ignored:
+            found.setdefault(one.field, []).append((run, one))
+    return found
+
+
+def _tell_ignored(runs: list[Run]) -> None:
+    for field, those in _ignored(runs).items():
+        names = ", ".join(dict.fromkeys(run.name for run, _ in those))
+        logger.info("config.%s is %r and changes nothing in %s", field, those[0][1].value, names)
 
 
 def _chosen(config: ConfigDict) -> list[dict[str, Any]]:

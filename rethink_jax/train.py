@@ -18,6 +18,7 @@ from rethink_jax import (
     corruptions,
     data,
     display,
+    effects,
     feed as feed_lib,
     metrics,
     models,
@@ -90,6 +91,7 @@ def run(
     path = _path(config, workdir, name)
     if not in_sweep:
         parallel.on_primary(lambda: run_directory.check_no_sweep(path))
+        parallel.on_primary(lambda: effects.refuse(path, config, info))
     total = config_lib.total_steps(config, info.num_train)
     with contextlib.ExitStack() as stack:
         stop_request = stack.enter_context(preemption.stop_on_signals())

@@ -8,7 +8,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax import config as config_lib, corruptions, display, run_directory
+from rethink_jax import config as config_lib, corruptions, display, effects, run_directory
 from rethink_jax.config import UserError
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ def run(
         raise UserError(f"config.experiment is {config.experiment!r}; it runs in one process")
     path = run_directory.path_of(workdir, name, config.data.name, config_lib.digest(config))
     run_directory.check_no_sweep(path)
+    effects.refuse(path, config)
     summary = run_directory.summary_of(path, config)
     if summary is not None:
         logger.info("%s is finished", path)

@@ -12,7 +12,16 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax import config as config_lib, data, display, parallel, run_directory, sweep, train
+from rethink_jax import (
+    config as config_lib,
+    data,
+    display,
+    effects,
+    parallel,
+    run_directory,
+    sweep,
+    train,
+)
 from rethink_jax.config import named_run, require
 from rethink_jax.statistics import estimate
 
@@ -89,10 +98,11 @@ def begin(
     config_lib.check_fields(config)
     settings = ConfigDict(config.to_dict())
     del settings[group]
-    parallel.on_all(lambda: train.settle(settings))
+    settled, info = parallel.on_all(lambda: train.settle(settings))
     path = run_directory.path_of(workdir, name, config.data.name, config_lib.digest(config))
     parallel.on_primary(lambda: run_directory.check_no_sweep(path))
     parallel.on_primary(lambda: run_directory.check_same_run(path, config))
+    parallel.on_primary(lambda: effects.refuse(path, settled, info))
     dataset = two_classes(parallel.on_all(lambda: data.load(config.data)))
     parallel.on_all(lambda: sweep.plan(_both(settings, 1), path / RUNS, dataset))
 
