@@ -1,10 +1,12 @@
 """Orbax checkpoints of a train state: save, verify, restore, fall back to the one before."""
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -38,6 +40,21 @@ class Saved(NamedTuple):
     epoch_correct: int = 0
 
 
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Has absl's log, and so Orbax, print errors alone."""
+    log = logging.getLogger("absl")
+
+    def is_error(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR
+
+    log.addFilter(is_error)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_error)
+
+
 class Checkpoints:
     """The checkpoints of one run directory, each named by its step; only the primary process has them open.
 
@@ -50,19 +67,20 @@ class Checkpoints:
         self._newest_whole: int | None = None
         if not read_only:
             self.folder.mkdir(exist_ok=True)
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=None if read_only else keep,
-                create=False,
-                read_only=read_only,
-                cleanup_tmp_directories=not read_only,
-                enable_async_checkpointing=False,
-                multiprocessing_options=ocp.options.MultiprocessingOptions(
-                    primary_host=jax.process_index(), active_processes={jax.process_index()}
+        with _without_warnings():  # Orbax's, that what is only read is only read
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=None if read_only else keep,
+                    create=False,
+                    read_only=read_only,
+                    cleanup_tmp_directories=not read_only,
+                    enable_async_checkpointing=False,
+                    multiprocessing_options=ocp.options.MultiprocessingOptions(
+                        primary_host=jax.process_index(), active_processes={jax.process_index()}
+                    ),
                 ),
-            ),
-        )
+            )
 
     def save(self, saved: Saved) -> None:
         """Saves a state of NumPy arrays under its step, unless that is the newest whole checkpoint.

@@ -81,7 +81,7 @@ def true_labels(
     Returns:
       `(images, labels)`.
     """
-    _check_shapes(ids, images, labels)
+    _check(ids, images, labels)
     return images, labels
 
 
@@ -109,12 +109,19 @@ def partially_corrupted_labels(
       num_classes: the number of classes K; labels are drawn from 0 … K − 1.
 
     Returns:
-      `(images, labels)`, labels of the dtype that came in.
+      `(images, labels)`, labels of the dtype that came in, those of 64 bits as int32.
 
     Raises:
-      ValueError: for shapes that do not fit, or a `probability` outside [0, 1] where its value is known.
+      ValueError: for shapes, ids or labels that do not fit, or a `probability` outside [0, 1] where its
+        value is known.
     """
-    _check_shapes(ids, images, labels)
+    ids = _check(ids, images, labels)
+    labels = _narrowed(labels, "labels", np.iinfo(np.int32).min, np.int32)
+    most = np.iinfo(labels.dtype).max
+    if not 1 <= num_classes <= min(most + 1, 2**31 - 1):
+        raise ValueError(
+            f"num_classes is {num_classes}; it must be 1 or more, and labels of {labels.dtype} go up to {most}"
+        )
     if not isinstance(probability, jax.core.Tracer) and not 0 <= probability <= 1:
         raise ValueError(f"probability is {probability}; it must be in [0, 1]")
 
@@ -143,10 +150,10 @@ def random_labels(
       num_classes: the number of classes K; labels are drawn from 0 … K − 1.
 
     Returns:
-      `(images, labels)`, labels of the dtype that came in.
+      `(images, labels)`, labels of the dtype that came in, those of 64 bits as int32.
 
     Raises:
-      ValueError: for shapes that do not fit.
+      ValueError: for shapes, ids or labels that do not fit.
     """
     return partially_corrupted_labels(
         key, ids, images, labels, probability=1.0, num_classes=num_classes
@@ -171,9 +178,9 @@ def shuffled_pixels(
       `(images, labels)`.
 
     Raises:
-      ValueError: for shapes that do not fit.
+      ValueError: for shapes, ids or labels that do not fit.
     """
-    _check_shapes(ids, images, labels)
+    _check(ids, images, labels)
     pixels = _pixels(images)
     order = jax.random.permutation(key, pixels.shape[1])
     return pixels[:, order].reshape(images.shape), labels
@@ -197,9 +204,9 @@ def random_pixels(
       `(images, labels)`.
 
     Raises:
-      ValueError: for shapes that do not fit.
+      ValueError: for shapes, ids or labels that do not fit.
     """
-    _check_shapes(ids, images, labels)
+    ids = _check(ids, images, labels)
 
     def permute(example_id: jax.Array, pixels: jax.Array) -> jax.Array:
         return pixels[jax.random.permutation(jax.random.fold_in(key, example_id), pixels.shape[0])]
@@ -229,9 +236,9 @@ def gaussian(
       `(images, labels)`, images float32.
 
     Raises:
-      ValueError: for shapes that do not fit.
+      ValueError: for shapes, ids or labels that do not fit.
     """
-    _check_shapes(ids, images, labels)
+    ids = _check(ids, images, labels)
     channels = images.shape[-1:]
     if jnp.shape(moments.mean) != channels or jnp.shape(moments.std) != channels:
         raise ValueError(
@@ -346,10 +353,29 @@ def _pixels(images: jax.Array) -> jax.Array:
     return images.reshape(images.shape[0], -1, images.shape[-1])
 
 
-def _check_shapes(ids: jax.Array, images: jax.Array, labels: jax.Array) -> None:
-    n = jnp.shape(ids)
-    if len(n) != 1 or jnp.shape(labels) != n or images.ndim != 4 or images.shape[:1] != n:
+def _check(ids: Any, images: Any, labels: Any) -> Any:
+    """Returns the ids, 32 bits wide at most; `ValueError` for shapes or values that do not fit."""
+    n = np.shape(ids)
+    if len(n) != 1 or np.shape(labels) != n or images.ndim != 4 or images.shape[:1] != n:
         raise ValueError(
-            f"ids, images and labels have shapes {n}, {images.shape} and {jnp.shape(labels)}; "
+            f"ids, images and labels have shapes {n}, {images.shape} and {np.shape(labels)}; "
             "they must be [n], [n, height, width, channels] and [n]"
         )
+    return _narrowed(ids, "ids", 0, np.uint32)
+
+
+def _narrowed(values: Any, what: str, least: int, dtype: type[np.integer]) -> Any:
+    """Returns integers of any dtype as they are, or those of 64 bits as `dtype`, in which JAX does not wrap.
+
+    Raises `ValueError` for other than integers, and for values below `least` or too large for `dtype`.
+    """
+    array = values if hasattr(values, "dtype") else np.asarray(values)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise ValueError(f"{what} are {array.dtype}; they must be integers")
+    if array.dtype.itemsize <= 4 or isinstance(array, jax.core.Tracer):
+        return array
+    array, most = np.asarray(array), np.iinfo(dtype).max
+    if array.size and not (least <= array.min() and array.max() <= most):
+        found = f"go from {array.min()} to {array.max()}"
+        raise ValueError(f"{what} {found}; they must be in [{least}, {most}]")
+    return array.astype(dtype)

@@ -306,3 +306,64 @@ def test_check_refuses_probability(probability):
         UserError, match=r"config.corruption.probability is .*; it must be in \[0, 1\]"
     ):
         corruptions.check(config)
+
+
+INTEGERS = pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.uint64])
+
+
+@ALL
+@INTEGERS
+def test_ids_of_any_integers(name, dtype):
+    assert_same(apply(name, ids=IDS.astype(dtype)), apply(name))
+    assert_same(apply(name, ids=IDS.tolist()), apply(name))
+
+
+@ALL
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (
+            np.arange(40) + 2**32 - 39,
+            r"ids go from 4294967257 to 4294967296; they must be in \[0, ",
+        ),
+        (np.arange(40) - 1, r"ids go from -1 to 38; they must be in \[0, 4294967295\]"),
+        (IDS.astype(np.float32), "ids are float32; they must be integers"),
+        (IDS > 3, "ids are bool; they must be integers"),
+    ],
+)
+def test_ids_that_do_not_fit_are_refused(name, ids, message):
+    with pytest.raises(ValueError, match=message):
+        apply(name, ids=ids)
+
+
+@ALL
+def test_large_ids_differ(name):
+    ids = np.arange(40) + 2**31
+    assert_same(apply(name, ids=ids), apply(name, ids=ids.astype(np.uint32)))
+
+
+@ALL
+@INTEGERS
+def test_labels_of_any_integers(name, dtype):
+    images, labels = apply(name, labels=LABELS.astype(dtype))
+    expected_images, expected_labels = apply(name)
+    np.testing.assert_array_equal(images, expected_images)
+    np.testing.assert_array_equal(labels, expected_labels)
+
+
+@pytest.mark.parametrize("name", corruptions.LABEL_CORRUPTIONS)
+@pytest.mark.parametrize(
+    ("labels", "num_classes", "message"),
+    [
+        (LABELS.astype(np.int64) + 2**31, 10, "labels go from 2147483648 to "),
+        (LABELS.astype(np.uint8), 257, "num_classes is 257; .* labels of uint8 go up to 255"),
+        (LABELS.astype(np.int8), 1000, "num_classes is 1000; .* labels of int8 go up to 127"),
+        (LABELS, 0, "num_classes is 0"),
+        (LABELS, 2**31, "num_classes is 2147483648"),
+        (LABELS / 2, 10, "labels are float64; they must be integers"),
+    ],
+)
+def test_labels_that_would_wrap_are_refused(name, labels, num_classes, message):
+    extra = EXTRA[name] | {"num_classes": num_classes}
+    with pytest.raises(ValueError, match=message):
+        apply(name, labels=labels, **extra)
