@@ -245,6 +245,25 @@ def test_a_stopped_curve_is_drawn_as_far_as_it_came(tmp_path):
     assert not sections._fits(sweep)
 
 
+def test_no_path_of_the_machine_is_in_the_report(tmp_path):
+    variables = {
+        "JAX_COMPILATION_CACHE_DIR": "/secret/cache",
+        "XLA_FLAGS": "--xla_dump_to=/secret/dump --xla_gpu_deterministic_ops=true",
+    }
+    environment = starts(0, 391, variables=variables) | {"variables": variables}
+    write(tmp_path / "a", "mlp3", environment=environment)
+    out = contents.write(tmp_path)
+    assert "secret" not in "".join(path.read_text() for path in out.glob("report.*"))
+    (run,) = json.loads((out / "report.json").read_text())["runs"]
+    kept = {
+        "JAX_COMPILATION_CACHE_DIR": "PATH",
+        "XLA_FLAGS": "--xla_dump_to=PATH --xla_gpu_deterministic_ops=true",
+    }
+    assert run["environment"]["variables"] == kept
+    assert run["environment"]["sessions"][1]["variables"] == kept
+    assert len(collect.read([tmp_path, out / "report.json"]).trained) == 1
+
+
 # Reports read again.
 
 

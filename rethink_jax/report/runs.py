@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -210,9 +211,23 @@ def runs_to_list(runs: Iterable[Run]) -> list[dict[str, Any]]:
         if fields:
             data = {name: value for name, value in fields["data"].items() if name != "data_dir"}
             fields["data"] = data
-        left = {"config": fields, "environment": run.environment, "summary": run.summary}
+        environment = _without_paths(run.environment)
+        left = {"config": fields, "environment": environment, "summary": run.summary}
         found.append({"name": run.row, "seed": run.seed, "state": run.state, **left})
     return found
+
+
+def _without_paths(environment: dict[str, Any]) -> dict[str, Any]:
+    """Returns an environment whose variables, those of each start too, say PATH where a path was."""
+    told = dict(environment)
+    if "variables" in told:
+        told["variables"] = {
+            name: re.sub(r"(^|[=\s:,])~?/[^\s:,]*", r"\1PATH", value)
+            for name, value in told["variables"].items()
+        }
+    if "sessions" in told:
+        told["sessions"] = [_without_paths(session) for session in told["sessions"]]
+    return told
 
 
 def data_of(run: Run) -> tuple[str, int]:
