@@ -25,8 +25,9 @@ from rich.console import Console
 from rich.table import Table
 from tensorboardX.proto.event_pb2 import Event
 
-from rethink_jax import output, preemption, run_directory
+from rethink_jax import command_line, output, preemption, run_directory
 from rethink_jax.checkpoints import FOLDER, HALF_WRITTEN, Checkpoints
+from rethink_jax.config import UserError
 
 _KILLS = flags.DEFINE_integer("kills", 100, "SIGKILLs, half of them aimed at checkpoint writes.")
 _TERMS = flags.DEFINE_integer("terms", 30, "SIGTERMs.")
@@ -288,6 +289,15 @@ def _records(content: bytes) -> Iterator[Event]:
         start += length + 16
 
 
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        command_line.parse_flags(argv)
+    except UserError as error:
+        print(f"rethink_jax: {error}", file=sys.stderr)
+        sys.exit(2)
+    return argv
+
+
 def main(argv: list[str]) -> None:
     """Runs all trials and prints their table."""
     logging.set_verbosity(logging.FATAL)  # Orbax tells all it does
@@ -317,4 +327,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     output.drop_what_cannot_be_written()
-    app.run(main)
+    app.run(main, flags_parser=_parse_flags)

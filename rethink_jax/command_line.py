@@ -28,6 +28,11 @@ def parse(argv: list[str]) -> None:
         config = _load(config_argument(argv))
         for argument in argv[1:]:
             _check_field(argument, config)
+    parse_flags(argv)
+
+
+def parse_flags(argv: list[str]) -> None:
+    """Parses the flags alone; `UserError` for the first mistake in them."""
     try:
         rest = flags.FLAGS(argv)
     except Exception as error:  # absl and ml_collections each raise their own

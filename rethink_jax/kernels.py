@@ -184,6 +184,7 @@ def check(config: ConfigDict) -> None:
         require(low <= value <= high, field, value, f"in [{low}, {high}]")
     features.check(config)
     data.check(config)
+    data.describe(config.data)
 
 
 _KERNELS: dict[str, Callable[[float, float], Kernel]] = {

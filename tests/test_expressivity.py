@@ -93,6 +93,7 @@ def test_equal_images_are_named_and_nothing_is_written(toy, tmp_path, monkeypatc
     images = toy.train.images.copy()
     images[9] = images[2]
     twice = dataclasses.replace(toy, train=toy.train._replace(images=images))
+    monkeypatch.setattr(data, "describe", lambda _: twice.info)
     monkeypatch.setattr(data, "load", lambda _: twice)
     with pytest.raises(UserError, match=r"^points 2 and 9 are equal"):
         expressivity.run(config_lib.expressivity("toy"), tmp_path / "run")

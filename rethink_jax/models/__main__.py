@@ -1,5 +1,6 @@
 """`python -m rethink_jax.models`: the models, their parameters, and how many there are for each example."""
 
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -85,4 +86,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     output.drop_what_cannot_be_written()
+    if sys.argv[1:]:
+        print(f"rethink_jax: {sys.argv[1]!r} is given; there are no arguments", file=sys.stderr)
+        sys.exit(2)
     main()

@@ -64,6 +64,7 @@ def check(config: ConfigDict) -> None:
         )
     else:
         data.check(config)
+        data.describe(config.data)
 
 
 def _points(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:

@@ -89,6 +89,7 @@ def check(config: ConfigDict) -> None:
     """Raises `UserError` for a value that no run could have."""
     at_once.check(config)
     data.check(config)
+    data.describe(config.data)
     epochs = config.sgd.epochs
     require(1 <= epochs <= 10**6, "sgd.epochs", epochs, "in [1, 1000000]")
 
