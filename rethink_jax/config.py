@@ -140,6 +140,7 @@ def _data(name: str) -> dict[str, Any]:
         "name": name,
         "data_dir": placeholder(str),
         "examples": placeholder(int),
+        "channels": placeholder(int),  # 1 or 3, to which images are converted
         "fake": False,  # whether made-up examples stand for the data set's
     }
 
@@ -694,6 +695,9 @@ def digest(config: ConfigDict) -> str:
     fields = config.to_dict()
     for field in ("experiment", "compilation_cache"):
         fields.pop(field, None)
+    data = fields.get("data", {})
+    if data.get("channels") is None:  # a later field: the runs before it keep their directories
+        data.pop("channels", None)
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -198,6 +198,13 @@ def settle(
         info = data.describe(config.data)
     else:
         info = dataset.info
+        channels, own = config.data.channels, info.image_shape[-1]
+        require(
+            channels in (None, own),
+            "data.channels",
+            channels,
+            f"left out, or {own} as {info.name} has",
+        )
         config = ConfigDict(config.copy_and_resolve_references())
         config.data.name = info.name
     side = min(info.image_shape[:2])

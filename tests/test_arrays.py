@@ -76,6 +76,7 @@ GOOD = (np.zeros((3, 4, 4, 3), np.uint8), np.zeros(3, int))
         ((GOOD[0][:0], GOOD[1][:0]), "train images have shape (0, 4, 4, 3)"),
         ((GOOD[0], GOOD[1] / 2), "train labels are float64; they must be integers"),
         ((GOOD[0], GOOD[1][:2]), "train labels have shape (2,); there are 3 images"),
+        ((GOOD[0], GOOD[1] + 2**31), "train labels go up to 2147483648; they must be below 2**31"),
         ((GOOD[0], GOOD[1] - 2), "train labels go down to -2; they must be 0 or more"),
         (
             (GOOD[0][..., :1], GOOD[1]),

@@ -304,10 +304,13 @@ ALL = ", ".join(sorted(base()))
         ({"epoch": 3}, f"config.epoch is no field; config has {ALL}"),
         (
             {"data": {**base().data.to_dict(), "sise": 3}},
-            "config.data.sise is no field; config.data has data_dir, examples, fake, name, size, …",
+            "config.data.sise is no field; config.data has channels, data_dir, examples, fake, name, size, …",
         ),
-        ({"data": {"name": "digits"}}, "config.data.data_dir is missing; config.data has …"),
-        ({"data": "digits"}, "config.data is 'digits'; it must be a group of fields: data_dir, …"),
+        ({"data": {"name": "digits"}}, "config.data.channels is missing; config.data has …"),
+        (
+            {"data": "digits"},
+            "config.data is 'digits'; it must be a group of fields: channels, data_dir, …",
+        ),
         *(
             ({field: value}, f"config.{field} is {value!r}; it must be {allowed}")
             for field, value, allowed in (

@@ -1,4 +1,5 @@
 import dataclasses
+import logging
 import multiprocessing
 import os
 import signal
@@ -274,3 +275,38 @@ def test_made_up_digits_fit_in_memory():
     assert dataset.train.images.shape == (20, 8, 8, 1)
     assert data.describe(config) == dataset.info
     assert dataset.train.images.std() > 50
+
+
+@pytest.mark.parametrize(
+    ("name", "examples", "counts"),
+    [
+        ("imagenet2012", None, (1024, 256)),
+        ("cifar10", None, (1024, 256)),
+        ("digits", None, (1500, 297)),
+        ("imagenet2012", 1_281_167, (1_281_167, 50_000)),
+        ("imagenet2012", 64, (64, 64)),
+    ],
+)
+def test_made_up_sets_are_small_unless_asked(name, examples, counts, caplog):
+    config = base().data
+    config.update(name=name, fake=True, examples=examples)
+    info = data.describe(config)
+    assert (info.num_train, info.num_test) == counts
+    with caplog.at_level(logging.INFO, "rethink_jax"):
+        source = data.open_source(config)
+    assert source.info == info
+    assert (source.train.count, source.test.count) == counts
+    training, test = map("{:,}".format, counts)
+    assert f"{name}: {training} training and {test} test images, made up" in caplog.text
+
+
+def test_more_made_up_examples_than_the_set_has():
+    with pytest.raises(UserError, match=r"config.data.examples is 1501; it must be in \[1, 1500\]"):
+        fake.describe("digits", 1501)
+
+
+def test_images_are_converted_to_the_channels_that_are_asked_for():
+    config = base().data
+    config.update(name="digits", fake=True, examples=20, channels=3)
+    assert data.load(config).train.images.shape == (20, 8, 8, 3)
+    assert data.describe(config).image_shape == (8, 8, 3)

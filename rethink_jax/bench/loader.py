@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from rethink_jax import data
 from rethink_jax.bench.rates import Row, step_rate
 from rethink_jax.data import Source, crops, stream
-from rethink_jax.data.examples import Split
+from rethink_jax.data.examples import Split, decode_image
 from rethink_jax.paper import IMAGENET_TRAIN
 
 # JPEGs that the bare loop goes round.
@@ -55,7 +55,7 @@ def _decode(jpegs: list[bytes], size: int, seconds: float) -> tuple[float, float
     rng, square = np.random.default_rng(0), np.empty((size, size, 3), np.uint8)
     start, done = time.perf_counter(), 0
     while time.perf_counter() < start + seconds:
-        image = stream.decode_image(jpegs[done % len(jpegs)], channels=3)
+        image = decode_image(jpegs[done % len(jpegs)], channels=3)
         height, width = image.shape[:2]
         crops.resize(image, crops.random_box(height, width, rng, 0.08), square)
         done += 1

@@ -27,26 +27,28 @@ def describe(data: ConfigDict) -> DatasetInfo:
     """
     _check(data)
     if data.fake:
-        info = fake.describe(data.name)
+        info = fake.describe(data.name, data.examples)
     elif data.name == folder.NAME:
-        info = folder.open_source(data.data_dir).info
+        info = folder.open_source(data.data_dir, data.channels).info
     else:
         from rethink_jax.data import prepared  # TFDS takes two seconds to import
 
         info = prepared.describe(data.name, _root(data))
-    return _first(info, data.examples)
+    return _first(_in_channels(info, data.channels), data.examples)
 
 
 def open_source(data: ConfigDict) -> Source:
     """Returns the data set that `config.data` names, encoded, all examples of it; `UserError` as `load`."""
     _check(data)
     if data.fake:
-        return fake.open_source(data.name)
-    if data.name == folder.NAME:
-        return folder.open_source(data.data_dir)
-    from rethink_jax.data import prepared  # TFDS takes two seconds to import
+        source = fake.open_source(data.name, data.examples)
+    elif data.name == folder.NAME:
+        source = folder.open_source(data.data_dir, data.channels, tell=True)
+    else:
+        from rethink_jax.data import prepared  # TFDS takes two seconds to import
 
-    return prepared.open_source(data.name, _root(data))
+        source = prepared.open_source(data.name, _root(data))
+    return dataclasses.replace(source, info=_in_channels(source.info, data.channels))
 
 
 def load(data: ConfigDict) -> Dataset:
@@ -108,6 +110,7 @@ def from_arrays(train: Pair, test: Pair, name: str = "arrays") -> Dataset:
 def _check(data: ConfigDict) -> None:
     name, data_dir = data.name, data.data_dir
     require(bool(name), "data.name", name, "the name of a data set")
+    require(data.channels in (None, 1, 3), "data.channels", data.channels, "1 or 3")
     if name == folder.NAME and not data.fake:
         require(bool(data_dir), "data.data_dir", data_dir, "the folder that holds the images")
     if data_dir:
@@ -125,6 +128,12 @@ def _root(data: ConfigDict) -> Path | None:
 def _decode(source: Source) -> Dataset:
     info = source.info
     return Dataset(info, decode_split(source.train, info), decode_split(source.test, info))
+
+
+def _in_channels(info: DatasetInfo, channels: int | None) -> DatasetInfo:
+    """Returns the sizes of images converted to grey or to colours, to which they are decoded."""
+    shape = (*info.image_shape[:2], channels or info.image_shape[2])
+    return dataclasses.replace(info, image_shape=shape)
 
 
 def _first(info: DatasetInfo, examples: int | None) -> DatasetInfo:
@@ -152,4 +161,6 @@ def _examples(images: np.ndarray, labels: np.ndarray, what: str) -> Examples:
         raise UserError(f"{what} labels have shape {labels.shape}; there are {len(images)} images")
     if labels.min() < 0:
         raise UserError(f"{what} labels go down to {labels.min()}; they must be 0 or more")
+    if labels.max() >= 2**31:
+        raise UserError(f"{what} labels go up to {labels.max()}; they must be below 2**31")
     return Examples(images, labels.astype(np.int32))

@@ -18,7 +18,7 @@ from rethink_jax.data.examples import Dataset, DatasetInfo, Examples, Source
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
 
 

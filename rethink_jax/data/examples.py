@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from rethink_jax.config import UserError
 
+_FLAGS = {
+    1: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
+    3: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION,
+}
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 # Records are fetched in batches: array_record reads a batch about 20 times faster than one by one.
 _BATCH = 500
@@ -80,15 +85,38 @@ class Source:
 
 
 def decode_image(encoded: bytes, channels: int) -> np.ndarray:
-    """Returns the pixels of a PNG, JPEG, … as uint8 [height, width, channels].
+    """Returns the pixels of a PNG, JPEG, … as uint8 [height, width, channels], in memory and in streams alike.
 
-    Raises `ValueError` for pixels of more than 8 bits, which Pillow would clip, and its errors.
+    JPEGs whose components are the channels are decoded by OpenCV, which is faster, and all others by Pillow.
+    On `cifar10_jpeg` both give the same pixels. An orientation that a camera has noted is not looked at.
+
+    Raises `ValueError` for pixels of more than 8 bits, which Pillow would clip or cut, and its errors.
     """
+    if channels in _FLAGS and _components_of_jpeg(encoded) == channels:
+        decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), _FLAGS[channels])
+        if decoded is None:
+            raise ValueError("a JPEG that OpenCV does not decode")
+        return decoded.reshape(*decoded.shape[:2], channels)
     with Image.open(io.BytesIO(encoded)) as image:
-        if image.mode.startswith(("I", "F")):
+        if image.mode.startswith(("I", "F")) or ";16" in str(image.tile):
             raise ValueError(f"its pixels have more than 8 bits (mode {image.mode})")
+        if channels in (1, 3):
+            image.info.pop("transparency", None)  # is lost, and Pillow would warn
         pixels = np.asarray(image.convert(_MODES[channels]))
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _components_of_jpeg(encoded: bytes) -> int:
+    """Returns how many components a JPEG of 8 bits has; 0 for what is none, or is cut short."""
+    if not (encoded.startswith(b"\xff\xd8") and encoded.endswith(b"\xff\xd9")):
+        return 0
+    at = 2
+    while at + 9 < len(encoded) and encoded[at] == 0xFF:
+        marker = encoded[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the frame's header
+            return encoded[at + 9] if encoded[at + 4] == 8 else 0
+        at += 2 + int.from_bytes(encoded[at + 2 : at + 4], "big")
+    return 0
 
 
 def first_image_shape(split: Split, channels: int) -> tuple[int, int, int]:

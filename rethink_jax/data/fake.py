@@ -1,12 +1,16 @@
 """Made-up examples of a known data set's shapes and sizes, for trying things out without it."""
 
+import dataclasses
 import functools
+import logging
 
 import cv2
 import numpy as np
 
 from rethink_jax.config import require
 from rethink_jax.data.examples import DatasetInfo, Source, Split
+
+logger = logging.getLogger(__name__)
 
 INFOS = {
     info.name: info
@@ -19,18 +23,37 @@ INFOS = {
 }
 # Of large images: coarse ones cost little and survive being cut and resized.
 _CELLS = 32
+# Sets of more training examples than this are made small where no number is asked for.
+_LARGE, _NUM_TRAIN, _NUM_TEST = 10_000, 1024, 256
 
 
-def describe(name: str) -> DatasetInfo:
-    """Returns the sizes of a data set; `UserError` where they are not known here."""
+def describe(name: str, examples: int | None = None) -> DatasetInfo:
+    """Returns the sizes of a made-up data set.
+
+    Args:
+      name: of the data set that it stands for.
+      examples: `config.data.examples`; without it large sets get 1,024 + 256.
+
+    Raises:
+      UserError: it is not known here, or has fewer training examples.
+    """
     allowed = f"one of {', '.join(INFOS)} where config.data.fake is True"
     require(name in INFOS, "data.name", name, allowed)
-    return INFOS[name]
+    info = INFOS[name]
+    if examples is None and info.num_train <= _LARGE:
+        return info
+    if examples is None:
+        return dataclasses.replace(info, num_train=_NUM_TRAIN, num_test=_NUM_TEST)
+    allowed = f"in [1, {info.num_train}], the training examples of {name}"
+    require(1 <= examples <= info.num_train, "data.examples", examples, allowed)
+    return dataclasses.replace(info, num_train=examples, num_test=min(examples, info.num_test))
 
 
-def open_source(name: str) -> Source:
-    """Returns a source of random images and labels, functions of the split and the id alone."""
-    info = describe(name)
+def open_source(name: str, examples: int | None = None) -> Source:
+    """Returns a source of random images and labels, functions of the split and the id alone; as `describe`."""
+    info = describe(name, examples)
+    counts = f"{info.num_train:,} training and {info.num_test:,} test images"
+    logger.info("%s: %s, made up; config.data.examples makes more or fewer", name, counts)
 
     def split(number: int, title: str, count: int) -> Split:
         return Split(

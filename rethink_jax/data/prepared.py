@@ -103,6 +103,10 @@ def _source(name: str, builder: tfds.core.DatasetBuilder) -> Source:
     for file in files:
         if not file.exists():
             raise UserError(f"config.data.name is {name!r}; its file {file} is missing")
+    if label.num_classes > 2**31:
+        raise UserError(
+            f"config.data.name is {name!r}; it has {label.num_classes} classes, and 2**31 are the most"
+        )
     shape = image.shape
     if None in shape[:2]:
         shape = first_image_shape(train, shape[-1])

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from rethink_jax import preemption
 from rethink_jax.config import require
 from rethink_jax.data import crops
-from rethink_jax.data.examples import DatasetInfo, Split, check_label, decode, fetch
+from rethink_jax.data.examples import DatasetInfo, Split, check_label, decode, decode_image, fetch
 from rethink_jax.data.slots import Slots
 
 # The value of an id that stands for no example.
@@ -41,10 +41,6 @@ _LEAST_SHARED = 2**16  # bytes
 _NONE = np.zeros(0, np.uint8)
 # Keeps the draws of crops apart from all others.
 _CROPS = 3
-_FLAGS = {
-    1: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
-    3: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION,
-}
 # Which worker this process is.
 _worker = 0
 
@@ -137,17 +133,6 @@ class Batches:
         image, label = decode(self.split, example_id, record, to_pixels)
         check_label(self.split, example_id, label, self.info.num_classes)
         return image, label
-
-
-def decode_image(encoded: bytes, channels: int) -> np.ndarray:
-    """Returns the pixels as uint8 [height, width, 3], or [height, width] of one channel, by OpenCV.
-
-    Raises `ValueError` for what is no image, and OpenCV's errors.
-    """
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), _FLAGS[channels])
-    if image is None:
-        raise ValueError("no image of a known kind")
-    return image
 
 
 def check(config: ConfigDict) -> None:
