@@ -149,6 +149,25 @@ class Checkpoints:
         self._manager.close()
 
 
+def newest_history(workdir: epath.Path) -> list[dict[str, Any]] | None:
+    """Returns the evaluations that a run's newest checkpoint has, without its state.
+
+    None where there is no checkpoint; no evaluations where its file cannot be read.
+    """
+    folder = workdir / FOLDER
+    steps = (
+        [int(step.name) for step in folder.iterdir() if step.name.isdecimal()]
+        if folder.exists()
+        else []
+    )
+    if not steps:
+        return None
+    try:
+        return json.loads((folder / str(max(steps)) / "meta" / "metadata").read_text())["history"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
 def restore_on_all(checkpoints: Checkpoints | None, like: TrainState) -> Saved | None:
     """Returns what the primary process restores, on all processes.
 

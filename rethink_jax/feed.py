@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, corruptions, data, inputs, parallel
 from rethink_jax.data import stream
-from rethink_jax.data.examples import Split as EncodedSplit
+from rethink_jax.data.examples import Split as EncodedSplit, decode, fetch
 from rethink_jax.data.subset import choose_records
 
 # Examples in one batch of an evaluation of a resident data set, on all devices together.
@@ -129,7 +129,7 @@ class Streamed:
         self._iterator: Generator[stream.HostBatch, None, None] | None = None
         self._next = -1
         self.look_up = _corrupt_on_device(config, self.info.num_classes, self._moments())
-        self.fingerprint = self._digest(source)
+        self.fingerprint = _digest_of_labels(config, self.info, self._splits, source.version)
 
     def train(self, step: int, end: int, most: Callable[[], int]) -> Iterator[Dispatch]:
         """Yields the dispatches of the steps from `step` to `end`, each of one step, as `Resident.train`."""
@@ -200,18 +200,6 @@ class Streamed:
         )
         return corruptions.moments_of(counts, self._config.corruption.per_channel)
 
-    def _digest(self, source: data.Source) -> str:
-        """Returns a digest of the data set's sizes and of its first labels, true and corrupted."""
-        found: list[Any] = [dataclasses.asdict(self.info), source.version]
-        corruption, classes = self._config.corruption, self.info.num_classes
-        for split, encoded in self._splits.items():
-            ids = range(min(encoded.count, _FOR_FINGERPRINT))
-            labels = [encoded.parse(record)[1] for record in encoded.fetch(ids)]
-            true_labels = np.asarray(labels, np.int32)
-            corrupted = inputs.corrupt_labels(corruption, split, true_labels, classes)
-            found += [labels, corrupted.tolist()]
-        return hashlib.sha256(json.dumps(found).encode()).hexdigest()
-
 
 def _next(iterator: Iterator[stream.HostBatch]) -> stream.HostBatch:
     """Returns the next batch; of several processes one that has none must not wait for the others to leave."""
@@ -223,11 +211,35 @@ def _next(iterator: Iterator[stream.HostBatch]) -> stream.HostBatch:
         raise RuntimeError(str(error)) from error
 
 
-def make(config: ConfigDict, dataset: data.Dataset | None) -> Resident | Streamed:
-    """Returns the feed that a settled config asks for, of its own data set or of the caller's."""
-    if config.data.stream:
-        return Streamed(config, data.open_source(config.data))
-    return Resident(config, dataset or data.load(config.data))
+def open_data(
+    config: ConfigDict, dataset: data.Dataset | None = None
+) -> data.Dataset | data.Source:
+    """Returns the data that a config asks for, of its own data set or of one that is handed over.
+
+    Raises:
+      UserError: as `rethink_jax.data.load` and `.as_asked`.
+    """
+    if dataset is not None:
+        return data.as_asked(dataset, config.data)
+    return data.open_source(config.data) if config.data.stream else data.load(config.data)
+
+
+def make(
+    config: ConfigDict, opened: data.Dataset | data.Source | None = None
+) -> Resident | Streamed:
+    """Returns the feed that a settled config asks for, of what `open_data` has opened for it."""
+    if opened is None:
+        opened = open_data(config)
+    if isinstance(opened, data.Source):
+        return Streamed(config, opened)
+    return Resident(config, opened)
+
+
+def fingerprint(config: ConfigDict, opened: data.Dataset | data.Source) -> str:
+    """Returns the fingerprint that `make`'s feed has, and leaves nothing on the devices."""
+    if isinstance(opened, data.Dataset):
+        return inputs.prepare(config, opened).fingerprint
+    return _digest_of_labels(config, *_first(opened, config.data.examples), opened.version)
 
 
 def check(config: ConfigDict) -> None:
@@ -257,6 +269,26 @@ def _first(
         info, num_train=splits["train"].count, num_test=splits["test"].count
     )
     return counted, splits
+
+
+def _digest_of_labels(
+    config: ConfigDict, info: data.DatasetInfo, splits: dict[str, EncodedSplit], version: str
+) -> str:
+    """Returns a digest of a stream's sizes and of its first labels, true and corrupted.
+
+    Of its images `Source.fingerprint` has some; a run compares both.
+    """
+    found: list[Any] = [dataclasses.asdict(info), version]
+    for split, encoded in splits.items():
+        ids = range(min(encoded.count, _FOR_FINGERPRINT))
+        labels = [
+            decode(encoded, id_, record, bytes)[1]
+            for id_, record in zip(ids, fetch(encoded, ids), strict=True)
+        ]
+        true_labels = np.asarray(labels, np.int32)
+        corrupted = inputs.corrupt_labels(config.corruption, split, true_labels, info.num_classes)
+        found += [labels, corrupted.tolist()]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
 def _corrupt_on_device(

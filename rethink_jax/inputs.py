@@ -1,7 +1,5 @@
 """From a data set to the arrays a run sees, cropped and corrupted, and the order in which it sees them."""
 
-import hashlib
-from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,6 +9,7 @@ from ml_collections import ConfigDict
 
 from rethink_jax import corruptions
 from rethink_jax.data import Dataset, Examples
+from rethink_jax.data.examples import digest
 from rethink_jax.data.stream import PADDING
 from rethink_jax.preprocess import center_crop
 
@@ -104,16 +103,6 @@ def corrupt_labels(
     key = corruptions.split_key(corruption, split)
     ids = np.arange(len(labels), dtype=np.int32)
     return np.asarray(corrupt(key, *map(jnp.asarray, (ids, no_images, labels)))[1])
-
-
-def digest(splits: Sequence[Iterable[np.ndarray]]) -> str:
-    """Returns the SHA-256 of splits' arrays, their dtypes and shapes, in hexadecimal digits."""
-    state = hashlib.sha256()
-    for split in splits:
-        for array in split:
-            state.update(f"{array.dtype}{array.shape}".encode())
-            state.update(np.ascontiguousarray(array).data)
-    return state.hexdigest()
 
 
 @corruptions.pinned

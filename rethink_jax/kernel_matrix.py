@@ -93,6 +93,10 @@ class _Block(NamedTuple):
     rows: slice
 
 
+# What products are of where the features were not chosen; files of older versions do not say it.
+NO_CHOICE = "{}"
+
+
 class InnerProducts:
     """⟨x, x'⟩ of n points with each other and with others; the points' features are added part by part.
 
@@ -194,13 +198,14 @@ class InnerProducts:
         with precision(np.dtype("float64")):
             return np.asarray(kernel.values(self._exact, *squares)) + kernel.offset
 
-    def save(self, file: epath.Path, parts: int) -> None:
-        """Writes all of it into a file, with the number of parts that were added so far."""
+    def save(self, file: epath.Path, parts: int, of: str = NO_CHOICE) -> None:
+        """Writes all of it into a file, with the number of parts so far and what they are of."""
         own = {f"block_{i}": np.asarray(block.values) for i, block in enumerate(self._blocks)}
         with file.open("wb") as stream:
             np.savez(
                 stream,
                 parts=parts,
+                of=of,
                 dimension=self.dimension,
                 squares=self.squares,
                 square_of_mean=self._square_of_mean,
@@ -208,10 +213,13 @@ class InnerProducts:
                 **own,  # type: ignore[arg-type]
             )
 
-    def restore(self, file: epath.Path) -> int:
-        """Goes on from a file, and returns how many parts it has; 0 where it does not fit."""
+    def restore(self, file: epath.Path, of: str = NO_CHOICE) -> int:
+        """Resumes from a file and returns how many parts it has; 0 where it does not fit or is of others."""
         try:
             with file.open("rb") as stream, np.load(stream) as saved:
+                if (str(saved["of"]) if "of" in saved else NO_CHOICE) != of:
+                    logger.warning("%s is of other features; the matrix begins anew", file)
+                    return 0
                 blocks = [
                     block._replace(values=saved[f"block_{i}"])
                     for i, block in enumerate(self._blocks)

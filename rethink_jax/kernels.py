@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import json
 import logging
 import math
 import time
@@ -20,6 +21,7 @@ from rethink_jax import (
     display,
     effects,
     features,
+    identity,
     inputs,
     parallel,
     preemption,
@@ -28,6 +30,7 @@ from rethink_jax import (
 from rethink_jax.config import RunFailed, UserError, require
 from rethink_jax.features import Features
 from rethink_jax.kernel_matrix import (
+    NO_CHOICE,
     InnerProducts,
     Kernel,
     KernelMatrix,
@@ -87,15 +90,23 @@ def run(
     """
     check(config)
     parallel.check_one_process(config)
-    path = run_directory.path_of(workdir, name, config.data.name, config_lib.digest(config))
+    load = functools.cache(lambda: data.load(config.data))
+    path = identity.path_of(workdir, config, lambda: load().fingerprint, name, config.data.name)
     with contextlib.ExitStack() as stack:
         stop_request = stack.enter_context(preemption.stop_on_signals())
         stop_request.grace_seconds = config.grace_seconds
         run_directory.check_no_sweep(path)
         effects.refuse(path, config)
         summary = run_directory.summary_of(path, config)
-        if summary is None or _residual(summary) > config.solver.tolerance:
-            dataset = data.load(config.data)
+        dataset = load()
+        is_same = identity.check_same_data(
+            path, config, dataset.fingerprint, lambda: inputs.digest([dataset.train])
+        )
+        if summary is not None and not is_same:
+            raise UserError(
+                f"{path} does not say which data its run was made from; choose another --workdir"
+            )
+        if summary is None or not _is_done(summary, config):
             features.check_images(config, dataset.info.image_shape)
             n = dataset.info.num_train
             require(n > 1, "data.examples", n, "2 or more for a kernel")
@@ -136,8 +147,16 @@ def solutions(summary: dict[str, Any]) -> list[dict[str, Any]]:
     return [summary, *([summary[WITH_RIDGE]] if WITH_RIDGE in summary else [])]
 
 
-def _residual(summary: dict[str, Any]) -> float:
-    return max(solution["residual"] for solution in solutions(summary))
+def _is_done(summary: dict[str, Any], config: ConfigDict) -> bool:
+    """Returns whether a summary is of the tolerance, and no solve failed that has other settings now."""
+    return all(
+        solution["residual"] <= config.solver.tolerance for solution in solutions(summary)
+    ) and all(failed.get("solver") == _solving(config) for failed in summary.get("failed", ()))
+
+
+def _solving(config: ConfigDict) -> dict[str, Any]:
+    """Returns the settings that decide whether a solve comes to its end."""
+    return {name: value for name, value in config.solver.items() if name != "save_seconds"}
 
 
 _WORDS = {
@@ -200,7 +219,6 @@ class _Solve:
         self._config, self._path, self._show = config, path, show
         self._classes = dataset.info.num_classes
         self._dataset = dataset
-        self._fingerprint = inputs.digest([dataset.train])
         self._started = time.monotonic()
 
     def run(self) -> dict[str, Any]:
@@ -209,15 +227,15 @@ class _Solve:
 
             def begin() -> None:
                 stack.enter_context(run_directory.open_run(self._path, self._config))
-                self._check_data()
                 if (self._path / SECONDS).exists():
-                    self._started -= run_directory.read_json(self._path / SECONDS)["seconds"]
+                    self._started -= run_directory.read_json(self._path / SECONDS).get("seconds", 0)
                 stack.callback(self._keep_time)
                 run_directory.describe(
                     self._path,
                     self._config,
                     num_train=self._dataset.info.num_train,
-                    fingerprint=self._fingerprint,
+                    fingerprint=inputs.digest([self._dataset.train]),
+                    data_fingerprint=self._dataset.fingerprint,
                 )
 
             parallel.on_primary(begin)
@@ -235,12 +253,6 @@ class _Solve:
         seconds = {"seconds": time.monotonic() - self._started}
         run_directory.write_json(self._path / SECONDS, seconds)
 
-    def _check_data(self) -> None:
-        file = self._path / run_directory.ENVIRONMENT
-        before = run_directory.read_json(file).get("fingerprint") if file.exists() else None
-        if before not in (None, self._fingerprint):
-            raise UserError(f"{self._path} was begun on other data; choose another --workdir")
-
     def _choose(self) -> tuple[Features, list[dict[str, Any]]]:
         """Returns features, and γ and ridge: without a ridge, with one, or both."""
         kernel = self._config.kernel
@@ -257,8 +269,8 @@ class _Solve:
         if all(tried["error"] is None for tried in log):
             file = self._path / SELECTION
             raise RunFailed(
-                f"none of {len(log)} candidates could be solved; {file} says why, and is to be removed "
-                "before they are tried again"
+                f"none of {len(log)} candidates could be solved; {file} says why{_ADVICE}, "
+                "and they are tried again"
             )
         numbers = choose(log, per_features)
         return known[numbers[0] // per_features][1], [candidates[i] for i in numbers]
@@ -266,7 +278,10 @@ class _Solve:
     def _try_all(
         self, known: list[Features], candidates: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
-        """Returns each candidate with its error on the held-out part; `selection.json` keeps them."""
+        """Returns each candidate with its error on the held-out part; `selection.json` keeps them.
+
+        What failed with other settings of the solver, or was not solved to the tolerance, is tried again.
+        """
         kernel, train, file = self._config.kernel, self._dataset.train, self._path / SELECTION
         log = parallel.on_primary(
             lambda: run_directory.read_json(file)["log"] if file.exists() else []
@@ -279,16 +294,25 @@ class _Solve:
         )
         prepared: Products | None = None
         per_features = len(candidates) // len(known)
-        for number in range(len(log), len(candidates)):
+        seen_number = -1
+        for number in range(len(candidates)):
+            if number < len(log) and not self._is_to_be_tried(log[number]):
+                continue
             self._show(f"candidate {number + 1} of {len(candidates)}", 0)
-            if prepared is None or number % per_features == 0:
-                seen = known[number // per_features]
-                prepared = self._products(seen, some, held_out, "choosing")
-            log.append(candidates[number] | self._try(prepared, candidates[number]))
-            logger.info("%s", log[-1])
+            if prepared is None or number // per_features != seen_number:
+                seen_number = number // per_features
+                prepared = self._products(known[seen_number], some, held_out, "choosing")
+            tried = candidates[number] | self._try(prepared, candidates[number])
+            log[number : number + 1] = [tried]
+            logger.info("%s", tried)
             parallel.on_primary(lambda: run_directory.write_json(file, {"log": log}))
             parallel.on_primary(self._keep_time)
         return log
+
+    def _is_to_be_tried(self, tried: dict[str, Any]) -> bool:
+        if tried["error"] is None:
+            return tried.get("solver") != _solving(self._config)
+        return bool(tried["residual"] > self._config.solver.tolerance)
 
     def _products(
         self,
@@ -298,13 +322,17 @@ class _Solve:
         title: str,
         checked: np.ndarray | None = None,
         file: epath.Path | None = None,
+        of: str = NO_CHOICE,
     ) -> Products:
-        """Computes the products, with `checked` as for `InnerProducts`; `file` keeps them and may have some."""
+        """Computes the products, with `checked` as for `InnerProducts`; `file` keeps them and may have some.
+
+        `of` tells the features from others, whose products may be in the file.
+        """
         n = len(some.labels)
         centered = self._config.kernel.name != "linear"
         products = InnerProducts(n, len(others.labels), self._dtype(n), checked, centered)
         images = np.concatenate([some.images, others.images])
-        first = products.restore(file) if file is not None and file.exists() else 0
+        first = products.restore(file, of) if file is not None and file.exists() else 0
         halves_done, saved_at = 2 * first, time.monotonic()
 
         def show(fraction: float) -> None:
@@ -317,7 +345,7 @@ class _Solve:
             halves_done += 1
             is_due = time.monotonic() > saved_at + _SAVE_PRODUCTS_SECONDS
             if file is not None and (is_due or part == seen.parts - 1):
-                save = functools.partial(products.save, parts=part + 1)
+                save = functools.partial(products.save, parts=part + 1, of=of)
                 parallel.on_primary(functools.partial(run_directory.write_whole, file, save))
                 parallel.on_primary(self._keep_time)
                 saved_at = time.monotonic()
@@ -330,7 +358,8 @@ class _Solve:
         try:
             iterate = self._solve(matrix, labels, candidate["ridge"], "choosing")
         except RunFailed as error:
-            return sizes | {"error": None, "why": str(error)}
+            failed = {"error": None, "why": str(error), "solver": _solving(self._config)}
+            return sizes | failed
         return sizes | {
             "error": _error(matrix.at_others(iterate.solution[:, :-1]), others),
             "residual": iterate.residual,
@@ -341,7 +370,8 @@ class _Solve:
         solved, failed = [], []
         for entry in chosen:
             # Anew for each one: beside the matrix there is no room for the products of a second one.
-            prepared = self._all_products(seen, keep=seen.parts > 1 or len(chosen) > 1)
+            keep = seen.parts > 1 or len(chosen) > 1
+            prepared = self._all_products(seen, _features_of(entry), keep)
             prefix = f"{WITH_RIDGE}-" if entry is not chosen[0] else ""
             try:
                 solved.append(self._solution(prepared, entry, self._path / f"{prefix}{SOLUTION}"))
@@ -349,7 +379,8 @@ class _Solve:
                 if not solved and entry is chosen[-1]:
                     raise
                 logger.warning("no solution with ridge %g: %s", entry["ridge"], error)
-                failed.append(entry | {"why": str(error)})
+                why = {"why": str(error), "solver": _solving(self._config)}
+                failed.append(entry | why)
         summary = {
             "status": "finished",
             "examples": len(self._dataset.train.labels),
@@ -362,12 +393,12 @@ class _Solve:
         summary |= {"failed": failed} if failed else {}
         return summary | {"seconds": time.monotonic() - self._started}
 
-    def _all_products(self, seen: Features, keep: bool) -> Products:
+    def _all_products(self, seen: Features, of: str, keep: bool) -> Products:
         train, test = self._dataset.train, self._dataset.test
         file = self._path / PRODUCTS if keep else None
         rng, n = np.random.default_rng(self._config.seed), len(train.labels)
         checked = rng.choice(n, min(EXACT_ROWS, n), replace=False)
-        return self._products(seen, train, test, "all examples", checked, file)
+        return self._products(seen, train, test, "all examples", checked, file, of)
 
     def _solution(
         self, prepared: Products, entry: dict[str, Any], file: epath.Path
@@ -376,7 +407,7 @@ class _Solve:
         products, labels, test_labels = prepared
         ridge, kernel = entry["ridge"], self._kernel(products, entry["gamma"])
         matrix = products.matrix(kernel)
-        iterate = self._solve(matrix, labels, ridge, "all examples", file)
+        iterate = self._solve(matrix, labels, ridge, "all examples", file, _text(entry))
         solution = iterate.solution
         fitted = matrix.multiply_precisely(solution)
         of_signs = 2 * solution[:, :-1] - solution[:, -1:], 2 * fitted[:, :-1] - fitted[:, -1:]
@@ -422,13 +453,17 @@ class _Solve:
         ridge: float,
         title: str,
         file: epath.Path | None = None,
+        of: str = "",
     ) -> Iterate:
-        """Solves (K + ridge I) α = Y to the tolerance; `file` keeps the iterates and has one to go on from."""
+        """Solves (K + ridge I) α = Y to the tolerance; `file` keeps the iterates and has one to go on from.
+
+        `of` tells the features, γ and ridge from others, whose iterate may be in the file.
+        """
         solver = self._config.solver
         self._show(f"{title}: preconditioner", 0)
         preconditioner = precondition(matrix, ridge, solver.rank, self._config.seed)
         targets = _targets(labels, self._classes)
-        start = None if file is None else self._restore(file, targets.shape)
+        start = None if file is None else self._restore(file, of, targets.shape)
         saved_at, best, iterate = time.monotonic(), 1.0, None
         try:
             for iterate in conjugate_gradients(
@@ -438,18 +473,18 @@ class _Solve:
                 if is_solved(iterate, solver.tolerance, solver.most_iterations, _ADVICE):
                     return iterate
                 if file is not None and time.monotonic() > saved_at + solver.save_seconds:
-                    self._save(file, iterate)
+                    self._save(file, of, iterate)
                     saved_at = time.monotonic()
                 self._show(f"{title}: solve", abs(math.log(best) / math.log(solver.tolerance)))
         finally:
             if file is not None and iterate is not None:
-                self._save(file, iterate)
+                self._save(file, of, iterate)
         raise AssertionError("the iterates have no end")
 
-    def _save(self, file: epath.Path, iterate: Iterate) -> None:
+    def _save(self, file: epath.Path, of: str, iterate: Iterate) -> None:
         def write(partial: epath.Path) -> None:
             with partial.open("wb") as stream:
-                np.savez(stream, solution=iterate.solution, iterations=iterate.iterations)
+                np.savez(stream, of=of, solution=iterate.solution, iterations=iterate.iterations)
 
         def save() -> None:
             run_directory.write_whole(file, write)
@@ -457,12 +492,15 @@ class _Solve:
 
         parallel.on_primary(save)
 
-    def _restore(self, file: epath.Path, shape: tuple[int, ...]) -> Iterate | None:
-        """Returns the saved iterate; none where there is none, or a damaged one."""
+    def _restore(self, file: epath.Path, of: str, shape: tuple[int, ...]) -> Iterate | None:
+        """Returns the saved iterate; none where there is none, a damaged one, or that of another choice."""
         if not file.exists():
             return None
         try:
             with file.open("rb") as stream, np.load(stream) as saved:
+                if "of" in saved and str(saved["of"]) != of:  # older versions do not say it
+                    logger.warning("%s is of another choice; the solve begins anew", file)
+                    return None
                 solution = saved["solution"].reshape(shape)
                 iterations = int(saved["iterations"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
@@ -494,6 +532,15 @@ def choose(log: list[dict[str, Any]], per_features: int) -> list[int]:
             and (not without or number // per_features == without[0] // per_features)
         ]
     )
+
+
+def _features_of(entry: dict[str, Any]) -> str:
+    own = {name: value for name, value in entry.items() if name not in ("gamma", "ridge")}
+    return _text(own)
+
+
+def _text(entry: dict[str, Any]) -> str:
+    return json.dumps(entry, sort_keys=True)
 
 
 def _targets(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -1,13 +1,14 @@
 """What is known of a sweep's runs, and the `sweep.json` that says it."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from etils import epath
 from ml_collections import ConfigDict
 from rich.table import Table
 
-from rethink_jax import effects, parallel, run_directory, train
+from rethink_jax import data, effects, parallel, run_directory, train
 from rethink_jax.config import UserError
 from rethink_jax.display import Screen, percent
 
@@ -63,12 +64,26 @@ class Ledger:
       content: of `sweep.json`.
     """
 
-    def __init__(self, path: epath.Path, name: str, size: str, runs: list[Run]):
+    def __init__(
+        self,
+        path: epath.Path,
+        name: str,
+        size: str,
+        runs: list[Run],
+        open_data: Callable[[ConfigDict], data.Dataset | data.Source],
+    ):
+        """Looks what is there; `open_data`, of a run's config, is called where a run has begun.
+
+        Raises:
+          UserError: the directory holds something else, or a run of another config or other data.
+        """
         self.path = path
         self.runs = runs
         self.content: dict[str, Any] = {"name": name, "size": size, "runs": []}
         self._outcomes: dict[epath.Path, Outcome] = {}
         self._summaries: dict[str, dict[str, Any]] = {}
+        self._open_data = open_data
+        self._of_same_data: set[epath.Path] = set()  # on the primary process
         parallel.on_primary(self._take_up)
         self.refresh()
 
@@ -79,7 +94,21 @@ class Ledger:
         check_place(self.path)
         for run in self.runs:
             run_directory.check_same_run(run.path, run.config)
+            if (run.path / run_directory.CONFIG).exists():
+                self._is_of_same_data(run)
         self._noted()
+
+    def _is_of_same_data(self, run: Run) -> bool:
+        """Returns whether a run that has begun is known to be of its config's data, which are opened once.
+
+        Raises:
+          UserError: it is of others.
+        """
+        if run.path not in self._of_same_data and train.check_same_data(
+            run.path, run.config, self._open_data(run.config)
+        ):
+            self._of_same_data.add(run.path)
+        return run.path in self._of_same_data
 
     def _noted(self) -> dict[str, dict[str, Any]]:
         """Returns the entries of `sweep.json` by their directories; refuses another sweep's."""
@@ -162,7 +191,9 @@ class Ledger:
         began = (run.path / run_directory.CONFIG).exists()
         finished = None
         with contextlib.suppress(UserError):  # another process may have taken the directory
-            finished = train.finished_summary(run.path, run.config, run.total_steps)
+            if summary.get("status") == "finished":
+                is_same = self._is_of_same_data(run)
+                finished = train.finished_summary(run.path, run.config, run.total_steps, is_same)
         if finished is not None:
             status = "finished"
         elif (outcome.error is not None and not outcome.in_use) or summary.get(

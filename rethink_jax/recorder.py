@@ -36,6 +36,7 @@ class Recorder:
         fingerprint: str,
         dataset_info: DatasetInfo,
         stop_request: preemption.StopRequest,
+        data_fingerprint: str = "",
     ):
         self.history: list[metrics.Record] = []
         self.epoch_correct = 0
@@ -43,6 +44,7 @@ class Recorder:
         self._path = path
         self._config = config
         self._fingerprint = fingerprint
+        self._data_fingerprint = data_fingerprint
         self._dataset_info = dataset_info
         self._stop_request = stop_request
         self._open_files = contextlib.ExitStack()
@@ -90,6 +92,7 @@ class Recorder:
                 start_step=int(state.step),
                 num_train=self._dataset_info.num_train,
                 fingerprint=self._fingerprint,
+                data_fingerprint=self._data_fingerprint,
             )
             self._writer = metrics.Writer(self._path, self.history)
             self._open_files.callback(self._writer.close)

@@ -26,6 +26,7 @@ SWEEP, LOCK = "sweep.json", "lock"
 CHANGEABLE = (
     *("experiment", "epochs", "steps", "stop_when_fitted"),
     *("evaluate", "checkpoint", "grace_seconds", "compilation_cache", "solver", "data.workers"),
+    "data.data_dir",  # the data's fingerprint settles whether they are the same
 )
 
 PARTIAL = ".partial"

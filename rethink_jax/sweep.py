@@ -4,9 +4,11 @@ import contextlib
 import fnmatch
 import functools
 import importlib.util
+import json
 import logging
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,6 +20,8 @@ from rethink_jax import (
     data,
     display,
     effects,
+    feed,
+    identity,
     parallel,
     preemption,
     run_directory,
@@ -58,17 +62,18 @@ def run(
       Stopped: when a signal came; the state is saved.
     """
     path = _path(config, workdir, name, dataset)
+    open_data = _opener(dataset)
     with contextlib.ExitStack() as stack:
         stop_request = stack.enter_context(preemption.stop_on_signals())
         if jax.process_count() > 1:  # the others have to hear of a signal first
             stack.enter_context(stop_request.defer())
         runs = parallel.on_all(lambda: plan(config, path, dataset))
         executor = None if config.launcher == "local" else _executor(config, path)
-        ledger = Ledger(path, config.sweep.name, config.sweep.size, runs)
+        ledger = Ledger(path, config.sweep.name, config.sweep.size, runs, open_data)
         _tell_ignored(runs)
         shown = stack.enter_context(display.show_sweep(len(runs)))
         if executor is None:
-            _run_here(ledger, dataset, shown, stop_request)
+            _run_here(ledger, open_data, shown, stop_request)
         else:
             _run_in_jobs(ledger, executor, shown, stop_request)
     ledger.refresh()  # other processes' runs may have ended meanwhile
@@ -203,16 +208,31 @@ def _config_of(config: ConfigDict, entry: dict[str, Any], repeat: int) -> Config
     return own
 
 
+def _opener(
+    dataset: data.Dataset | None,
+) -> Callable[[ConfigDict], data.Dataset | data.Source]:
+    """Returns a function that opens the data of a run's config, and keeps them for the next run."""
+    kept: dict[str, data.Dataset | data.Source] = {}
+
+    def open_data(config: ConfigDict) -> data.Dataset | data.Source:
+        asked = json.dumps(config.data.to_dict(), sort_keys=True)
+        if asked not in kept:
+            kept.clear()  # before others are loaded beside them
+            kept[asked] = feed.open_data(config, dataset)
+        return kept[asked]
+
+    return open_data
+
+
 def _run_here(
     ledger: Ledger,
-    dataset: data.Dataset | None,
+    open_data: Callable[[ConfigDict], data.Dataset | data.Source],
     shown: display.SweepDisplay,
     stop_request: preemption.StopRequest,
 ) -> None:
     """Runs what is left, one run after another, in this process."""
     left = ledger.left()
     shown.skip(len(ledger.runs) - len(left))
-    loaded: tuple[dict[str, Any], data.Dataset] | None = None
     for run in left:
         done = len(ledger.runs) - len(ledger.left())
         stop_request.saved = (
@@ -221,16 +241,12 @@ def _run_here(
         )
         parallel.raise_if_stopped(stop_request)
         shown.begin(_title(run))
-        own, outcome = dataset, None
-        if own is None and not run.config.data.stream:
-            source = run.config.data.to_dict()
-            try:
-                if loaded is None or loaded[0] != source:
-                    loaded = None  # before others are loaded beside them
-                    loaded = source, parallel.on_all(functools.partial(data.load, run.config.data))
-                own = loaded[1]
-            except Exception as error:
-                outcome = _outcome_of(error)
+        own, outcome = None, None
+        try:
+            opened = parallel.on_all(functools.partial(open_data, run.config))
+            own = opened if isinstance(opened, data.Dataset) else None
+        except Exception as error:
+            outcome = _outcome_of(error)
         try:
             if outcome is None:
                 outcome = _attempt(run.config, run.path, own, shown.screen)
@@ -341,5 +357,9 @@ def _path(
     """Returns the sweep's directory; without a `workdir`, equal configs get one, whichever runs are chosen."""
     fields = ConfigDict(config.to_dict())
     del fields.launcher, fields.sweep.seeds, fields.sweep.only
+
+    def fingerprint() -> str:
+        return parallel.on_all(lambda: feed.open_data(config, dataset)).fingerprint
+
     data_name = config.data.name if dataset is None else dataset.info.name
-    return run_directory.path_of(workdir, name, data_name, config_lib.digest(fields))
+    return identity.path_of(workdir, fields, fingerprint, name, data_name, dataset=dataset)

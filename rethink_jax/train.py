@@ -20,6 +20,7 @@ from rethink_jax import (
     display,
     effects,
     feed as feed_lib,
+    identity,
     metrics,
     models,
     parallel,
@@ -30,7 +31,7 @@ from rethink_jax import (
     train_keys,
     train_state,
 )
-from rethink_jax.checkpoints import FOLDER, Checkpoints, restore_on_all
+from rethink_jax.checkpoints import FOLDER, Checkpoints, newest_history, restore_on_all
 from rethink_jax.config import require
 from rethink_jax.recorder import Recorder
 from rethink_jax.train_state import TrainState
@@ -74,7 +75,8 @@ def run(
 
     Args:
       config: as `rethink_jax.config.train` returns it, changed at will.
-      workdir: the run's directory; by default `runs/<name>-<data>-<model>-<digits of the config>`.
+      workdir: the run's directory; by default `runs/<name>-<data>-<model>-<digits of the config>`, for arrays
+        and folders of images with digits of the data, too.
       dataset: what `rethink_jax.data.from_arrays` made of one's own arrays, in place of `config.data.name`.
       name: of the config file, for the default directory.
       screen: a sweep's, which shows the results itself.
@@ -88,7 +90,8 @@ def run(
       Stopped: when a signal came; the state is saved.
     """
     config, info = parallel.on_all(lambda: settle(config, dataset))
-    path = _path(config, workdir, name)
+    open_data = _opener(config, dataset)
+    path = _path(config, workdir, name, dataset, open_data)
     if not in_sweep:
         parallel.on_primary(lambda: run_directory.check_no_sweep(path))
         parallel.on_primary(lambda: effects.refuse(path, config, info))
@@ -98,12 +101,16 @@ def run(
         stop_request.grace_seconds = config.grace_seconds
         if jax.process_count() > 1:  # the others have to hear of a signal first
             stack.enter_context(stop_request.defer())
-        summary = parallel.on_primary(lambda: finished_summary(path, config, total))
+        parallel.on_primary(lambda: run_directory.summary_of(path, config))
+        opened = open_data()
+        summary = parallel.on_primary(
+            lambda: finished_summary(path, config, total, check_same_data(path, config, opened))
+        )
         if summary is None:
-            experiment = parallel.on_all(lambda: build(config, dataset))
+            experiment = parallel.on_all(lambda: build(config, opened))
             if not stop_request.deferred:  # some library may have swallowed what the signal raised
                 stop_request.raise_if_stopped()
-            summary = _run(experiment, path, total, stop_request, screen)
+            summary = _run(experiment, path, total, stop_request, screen, opened.fingerprint)
         else:
             logger.info("%s is finished", path)
     if screen is None:
@@ -117,10 +124,11 @@ def _run(
     total: int,
     stop_request: preemption.StopRequest,
     screen: display.Screen | None,
+    data_fingerprint: str,
 ) -> dict[str, Any]:
     """Trains in a run directory from what is there, and returns the summary that it leaves."""
     fingerprint, info = experiment.feed.fingerprint, experiment.dataset_info
-    recorder = Recorder(path, experiment.config, fingerprint, info, stop_request)
+    recorder = Recorder(path, experiment.config, fingerprint, info, stop_request, data_fingerprint)
     with contextlib.closing(experiment.feed), recorder:
         state = recorder.restore(experiment.initial_state, total, screen)
         with stop_request.defer():
@@ -156,10 +164,11 @@ def evaluate(
       One record as in `metrics.jsonl`, less those that belong to training.
 
     Raises:
-      UserError: where there is no such run, or none with a checkpoint.
+      UserError: where there is no such run, or none with a checkpoint, or one that was trained on other data.
     """
     config, info = parallel.on_all(lambda: settle(config, dataset))
-    path = _path(config, workdir, name)
+    open_data = _opener(config, dataset)
+    path = _path(config, workdir, name, dataset, open_data)
 
     def check() -> None:
         if not (path / run_directory.CONFIG).exists():
@@ -169,11 +178,19 @@ def evaluate(
             raise config_lib.UserError(f"{path} has no whole checkpoint to evaluate")
 
     parallel.on_primary(check)
-    experiment = parallel.on_all(lambda: build(config, dataset))
+    opened = open_data()
+    parallel.on_primary(lambda: check_same_data(path, config, opened))
+    experiment = parallel.on_all(lambda: build(config, opened))
     checkpoints = Checkpoints(path, read_only=True) if parallel.is_primary() else None
     saved = restore_on_all(checkpoints, experiment.initial_state)
     if saved is None:
         raise config_lib.UserError(f"{path} has no whole checkpoint to evaluate")
+    now = experiment.feed.fingerprint
+    if saved.fingerprint != now:
+        raise config_lib.UserError(
+            f"{path} was made from other data: fingerprint {saved.fingerprint[:8]}, now {now[:8]}; "
+            "evaluate it on its own"
+        )
     record = _evaluate(experiment, parallel.replicate(saved.state)) or {}
     parallel.on_primary(lambda: run_directory.write_json(path / "evaluation.json", record))
     display.print_result(f"step {record['step']}", record, info.num_classes)
@@ -197,7 +214,7 @@ def settle(
         data.check(config)
         info = data.describe(config.data)
     else:
-        info = dataset.info
+        info = data.describe_as_asked(dataset, config.data)
         channels, own = config.data.channels, info.image_shape[-1]
         require(
             channels in (None, own),
@@ -220,9 +237,9 @@ def settle(
     return config, info
 
 
-def build(config: ConfigDict, dataset: data.Dataset | None = None) -> Experiment:
-    """Returns the experiment that a settled config and its data set make: opens, initializes, maps."""
-    feed = feed_lib.make(config, dataset)
+def build(config: ConfigDict, opened: data.Dataset | data.Source | None = None) -> Experiment:
+    """Returns the experiment that a settled config and its data, which may be open, make: initializes, maps."""
+    feed = feed_lib.make(config, opened)
     info = feed.info
     steps_per_epoch = config_lib.steps_per_epoch(config, info.num_train)
     size = config.data.size
@@ -427,14 +444,52 @@ def _evaluate(
     return record
 
 
-def finished_summary(path: epath.Path, config: ConfigDict, total: int) -> dict[str, Any] | None:
-    """Returns the summary of a run that has nothing left to do, and refuses another run's directory."""
+def check_same_data(
+    path: epath.Path, config: ConfigDict, opened: data.Dataset | data.Source
+) -> bool:
+    """Returns whether a directory's run is known to be of these data; `UserError` where it is of others."""
+    return identity.check_same_data(
+        path, config, opened.fingerprint, lambda: feed_lib.fingerprint(config, opened)
+    )
+
+
+def finished_summary(
+    path: epath.Path, config: ConfigDict, total: int, is_same_data: bool
+) -> dict[str, Any] | None:
+    """Returns the summary of a run that has nothing left to do, and refuses another run's directory.
+
+    Args:
+      path: the run's directory.
+      config: settled.
+      total: the steps of the whole run.
+      is_same_data: what `check_same_data` returned. Where it is not known, the checkpoint tells.
+
+    Raises:
+      UserError: the directory is another run's, or what is left of this one cannot be trusted.
+    """
     summary = run_directory.summary_of(path, config)
-    if summary is None:
+    if summary is None or summary.get("status") != "finished":
         return None
     fitted = config.stop_when_fitted and summary.get("train_accuracy") == 1.0
     whole = summary.get("steps", 0) >= total or fitted
-    return summary if summary.get("status") == "finished" and whole else None
+    if whole and is_same_data and _fits_metrics(path, summary):
+        return summary
+    if newest_history(path) is None:
+        raise config_lib.UserError(
+            f"{path} has a finished run and no checkpoint, by which its files could be checked or it could be "
+            "resumed; choose another --workdir"
+        )
+    return None
+
+
+def _fits_metrics(path: epath.Path, summary: dict[str, Any]) -> bool:
+    """Returns whether a summary is that of `metrics.jsonl`, and this the newest checkpoint's evaluations."""
+    try:
+        history = run_directory.read_metrics(path)
+        told = metrics.summarize(history, "finished", summary["parameters"])
+    except (config_lib.UserError, KeyError, TypeError):
+        return False
+    return told == summary and newest_history(path) in (None, history)
 
 
 def _is_fitted(config: ConfigDict, history: list[metrics.Record]) -> bool:
@@ -445,7 +500,28 @@ def _title(summary: dict[str, Any]) -> str:
     return f"{summary['epochs']:g} epochs, {summary['parameters']:,} parameters"
 
 
-def _path(config: ConfigDict, workdir: epath.PathLike | None, name: str) -> epath.Path:
-    """Returns the run's directory; without a `workdir`, equal configs get the same one."""
-    words = (config.data.name, config.model.name, config_lib.digest(config))
-    return run_directory.path_of(workdir, name, *words)
+def _opener(
+    config: ConfigDict, dataset: data.Dataset | None
+) -> Callable[[], data.Dataset | data.Source]:
+    """Returns a function that opens a settled config's data, once; all processes call it."""
+
+    def open_data() -> data.Dataset | data.Source:
+        opened = feed_lib.open_data(config, dataset)
+        assert opened.fingerprint  # a record that cannot be read is an error on all processes
+        return opened
+
+    return functools.cache(lambda: parallel.on_all(open_data))
+
+
+def _path(
+    config: ConfigDict,
+    workdir: epath.PathLike | None,
+    name: str,
+    dataset: data.Dataset | None,
+    open_data: Callable[[], data.Dataset | data.Source],
+) -> epath.Path:
+    """Returns the run's directory; without a `workdir`, equal configs on equal data get the same one."""
+    words = (name, config.data.name, config.model.name)
+    return identity.path_of(
+        workdir, config, lambda: open_data().fingerprint, *words, dataset=dataset
+    )

@@ -258,7 +258,10 @@ def test_other_data_in_the_same_directory(from_toy, toy, tmp_path, monkeypatch):
     (tmp_path / "summary.json").unlink()
     other = data.from_arrays((255 - toy.train.images, toy.train.labels), toy.test, "toy")
     monkeypatch.setattr(data, "load", lambda config: other)
-    with pytest.raises(UserError, match="was begun on other data; choose another --workdir"):
+    with pytest.raises(
+        UserError,
+        match=r"made from other data: fingerprint \w{8}, now \w{8}; choose another --work",
+    ):
         kernels.run(make(), tmp_path)
 
 

@@ -58,6 +58,7 @@ FIELDS = dict(flat(settle(base(), 1500, 8).to_dict()))
 FREE = ["experiment", "epochs", "steps", "stop_when_fitted"]
 FREE += ["evaluate.every_epochs", "grace_seconds", "compilation_cache"]
 FREE += ["checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.keep", "data.workers"]
+FREE += ["data.data_dir"]
 
 
 # Opening.

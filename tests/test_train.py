@@ -407,7 +407,9 @@ def test_other_data_in_the_same_directory(toy, tmp_path):
     other = data.from_arrays(
         (255 - toy.train.images, toy.train.labels), (toy.test.images, toy.test.labels), name="toy"
     )
-    with pytest.raises(UserError, match="trained on other data"):
+    with pytest.raises(
+        UserError, match=r"made from other data: fingerprint \w{8}, now \w{8}; choose"
+    ):
         train.run(mlp_config(epochs=2), tmp_path, other)
 
 

@@ -1,8 +1,10 @@
 """A data set's name → uint8 arrays whose positions are the examples' stable ids."""
 
 from rethink_jax.data.arrays import (
+    as_asked as as_asked,
     check as check,
     describe as describe,
+    describe_as_asked as describe_as_asked,
     from_arrays as from_arrays,
     load as load,
     open_source as open_source,

@@ -62,7 +62,8 @@ def load(data: ConfigDict) -> Dataset:
     """
     source = open_source(data)
     _first(source.info, data.examples)  # before anything is decoded
-    return take(cache.load(source, _decode), data.examples)
+    dataset = take(cache.load(source, _decode), data.examples)
+    return dataclasses.replace(dataset, loaded=(data.fake, data.examples))
 
 
 def take(dataset: Dataset, examples: int | None) -> Dataset:
@@ -82,6 +83,36 @@ def take(dataset: Dataset, examples: int | None) -> Dataset:
 
     train = part(dataset.train, info.num_train, "training")
     return Dataset(info, train, part(dataset.test, info.num_test, "test"))
+
+
+def as_asked(dataset: Dataset, data: ConfigDict) -> Dataset:
+    """Returns of a data set in memory the examples that `config.data` asks for.
+
+    Raises:
+      UserError: it asks for more than there are, or for another data set: a stream, a folder, made-up examples.
+    """
+    _check_asked(dataset, data)
+    return dataset if dataset.loaded else take(dataset, data.examples)
+
+
+def describe_as_asked(dataset: Dataset, data: ConfigDict) -> DatasetInfo:
+    """Returns the sizes of what `as_asked` returns; `UserError` likewise."""
+    _check_asked(dataset, data)
+    return dataset.info if dataset.loaded else _first(dataset.info, data.examples)
+
+
+def _check_asked(dataset: Dataset, data: ConfigDict) -> None:
+    given = "for a data set that is handed over"
+    stream = data.get("stream", False)
+    require(not stream, "data.stream", stream, f"False {given}: it is in memory")
+    if dataset.loaded is not None:
+        fake, examples = dataset.loaded
+        loaded = "as the data set was loaded that is handed over"
+        require(data.fake == fake, "data.fake", data.fake, f"{fake}, {loaded}")
+        require(data.examples == examples, "data.examples", data.examples, f"{examples}, {loaded}")
+        return
+    require(not data.fake, "data.fake", data.fake, f"False {given}")
+    require(data.data_dir is None, "data.data_dir", data.data_dir, f"left out {given}")
 
 
 def from_arrays(train: Pair, test: Pair, name: str = "arrays") -> Dataset:

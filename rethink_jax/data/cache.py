@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rethink_jax.data import scratch
-from rethink_jax.data.examples import Dataset, DatasetInfo, Examples, Source
+from rethink_jax.data.examples import Dataset, DatasetInfo, Examples, Source, relative_names
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +50,14 @@ def root() -> Path:
 
 
 def _digest(source: Source) -> str:
-    """Returns what changes when the files are written again: a stale cache is never found."""
-    files = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in source.files]
-    return hashlib.sha256(json.dumps([_description(source.info), files]).encode()).hexdigest()[:16]
+    """Returns a digest of the files' names and contents.
+
+    Sizes and times would not do: files that are swapped keep both.
+    """
+    state = hashlib.sha256(json.dumps(_description(source.info)).encode())
+    for name, file in zip(relative_names(source.files), source.files, strict=True):
+        state.update(json.dumps([name, _sha256(file)]).encode())
+    return state.hexdigest()[:16]
 
 
 def _description(info: DatasetInfo) -> dict[str, Any]:
@@ -80,11 +85,12 @@ def _noted(info: DatasetInfo, digests: dict[str, str]) -> str:
 
 def _digests(folder: Path) -> dict[str, str]:
     """Returns the SHA-256 of whole files: a changed header is seen before NumPy parses it."""
-    digests = {}
-    for name in FILES:
-        with (folder / name).open("rb") as file:
-            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+    return {name: _sha256(folder / name) for name in FILES}
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _write(folder: Path, dataset: Dataset) -> None:

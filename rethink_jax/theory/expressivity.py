@@ -40,11 +40,14 @@ def run(
     """
     check(config)
 
-    def compute() -> tuple[dict[str, Any], int]:
-        points, labels = _points(config)
+    def load() -> data.Dataset | None:
+        return None if config.data.name == SYNTHETIC else data.load(config.data)
+
+    def compute(dataset: data.Dataset | None) -> tuple[dict[str, Any], int]:
+        points, labels = _points(config, dataset)
         return _run(config, points, labels), len(labels)
 
-    return at_once.run(config, workdir, name, compute, table)
+    return at_once.run(config, workdir, name, load, compute, table)
 
 
 def check(config: ConfigDict) -> None:
@@ -62,20 +65,22 @@ def check(config: ConfigDict) -> None:
         require(
             examples is None, "data.examples", examples, "left out; set config.synthetic.points"
         )
+        fake, data_dir = config.data.fake, config.data.data_dir
+        require(not fake, "data.fake", fake, "False for synthetic points")
+        require(data_dir is None, "data.data_dir", data_dir, "left out for synthetic points")
     else:
         data.check(config)
         data.describe(config.data)
 
 
-def _points(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
+def _points(config: ConfigDict, dataset: data.Dataset | None) -> tuple[np.ndarray, np.ndarray]:
     """Returns points uint8 [n, d] and labels int32 [n], corrupted as the config says."""
-    if config.data.name == SYNTHETIC:
+    if dataset is None:
         made, rng = config.synthetic, np.random.default_rng([config.seed, _POINTS])
         points = rng.integers(0, 256, (made.points, made.dimension), dtype=np.uint8)
         labels = rng.integers(0, made.classes, made.points, dtype=np.int32)
         num_classes = made.classes
     else:
-        dataset = data.load(config.data)
         points = dataset.train.images.reshape(dataset.info.num_train, -1)
         labels, num_classes = dataset.train.labels, dataset.info.num_classes
     return points, inputs.corrupt_labels(config.corruption, "train", labels, num_classes)

@@ -60,14 +60,18 @@ def run(
     """
     check(config)
 
-    def compute() -> tuple[dict[str, Any], int]:
-        x, y = _points(config)
+    def compute(dataset: data.Dataset | None) -> tuple[dict[str, Any], int]:
+        assert dataset is not None
+        x, y = _points(config, dataset)
         return summarize(x, y, config.sgd.epochs, config.seed), len(x)
 
     def leave(summary: dict[str, Any], path: epath.Path) -> None:
         write_figure(path / CURVES, (5, 6), lambda figure: draw(figure, summary["paths"]))
 
-    return at_once.run(config, workdir, name, compute, table, leave)
+    def load() -> data.Dataset:
+        return data.load(config.data)
+
+    return at_once.run(config, workdir, name, load, compute, table, leave)
 
 
 def table(summary: dict[str, Any]) -> display.Rows:
@@ -94,9 +98,8 @@ def check(config: ConfigDict) -> None:
     require(1 <= epochs <= 10**6, "sgd.epochs", epochs, "in [1, 1000000]")
 
 
-def _points(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
+def _points(config: ConfigDict, dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Returns whitened images float64 [n, d] and one-hot labels float64 [n, classes]."""
-    dataset = data.load(config.data)
     classes = dataset.info.num_classes
     labels = inputs.corrupt_labels(config.corruption, "train", dataset.train.labels, classes)
     with jax.enable_x64(True):

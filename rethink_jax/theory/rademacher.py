@@ -5,6 +5,7 @@ network on true labels has the same complexity, and so the same bound on its tes
 """
 
 import dataclasses
+import functools
 import logging
 import math
 from typing import Any
@@ -17,6 +18,7 @@ from rethink_jax import (
     data,
     display,
     effects,
+    identity,
     parallel,
     run_directory,
     sweep,
@@ -96,20 +98,39 @@ def begin(
       UserError: for a config or a directory that cannot be run, before any data is loaded.
     """
     config_lib.check_fields(config)
+    stream = config.data.stream
+    require(not stream, "data.stream", stream, f"False for {group}, whose data are in memory")
     settings = ConfigDict(config.to_dict())
     del settings[group]
     settled, info = parallel.on_all(lambda: train.settle(settings))
-    path = run_directory.path_of(workdir, name, config.data.name, config_lib.digest(config))
+
+    @functools.cache
+    def load() -> data.Dataset:
+        return two_classes(parallel.on_all(lambda: data.load(config.data)))
+
+    path = identity.path_of(workdir, config, lambda: load().fingerprint, name, config.data.name)
     parallel.on_primary(lambda: run_directory.check_no_sweep(path))
     parallel.on_primary(lambda: run_directory.check_same_run(path, config))
     parallel.on_primary(lambda: effects.refuse(path, settled, info))
-    dataset = two_classes(parallel.on_all(lambda: data.load(config.data)))
-    parallel.on_all(lambda: sweep.plan(_both(settings, 1), path / RUNS, dataset))
+    dataset = load()
+    planned = parallel.on_all(lambda: sweep.plan(_both(settings, 1), path / RUNS, dataset))
+
+    def check() -> None:
+        identity.check_same_data(path, config, dataset.fingerprint)
+        for run in planned:
+            run_directory.check_same_run(run.path, run.config)
+            train.check_same_data(run.path, run.config, dataset)
 
     def write() -> None:
         path.mkdir(parents=True, exist_ok=True)
-        run_directory.describe(path, config, num_train=dataset.info.num_train)
+        run_directory.describe(
+            path,
+            config,
+            num_train=dataset.info.num_train,
+            data_fingerprint=dataset.fingerprint,
+        )
 
+    parallel.on_primary(check)
     parallel.on_primary(write)
     return path, settings, dataset
 
@@ -139,8 +160,9 @@ def two_classes(dataset: data.Dataset) -> data.Dataset:
     def split(examples: data.Examples) -> data.Examples:
         return examples._replace(labels=(examples.labels >= half).astype(examples.labels.dtype))
 
-    return data.Dataset(
-        dataclasses.replace(dataset.info, num_classes=2), split(dataset.train), split(dataset.test)
+    info = dataclasses.replace(dataset.info, num_classes=2)
+    return dataclasses.replace(
+        dataset, info=info, train=split(dataset.train), test=split(dataset.test)
     )
 
 

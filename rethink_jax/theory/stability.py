@@ -6,6 +6,7 @@ points: what is seen with random labels bounds it for true ones too. The loss is
 label.
 """
 
+import dataclasses
 import logging
 from typing import Any
 
@@ -105,7 +106,7 @@ def replace(dataset: data.Dataset, id_: int, number: int) -> data.Dataset:
     images, labels = dataset.train.images.copy(), dataset.train.labels.copy()
     other = number % len(dataset.test.labels)
     images[id_], labels[id_] = dataset.test.images[other], dataset.test.labels[other]
-    return data.Dataset(dataset.info, data.Examples(images, labels), dataset.test)
+    return dataclasses.replace(dataset, train=data.Examples(images, labels))
 
 
 def _measure(
