@@ -113,7 +113,8 @@ def images(tmp_path):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_files_that_were_swapped_with_their_times_kept(stream, images, tmp_path):
-    fields = {"data.data_dir": str(images), "data.stream": stream, "data.workers": 0}
+    fields = {"data.data_dir": str(images), "data.stream": stream}
+    fields |= {"data.workers": 0} if stream else {}
     config = small("image_folder", **fields, **{"data.size": 6})
     first = train.run(config, tmp_path / "run")
     assert train.run(config, tmp_path / "run") == first
@@ -403,3 +404,33 @@ def test_synthetic_points_have_no_folder(tmp_path):
         config.data[field] = value
         with pytest.raises(UserError, match=rf"config.data.{field} is {value!r}; it must be"):
             expressivity.run(config, tmp_path / "run")
+
+
+def test_products_of_other_features_are_not_taken(loaded, tmp_path):
+    from etils import epath
+
+    from rethink_jax.kernel_matrix import InnerProducts
+
+    products = InnerProducts(6, 2, np.dtype("float64"))
+    products.add(np.arange(16.0).reshape(8, 2), lambda fraction: None)
+    file = epath.Path(tmp_path) / "products.npz"
+    products.save(file, 1, '{"pool": 4}')
+    assert [
+        InnerProducts(6, 2, np.dtype("float64")).restore(file, of) for of in ('{"pool": 4}', "{}")
+    ] == [
+        1,
+        0,
+    ]
+
+
+def test_candidates_that_failed_are_tried_with_other_settings(loaded, tmp_path):
+    config = config_lib.kernel("mine", (1e-7, 0.1))
+    config.solver.update(most_iterations=1, rank=1, tolerance=1e-9)
+    for _ in range(2):
+        with pytest.raises(config_lib.RunFailed, match="none of 2 candidates"):
+            kernels.run(config, tmp_path)
+    config.solver.update(most_iterations=1000, rank=30)
+    assert kernels.run(config, tmp_path)["residual"] <= 1e-9
+    log = json.loads((tmp_path / "selection.json").read_text())["log"]
+    assert [entry["gamma"] for entry in log] == [1e-7, 0.1]
+    assert log[1]["error"] is not None
