@@ -43,12 +43,11 @@ def test_digits_through_the_door(door, tmp_path):
     assert "two layers, every unit, float64" in again.stdout
 
 
-def test_labels_are_those_of_a_training_run(toy, monkeypatch):
+def test_labels_are_those_of_a_training_run(toy):
     from rethink_jax import inputs, train
 
-    monkeypatch.setattr(data, "load", lambda _: toy)
     config = config_lib.expressivity("toy")
-    points, labels = expressivity._points(config)
+    points, labels = expressivity._points(config, toy)
     np.testing.assert_array_equal(points, toy.train.images.reshape(len(points), -1))
     settled, _ = train.settle(config_lib.train("toy", "random_labels"), toy)
     np.testing.assert_array_equal(labels, inputs.prepare(settled, toy).train.labels)

@@ -220,10 +220,10 @@ def test_a_solution_with_a_ridge_is_kept_where_there_is_none_without(
     config = make((0.1,), (0.0, 0.5), tolerance=1e-6)
     both, solve = kernels.run(config, tmp_path / "both"), kernels._Solve._solve
 
-    def failing(self, matrix, labels, ridge, title, file=None):
+    def failing(self, matrix, labels, ridge, title, *where):
         if title == "all examples" and ridge == 0:
             raise RunFailed("the residual is 1")
-        return solve(self, matrix, labels, ridge, title, file)
+        return solve(self, matrix, labels, ridge, title, *where)
 
     monkeypatch.setattr(kernels._Solve, "_solve", failing)
     summary = kernels.run(config, tmp_path / "one")
