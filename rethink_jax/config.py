@@ -127,7 +127,12 @@ def base() -> ConfigDict:
                 "weight_decay": 0.0,
                 "weight_decay_on": placeholder(str),  # all, kernels or hidden_dense
             },
-            "evaluate": {"every_epochs": 1},
+            "evaluate": {
+                "every_epochs": 1,
+                "examples": placeholder(
+                    int
+                ),  # of each split, the first by id; all where none is set
+            },
             "checkpoint": {"every_epochs": 10, "every_steps": placeholder(int), "keep": 3},
             "grace_seconds": 30.0,  # from a signal to the end of the process
             "compilation_cache": placeholder(str),  # a folder; by default beside the data's cache
@@ -197,7 +202,7 @@ def sweep(
     config = base()
     config.data.name, size = data_and_size(argument)
     config.update_from_flattened_dict({**_SIZE_FIELDS[size], **(fields or {})})
-    return _sweep(config, name, size, runs)
+    return as_sweep(config, name, size, runs)
 
 
 def imagenet_sweep(
@@ -221,14 +226,24 @@ def imagenet_sweep(
     data, size = data_and_size(argument, dict.fromkeys(_IMAGENET_SIZE_FIELDS, "imagenet2012"))
     config = imagenet(data, "true_labels")
     config.update_from_flattened_dict({**_IMAGENET_SIZE_FIELDS[size], **(fields or {})})
-    return _sweep(config, name, size, runs)
+    return as_sweep(config, name, size, runs)
 
 
-def _sweep(config: ConfigDict, name: str, size: str, runs: Iterable[dict[str, Any]]) -> ConfigDict:
-    """Makes a training config the one of a sweep."""
+def as_sweep(
+    config: ConfigDict, name: str, size: str, runs: Iterable[dict[str, Any]]
+) -> ConfigDict:
+    """Makes a training config the one of a sweep, and returns it."""
     config.experiment = "sweep"
     config.sweep = {"name": name, "size": size, "runs": tuple(runs), "seeds": 1, "only": "*"}
     config.launcher = "local"  # here, one after another; slurm: a job for each
+    config.slurm = {  # what each job asks for; what is left out is the cluster's default, or a day
+        "gpus": placeholder(int),
+        "memory_gb": placeholder(float),
+        "cpus": placeholder(int),
+        "partition": placeholder(str),
+        "minutes": placeholder(int),
+        "parameters": placeholder(str),  # further ones of sbatch: "account=mine qos=high"
+    }
     return config
 
 
@@ -551,7 +566,7 @@ def settle(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
     defaults = {
         "model.name": model,
         "epochs": 600 if small else 80,
-        "stop_when_fitted": small,
+        "stop_when_fitted": small and config.evaluate.examples is None,
         "data.size": side,
         "optimizer.learning_rate": 0.01 if model in ("mlp", "small_alexnet") else 0.1,
         "optimizer.decay_per_epoch": 1.0 if small or cosine else 0.95,
@@ -560,6 +575,15 @@ def settle(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
     config.update_from_flattened_dict(
         {field: value for field, value in defaults.items() if get(config, field) is None}
     )
+    part = config.evaluate.examples is not None and config.evaluate.examples < num_train
+    allowed = "False where config.evaluate.examples leaves out training examples"
+    require(not (part and config.stop_when_fitted), "stop_when_fitted", True, allowed)
+    if config.steps is None:  # steps are counted in 32 bits
+        most = (2**31 - 1) // steps_per_epoch(config, num_train)
+        allowed = (
+            f"at most {most}, as {num_train} examples in batches of {config.batch_size} make steps"
+        )
+        require(config.epochs <= most, "epochs", config.epochs, allowed)
     return config
 
 
@@ -568,7 +592,12 @@ def check(config: ConfigDict) -> None:
     check_fields(config)
     for field in (
         *("epochs", "steps", "data.examples", "data.size", "evaluate.every_epochs"),
-        *("checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.keep"),
+        *(
+            "evaluate.examples",
+            "checkpoint.every_epochs",
+            "checkpoint.every_steps",
+            "checkpoint.keep",
+        ),
     ):
         _require_in(config, field, lambda value: 1 <= value < 2**31, "in [1, 2**31)")
     check_seeds(config)
@@ -592,8 +621,8 @@ def check(config: ConfigDict) -> None:
         ),
         (
             "optimizer.drop_epochs",
-            lambda value: all(type(epoch) is int and epoch >= 1 for epoch in value),
-            "whole numbers of 1 or more",
+            lambda value: all(type(epoch) is int and 1 <= epoch < 2**31 for epoch in value),
+            "whole numbers in [1, 2**31)",
         ),
         ("augment.rotation_degrees", lambda value: 0 <= value <= 180, "in [0, 180]"),
         ("model.dropout", lambda value: 0 <= value < 1, "in [0, 1)"),
@@ -601,12 +630,20 @@ def check(config: ConfigDict) -> None:
         ("dtype", lambda value: value in ("float32", "bfloat16"), "float32 or bfloat16"),
     ):
         _require_in(config, field, is_allowed, allowed)
+    for field in ("learning_rate", "weight_decay", "decay_per_epoch"):
+        _require_in(
+            config, f"optimizer.{field}", _is_float32, "0 or in float32's range, 1e-37 to 3e38"
+        )
     if config.optimizer.schedule == "cosine":
         for field, is_allowed, allowed in (
             ("optimizer.decay_per_epoch", lambda value: value == 1, "1.0 or left out for cosine"),
             ("optimizer.drop_epochs", lambda value: len(value) == 0, "() for cosine"),
         ):
             _require_in(config, field, is_allowed, allowed)
+
+
+def _is_float32(value: float) -> bool:
+    return value == 0 or 1e-37 <= value <= 3e38
 
 
 def check_seeds(config: ConfigDict) -> None:
@@ -698,6 +735,9 @@ def digest(config: ConfigDict) -> str:
     data = fields.get("data", {})
     if data.get("channels") is None:  # a later field: the runs before it keep their directories
         data.pop("channels", None)
+    evaluate = fields.get("evaluate", {})
+    if evaluate.get("examples") is None:  # likewise
+        evaluate.pop("examples", None)
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
 
 

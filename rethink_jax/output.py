@@ -1,5 +1,6 @@
 """What an entry point prints: a reader that has gone, a full disk or a closed stream ends no run."""
 
+import contextlib
 import io
 import os
 import select
@@ -41,7 +42,13 @@ def _dropping(stream: Any, number: int) -> Any:
         stream is None
     ):  # it was closed when Python started; the descriptor may be another file by now
         return open(os.devnull, "w")
-    stream.flush()
+    try:
+        if stream.fileno() != number:  # somebody's own, a notebook's for example
+            return stream
+    except (OSError, ValueError):
+        return stream
+    with contextlib.suppress(OSError):
+        stream.flush()
     raw = _Dropping(number, "wb", closefd=False)
     return io.TextIOWrapper(
         io.BufferedWriter(raw),

@@ -22,20 +22,18 @@ from rethink_jax import (
     effects,
     feed,
     identity,
+    jobs,
     parallel,
     preemption,
     run_directory,
     train,
 )
 from rethink_jax.config import Diverged, InUse, RunFailed, UserError, require
-from rethink_jax.data import cache
 from rethink_jax.ledger import Ledger, Outcome, Run
 
 logger = logging.getLogger(__name__)
 
 LAUNCHERS = ("local", "slurm", "submitit_local")
-
-_JOB_MINUTES = 24 * 60  # unless Slurm's own variable SBATCH_TIMELIMIT says otherwise
 
 
 @parallel.pin_settings()
@@ -103,6 +101,7 @@ def plan(config: ConfigDict, path: epath.Path, dataset: data.Dataset | None = No
     if launcher != "local" and importlib.util.find_spec("submitit") is None:
         needed = "which needs submitit: pip install -e '.[slurm]'"
         raise UserError(f"config.launcher is {launcher!r}, {needed}")
+    jobs.check(config)
     seeds = config.sweep.seeds
     require(1 <= seeds <= 1000, "sweep.seeds", seeds, "in [1, 1000]")
     _check_runs(config.sweep.runs)
@@ -186,7 +185,7 @@ def _config_of(config: ConfigDict, entry: dict[str, Any], repeat: int) -> Config
     because it is there that the command line writes. What else a run sets its name may tell of.
     """
     fields = config.to_dict()
-    del fields["sweep"], fields["launcher"]
+    del fields["sweep"], fields["launcher"], fields["slurm"]
     own, default = ConfigDict(fields), config_lib.base()
     for field, value in entry["fields"].items():
         try:
@@ -293,7 +292,7 @@ def _run_in_jobs(
     stop_request.saved = "the jobs go on; run the same command again when they have ended"
     waiting = []
     for run in left:
-        job = executor.submit(_job, run.config.to_dict(), str(run.path))
+        job = executor.submit(jobs.Job(_attempt, Outcome()), run.config.to_dict(), str(run.path))
         waiting.append((run, job))
         shown.begin(_title(run), f"job {job.job_id}")
     while waiting:
@@ -321,18 +320,8 @@ def _executor(config: ConfigDict, path: epath.Path) -> Any:
         executor = submitit.AutoExecutor(folder=str(path / "jobs"), cluster=cluster)
     except RuntimeError as error:
         raise UserError(f"config.launcher is {config.launcher!r}: {error}") from error
-    executor.update_parameters(name=config.sweep.name, timeout_min=_JOB_MINUTES)
+    executor.update_parameters(**jobs.parameters_of(config))
     return executor
-
-
-def _job(fields: dict[str, Any], path: str) -> Outcome:
-    """What a job does, in a process of its own."""
-    config = ConfigDict(fields)
-    parallel.use_compilation_cache(config.compilation_cache or cache.root() / "compiled")
-    try:
-        return _attempt(config, path)
-    except preemption.Stopped:
-        return Outcome()
 
 
 def _title(run: Run) -> str:
@@ -356,7 +345,7 @@ def _path(
 ) -> epath.Path:
     """Returns the sweep's directory; without a `workdir`, equal configs get one, whichever runs are chosen."""
     fields = ConfigDict(config.to_dict())
-    del fields.launcher, fields.sweep.seeds, fields.sweep.only
+    del fields.launcher, fields.slurm, fields.sweep.seeds, fields.sweep.only
 
     def fingerprint() -> str:
         return parallel.on_all(lambda: feed.open_data(config, dataset)).fingerprint

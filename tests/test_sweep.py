@@ -1,14 +1,20 @@
+import contextlib
 import itertools
 import json
 import os
 import signal
+import time
+from pathlib import Path
 
 import pytest
+from etils import epath
+from submitit.slurm import slurm
 
 from rethink_jax import (
     config as config_lib,
     data,
     display,
+    jobs,
     parallel,
     preemption,
     run_directory,
@@ -16,6 +22,7 @@ from rethink_jax import (
     train,
 )
 from rethink_jax.config import RunFailed, UserError, named_run
+from rethink_jax.ledger import Outcome
 from tests.door import make_place
 from tests.test_bad_input import assert_refused, content, mine
 
@@ -442,6 +449,98 @@ def test_a_job_for_each_run(door, tmp_path):
     assert statuses(here / "table1") == {"mlp1-seed0": "finished", "mlp1-random-seed0": "finished"}
     assert "run 2 of 2: mlp1-random, seed 0  job " in outcome.stdout
     assert "mlp1-random, seed 0: finished, train " in outcome.stdout
+
+
+def pid_of(lock):
+    """The process that a run directory's lock names, once there is one."""
+    for _ in range(1000):
+        with contextlib.suppress(FileNotFoundError, IndexError, ValueError):
+            return int(lock.read_text().split()[1])
+        time.sleep(0.05)
+    raise TimeoutError(lock)
+
+
+def test_a_job_that_is_preempted_is_requeued_and_resumes(tmp_path):
+    """Submitit signals a job with SIGUSR2; what it requeues begins where that one was saved."""
+    config = config_lib.sweep("toys", "digits", [TRUE], {"model.name": "mlp", "model.width": 4})
+    config.update_from_flattened_dict({"data.examples": 64, "epochs": 100_000})
+    config.stop_when_fitted = False
+    config.launcher = "submitit_local"
+    (run,) = sweep.plan(config, epath.Path(tmp_path))
+    executor = sweep._executor(config, epath.Path(tmp_path))
+    function = jobs.Job(sweep._attempt, Outcome())
+    job = executor.submit(function, run.config.to_dict(), str(run.path))
+    checkpoints = Path(run.path) / "checkpoints"
+    first = pid_of(Path(run.path) / "lock")
+    while not any(checkpoints.glob("[0-9]*")):
+        time.sleep(0.05)
+    os.kill(first, signal.SIGUSR2)
+    while (second := pid_of(Path(run.path) / "lock")) == first:
+        time.sleep(0.05)
+    log = Path(job.paths.stdout)
+    while "  step " not in log.read_text().rpartition("Requeued job")[2]:
+        assert not job.done(), log.read_text()
+        time.sleep(0.05)
+    starts = json.loads((Path(run.path) / "run.json").read_text())["sessions"]
+    assert [start["step"] > 0 for start in starts] == [False, True]
+    os.kill(second, signal.SIGTERM)
+    assert job.result() == Outcome()
+    assert json.loads((Path(run.path) / "summary.json").read_text())["status"] == "stopped"
+
+
+def test_what_a_job_asks_for():
+    config = config_lib.sweep("toys", "digits", [TRUE])
+    assert jobs.parameters_of(config) == {"name": "toys", "timeout_min": 1440}
+    config.launcher = "slurm"
+    config.slurm.update(gpus=1, memory_gb=64.0, cpus=16, partition="gpu", minutes=90)
+    config.slurm.parameters = "account=mine --qos=high exclusive"
+    jobs.check(config)
+    parameters = jobs.parameters_of(config)
+    assert parameters == {
+        "name": "toys",
+        "timeout_min": 90,
+        "gpus_per_node": 1,
+        "mem_gb": 64.0,
+        "cpus_per_task": 16,
+        "slurm_partition": "gpu",
+        "slurm_additional_parameters": {"account": "mine", "qos": "high", "exclusive": True},
+    }
+    text = slurm._make_sbatch_string(
+        command="python",
+        folder="jobs",
+        **object.__new__(slurm.SlurmExecutor)._convert_parameters(
+            {name.removeprefix("slurm_"): value for name, value in parameters.items()}
+        ),
+    )
+    for line in ("--gpus-per-node=1", "--mem=64GB", "--cpus-per-task=16", "--partition=gpu"):
+        assert f"#SBATCH {line}\n" in text
+    for line in ("--time=90", "--account=mine", "--qos=high", "--exclusive"):
+        assert f"#SBATCH {line}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("launcher", "field", "value", "allowed"),
+    [
+        ("slurm", "gpus", -1, r"in \[0, 1024\]"),
+        ("slurm", "memory_gb", 0.0, "above 0 and finite"),
+        ("slurm", "cpus", 0, r"in \[1, 65536\]"),
+        ("slurm", "minutes", 0, r"in \[1, 525600\]"),
+        ("slurm", "partition", "a b", "a partition's name"),
+        ("slurm", "parameters", "account = mine", "words like account=mine"),
+        ("slurm", "parameters", "mem=3", "words like account=mine"),
+        ("submitit_local", "partition", "gpu", "left out for config.launcher=submitit_local"),
+        ("local", "gpus", 1, "left out for config.launcher=local"),
+    ],
+)
+def test_what_a_job_cannot_ask_for(launcher, field, value, allowed, tmp_path):
+    config = config_lib.sweep("toys", "digits", [TRUE])
+    config.launcher = launcher
+    config.slurm[field] = value
+    with pytest.raises(
+        UserError, match=rf"^config.slurm.{field} is {value!r}; it must be {allowed}"
+    ):
+        sweep.run(config, tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
 
 
 @pytest.mark.parametrize(

@@ -147,9 +147,9 @@ def train_both(
 
 def _both(settings: ConfigDict, seeds: int) -> ConfigDict:
     both = ConfigDict(settings.to_dict())
-    both.experiment, both.launcher = "sweep", "local"
     runs = tuple(named_run(kind, {"corruption.name": kind}) for kind in (RANDOM, TRUE))
-    both.sweep = {"name": "rademacher", "size": "full", "runs": runs, "seeds": seeds, "only": "*"}
+    config_lib.as_sweep(both, "rademacher", "full", runs)
+    both.sweep.seeds = seeds
     return both
 
 
