@@ -39,6 +39,48 @@ def _screen(*columns: ProgressColumn) -> Iterator[Screen]:
         yield Screen(console, progress)
 
 
+class EvaluationDisplay:
+    """How far an evaluation is and how long it still takes: on a run's bar, elsewhere a line now and then."""
+
+    def __init__(self, screen: Screen):
+        self._console, self._progress = screen
+        self._task: Any = None
+        self._start = self._shown = time.monotonic()
+
+    def show(self, done: int, total: int) -> None:
+        """Shows how many examples are done, the first time none."""
+        now = time.monotonic()
+        if done == 0:
+            self._start = self._shown = now
+        left = _duration((now - self._start) / done * (total - done)) if done else ""
+        text = f"evaluating: {done:,} of {total:,} examples" + (f", {left} left" if left else "")
+        if self._progress is not None:
+            self._show_bar(text, done, total)
+        elif now > self._shown + _SECONDS_BETWEEN_LINES and done < total:
+            self._console.print(text, highlight=False)
+            self._shown = now
+
+    def _show_bar(self, text: str, done: int, total: int) -> None:
+        assert self._progress is not None
+        if self._task is None:
+            self._task = self._progress.add_task("evaluating", total=total, status="")
+        self._progress.update(self._task, completed=done, total=total, status=text)
+        if done >= total:
+            self._progress.remove_task(self._task)
+            self._task = None
+
+
+@contextmanager
+def show_evaluation() -> Iterator[EvaluationDisplay]:
+    """Yields the display of an evaluation by itself."""
+    with _screen(BarColumn(), TextColumn("{task.fields[status]}")) as screen:
+        yield EvaluationDisplay(screen)
+
+
+def _duration(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
 class RunDisplay:
     """A bar of the steps on a terminal, a line for each evaluation elsewhere."""
 
@@ -46,6 +88,7 @@ class RunDisplay:
         self._console, self._progress = screen
         if self._progress is not None:
             self._task = self._progress.add_task("training", total=total_steps, status="")
+        self._evaluation = EvaluationDisplay(screen)
 
     def remove(self) -> None:
         """Takes the bar away."""
@@ -57,12 +100,18 @@ class RunDisplay:
         if self._progress is not None:
             self._progress.update(self._task, completed=step)
 
+    def evaluating(self, done: int, total: int) -> None:
+        """Shows how far an evaluation is, in examples; the bar is there until it is over."""
+        self._evaluation.show(done, total)
+
     def record(self, record: dict[str, Any]) -> None:
         """Shows one evaluation, as `metrics.jsonl` has it."""
         text = (
             f"train {percent(record['train_accuracy'])} (loss {record['train_loss']:.4f})  "
             f"test {percent(record['test_accuracy'])}"
         )
+        if "train_evaluated" in record:
+            text += _of_the_first(record, "train_accuracy")
         if self._progress is not None:
             self._progress.update(self._task, status=text, completed=record["step"])
         else:
@@ -210,12 +259,21 @@ def print_result(title: str, record: dict[str, Any], num_classes: int) -> None:
         "test set, corrupted labels": "test_{}_corrupted",
     }
     rows = [
-        (text, *(percent(record[name.format(kind)]) for kind, _ in columns.values()))
+        (
+            text + _of_the_first(record, name),
+            *(percent(record[name.format(kind)]) for kind, _ in columns.values()),
+        )
         for text, name in names.items()
         if record.get(name.format("accuracy")) is not None
     ]
     chance = (percent(answers / num_classes) for _, answers in columns.values())
     print_rows(title, ("", *columns), [*rows, ("chance", *chance)])
+
+
+def _of_the_first(record: dict[str, Any], name: str) -> str:
+    """Returns in words that not all examples of a split were evaluated; nothing where all were."""
+    count = record.get(f"{name.partition('_')[0]}_evaluated")
+    return f", on the first {count:,} examples" if count else ""
 
 
 # A title, the names of the columns and the rows, of which the first column names each.

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -13,8 +14,8 @@ from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, corruptions, data, inputs, parallel
 from rethink_jax.data import stream
-from rethink_jax.data.examples import Split as EncodedSplit, decode, fetch
-from rethink_jax.data.subset import choose_records
+from rethink_jax.data.examples import Split as EncodedSplit, decode, fetch, read_labels
+from rethink_jax.data.subset import choose_records, is_sorted_by_class
 
 # Examples in one batch of an evaluation of a resident data set, on all devices together.
 _EVAL_BATCH = 1000
@@ -38,6 +39,24 @@ class Dispatch(NamedTuple):
     steps: int
 
 
+def evaluated(config: ConfigDict, info: data.DatasetInfo, split: str) -> int:
+    """Returns how many examples of a split an evaluation takes."""
+    n = info.num_test if split == "test" else info.num_train
+    return min(n, config.evaluate.examples or n)
+
+
+def _check_part(config: ConfigDict, n: int, labels_at: Callable[[np.ndarray], Any]) -> None:
+    """Raises `UserError` where the first examples, which alone are to be evaluated, are of few classes."""
+    count = config.evaluate.examples
+    if count is not None and count < n:
+        allowed = (
+            "left out for a set that is sorted by class, whose first examples are of few classes"
+        )
+        config_lib.require(
+            not is_sorted_by_class(n, labels_at), "evaluate.examples", count, allowed
+        )
+
+
 class Resident:
     """Both splits on every device; a dispatch brings ids alone.
 
@@ -54,6 +73,8 @@ class Resident:
     def __init__(self, config: ConfigDict, dataset: data.Dataset):
         """Corrupts a data set as a settled config says, and copies it to the devices."""
         self._config, self.info = config, dataset.info
+        for examples in (dataset.train, dataset.test):
+            _check_part(config, len(examples.labels), examples.labels.__getitem__)
         prepared = inputs.prepare(config, dataset)
         self.fingerprint = prepared.fingerprint
         self._train, self._test = map(parallel.replicate, (prepared.train, prepared.test))
@@ -78,11 +99,14 @@ class Resident:
             batches = batches[len(part) :]
 
     def evaluate(self, splits: Sequence[str]) -> Iterator[tuple[str, Dispatch]]:
-        """Yields the dispatches of whole splits, `train` and `test`, each with the name of its split."""
+        """Yields the dispatches of splits, `train` and `test`, each with the name of its split.
+
+        A split is whole, or its first `config.evaluate.examples` by id.
+        """
         devices = len(parallel.devices())
         per_dispatch = parallel.steps_per_dispatch()
         for split in splits:
-            n = self.info.num_test if split == "test" else self.info.num_train
+            n = evaluated(self._config, self.info, split)
             batches = inputs.in_batches(np.arange(n), -(-_EVAL_BATCH // devices) * devices)
             examples = self._test if split == "test" else self._train
             for i in range(0, len(batches), per_dispatch):
@@ -122,6 +146,8 @@ class Streamed:
         """Opens a data set as a settled config says; for `gaussian` its first images are read."""
         self._config = config
         self.info, self._splits = _first(source, config.data.examples)
+        for encoded in self._splits.values():
+            _check_part(config, encoded.count, functools.partial(_labels_at, encoded, self.info))
         self._keys = {
             split: np.asarray(jax.random.key_data(corruptions.split_key(config.corruption, split)))
             for split in self._splits
@@ -147,7 +173,7 @@ class Streamed:
             yield self._dispatch("train", batch)
 
     def evaluate(self, splits: Sequence[str]) -> Iterator[tuple[str, Dispatch]]:
-        """Yields the dispatches of whole splits in the order of their ids, as `Resident.evaluate`."""
+        """Yields the dispatches of splits in the order of their ids, as `Resident.evaluate`."""
         batches = {split: self._batches(split) for split in splits}
         workers = stream.workers_of(self._config.data)
         with contextlib.closing(stream.iterate([*batches.values()], 0, workers)) as iterator:
@@ -164,6 +190,9 @@ class Streamed:
     def _batches(self, split: str, steps: int | None = None) -> stream.Batches:
         """Returns the batches of `steps` steps of training, or of an evaluation."""
         config, encoded = self._config, self._splits[split]
+        if steps is None:
+            count = evaluated(config, self.info, split)
+            encoded = dataclasses.replace(encoded, count=count)
         return stream.Batches(
             split=encoded,
             info=self.info,
@@ -191,6 +220,7 @@ class Streamed:
             return None
         batches = dataclasses.replace(
             self._batches("train"),
+            split=self._splits["train"],
             rows=np.arange(self._config.batch_size),
             count=-(-min(self.info.num_train, _FOR_MOMENTS) // self._config.batch_size),
         )
@@ -199,6 +229,10 @@ class Streamed:
             for batch in stream.iterate([batches], 0, stream.workers_of(self._config.data))
         )
         return corruptions.moments_of(counts, self._config.corruption.per_channel)
+
+
+def _labels_at(split: EncodedSplit, info: data.DatasetInfo, positions: np.ndarray) -> Any:
+    return read_labels(split, positions.tolist(), info.num_classes)
 
 
 def _next(iterator: Iterator[stream.HostBatch]) -> stream.HostBatch:

@@ -68,16 +68,31 @@ def summarize(history: list[Record], status: str, parameters: int) -> Record:
             name: last.get(name)
             for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
         },
-        **{name: value for name, value in last.items() if name.endswith("_corrupted")},
+        **{
+            name: value
+            for name, value in last.items()
+            if name.endswith(("_corrupted", "_evaluated"))
+        },
         **top5,
         "best_test_accuracy": best.get("test_accuracy"),
         "best_test_epoch": best.get("epoch"),
-        "epochs_to_fit": _first_epoch(history, lambda r: r["train_loss"] < FITTED_LOSS),
+        "epochs_to_fit": _first_epoch(
+            history, lambda r: _is_whole(r) and r["train_loss"] < FITTED_LOSS
+        ),
         "epochs_to_fit_accuracy": _first_epoch(
-            history, lambda r: r["train_accuracy"] >= FITTED_ACCURACY
+            history, lambda r: _is_whole(r) and r["train_accuracy"] >= FITTED_ACCURACY
         ),
         "seconds": last.get("seconds", 0.0),
     }
+
+
+def has_fitted_all(record: Record) -> bool:
+    """Returns whether a record or a summary tells that the whole training set is fitted."""
+    return _is_whole(record) and record.get("train_accuracy") == 1.0
+
+
+def _is_whole(record: Record) -> bool:
+    return "train_evaluated" not in record
 
 
 def _first_epoch(history: list[Record], fitted: Any) -> float | None:

@@ -106,6 +106,10 @@ class Recorder:
         """Shows how far the run is."""
         self._display.step(step)
 
+    def evaluating(self, done: int, total: int) -> None:
+        """Shows how far an evaluation is, in examples."""
+        self._display.evaluating(done, total)
+
     def record(self, record: metrics.Record) -> None:
         """Adds an evaluation to the history and its files."""
         self.history.append(record)

@@ -33,6 +33,7 @@ from rethink_jax import (
 )
 from rethink_jax.checkpoints import FOLDER, Checkpoints, newest_history, restore_on_all
 from rethink_jax.config import require
+from rethink_jax.data import stream
 from rethink_jax.recorder import Recorder
 from rethink_jax.train_state import TrainState
 
@@ -191,7 +192,8 @@ def evaluate(
             f"{path} was made from other data: fingerprint {saved.fingerprint[:8]}, now {now[:8]}; "
             "evaluate it on its own"
         )
-    record = _evaluate(experiment, parallel.replicate(saved.state)) or {}
+    with contextlib.closing(experiment.feed), display.show_evaluation() as shown:
+        record = _evaluate(experiment, parallel.replicate(saved.state), shown.show) or {}
     parallel.on_primary(lambda: run_directory.write_json(path / "evaluation.json", record))
     display.print_result(f"step {record['step']}", record, info.num_classes)
     return record
@@ -208,6 +210,7 @@ def settle(
     Raises:
       UserError: one line that names the field, its value and what is allowed.
     """
+    stream.check_main_guard()
     for room in (config_lib, corruptions, feed_lib, models, parallel):
         room.check(config)
     if dataset is None:
@@ -297,7 +300,7 @@ def _train(
     state = parallel.replicate(state)
     while not pace.stopped:
         if _evaluation_is_due(config, step, per_epoch, total, history):
-            record = _evaluate(experiment, state, pace)
+            record = _evaluate(experiment, state, recorder.evaluating, pace)
             if record is None:
                 break
             seen = min((step - 1) % per_epoch * config.batch_size + config.batch_size, n)
@@ -422,14 +425,27 @@ def _read(first: int, sums: steps.Sums, recorder: Recorder) -> None:
 
 
 def _evaluate(
-    experiment: Experiment, state: TrainState, pace: _Pace | None = None
+    experiment: Experiment,
+    state: TrainState,
+    show: Callable[[int, int], None],
+    pace: _Pace | None = None,
 ) -> metrics.Record | None:
-    """Evaluates the whole training and test set with fixed weights; None where a request to stop came."""
+    """Evaluates the training and the test set with fixed weights; None where a request to stop came.
+
+    Where `config.evaluate.examples` leaves out some, `train_evaluated` and `test_evaluated` say how many
+    there were.
+    """
     train: list[Any] = []
     test: list[Any] = []
+    config, info = experiment.config, experiment.dataset_info
+    counts = {split: feed_lib.evaluated(config, info, split) for split in ("train", "test")}
+    done, total = 0, sum(counts.values())
+    show(done, total)
     for split, (examples, ids, _) in experiment.feed.evaluate(("train", "test")):
         sums = parallel.fetch(experiment.eval_steps(state, examples, ids))
         (train if split == "train" else test).append(sums)
+        done += int(sums["count"].sum())
+        show(done, total)
         if pace is not None:
             pace.update(0)
             if pace.stopped:
@@ -441,7 +457,8 @@ def _evaluate(
     if experiment.config.corruption.name in corruptions.LABEL_CORRUPTIONS:
         on_corrupted = metrics.from_sums(test)
         record |= {f"test_{name}_corrupted": value for name, value in on_corrupted.items()}
-    return record
+    whole = {"train": info.num_train, "test": info.num_test}
+    return record | {f"{split}_evaluated": n for split, n in counts.items() if n < whole[split]}
 
 
 def check_same_data(
@@ -470,7 +487,7 @@ def finished_summary(
     summary = run_directory.summary_of(path, config)
     if summary is None or summary.get("status") != "finished":
         return None
-    fitted = config.stop_when_fitted and summary.get("train_accuracy") == 1.0
+    fitted = config.stop_when_fitted and metrics.has_fitted_all(summary)
     whole = summary.get("steps", 0) >= total or fitted
     if whole and is_same_data and _fits_metrics(path, summary):
         return summary
@@ -493,7 +510,7 @@ def _fits_metrics(path: epath.Path, summary: dict[str, Any]) -> bool:
 
 
 def _is_fitted(config: ConfigDict, history: list[metrics.Record]) -> bool:
-    return config.stop_when_fitted and bool(history) and history[-1]["train_accuracy"] == 1.0
+    return config.stop_when_fitted and bool(history) and metrics.has_fitted_all(history[-1])
 
 
 def _title(summary: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from grain.experimental import DatasetOptions, WithOptionsIterDataset, index_shu
 from ml_collections import ConfigDict
 
 from rethink_jax import preemption
-from rethink_jax.config import require
+from rethink_jax.config import UserError, require
 from rethink_jax.data import crops
 from rethink_jax.data.examples import DatasetInfo, Split, check_label, decode, decode_image, fetch
 from rethink_jax.data.slots import Slots
@@ -231,6 +231,15 @@ def _signals_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def check_main_guard() -> None:
+    """Raises `UserError` in a worker that imports the script that started it, and so runs it again."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise UserError(
+            "a worker process imports the script that started it; put what the script runs under "
+            "`if __name__ == '__main__':`, or set config.data.workers to 0"
+        )
 
 
 def _begin_worker(index: int, count: int) -> None:

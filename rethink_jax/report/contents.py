@@ -19,6 +19,7 @@ from rethink_jax.report import (
 from rethink_jax.report.measures import SECTIONS
 from rethink_jax.report.pages import Block, Bullets, Heading, Text, to_html, to_markdown
 from rethink_jax.report.runs import (
+    LostField,
     Run,
     Sweep,
     read_sweep,
@@ -27,6 +28,7 @@ from rethink_jax.report.runs import (
     to_dict,
     versions,
     warn_of_made_up,
+    warn_of_parts,
 )
 
 FOLDER = "report"
@@ -89,8 +91,8 @@ def write(*workdirs: epath.PathLike, out: epath.PathLike | None = None) -> epath
             raise UserError(f"--workdir is {workdir}; there is no such directory")
     try:
         report = _report(workdirs)
-    except (KeyError, TypeError, AttributeError) as error:
-        told = f"{type(error).__name__}: {error}"
+    except LostField as error:
+        told = f"KeyError: {error}"
         raise UserError(
             f"a run in {', '.join(map(str, workdirs))} is damaged, or was made by an older version ({told})"
         ) from error
@@ -159,7 +161,7 @@ def _of_sweep(path: epath.Path) -> Report:
     texts += [text for of_section in sections.TEXTS.get(sweep.name, []) for text in of_section]
     blocks: list[Block] = [
         Heading(name, 1),
-        *map(Text, [*warn_of_made_up(sweep.runs), *texts]),
+        *map(Text, [*warn_of_made_up(sweep.runs), *warn_of_parts(sweep.runs), *texts]),
         *sections.of_sweep(sweep),
         Heading("How each row was measured"),
         tables.how_measured(sweep, first),
@@ -174,7 +176,7 @@ def _of_experiments(runs: list[Run]) -> Report:
     name = title(experiments.SUBJECT, runs)
     blocks: list[Block] = [
         Heading(name, 1),
-        *map(Text, warn_of_made_up(runs)),
+        *map(Text, [*warn_of_made_up(runs), *warn_of_parts(runs)]),
         *experiments.blocks(runs),
         Heading("How it was measured"),
         *map(Text, versions(runs)),
@@ -198,7 +200,15 @@ def _of_collection(found: collect.Found) -> Report:
     ]
     blocks: list[Block] = [
         Heading(name, 1),
-        *map(Text, [*warn_of_made_up(runs), _count(found, others), *dict.fromkeys(told)]),
+        *map(
+            Text,
+            [
+                *warn_of_made_up(runs),
+                *warn_of_parts(runs),
+                _count(found, others),
+                *dict.fromkeys(told),
+            ],
+        ),
     ]
     blocks += [block for sweep in sweeps for block in sections.of_collected(sweep)]
     if others:

@@ -187,11 +187,29 @@ def _read_run(
     return read_finished(path / directory, name, seed)
 
 
+class LostField(KeyError):
+    """A field that a run's file does not have: the file is at fault, and not the report."""
+
+
+class _Fields(dict[str, Any]):
+    """The fields of a run's file; one that it lacks is a `LostField`."""
+
+    def __missing__(self, name: str) -> Any:
+        raise LostField(name)
+
+
+def with_losses_told(value: Any) -> Any:
+    """Returns what a run's file holds, where a field that is not there is a `LostField` and no `KeyError`."""
+    if isinstance(value, dict):
+        return _Fields({name: with_losses_told(inner) for name, inner in value.items()})
+    return [with_losses_told(inner) for inner in value] if isinstance(value, list) else value
+
+
 def read_finished(place: epath.Path, row: str, seed: int) -> Run:
     """Reads the directory of a finished run; a row's key and the seed come from elsewhere."""
     config = run_directory.read_config(place)
     environment, summary = (
-        run_directory.read_json(place / file)
+        with_losses_told(run_directory.read_json(place / file))
         for file in (run_directory.ENVIRONMENT, run_directory.SUMMARY)
     )
     history = run_directory.read_metrics(place)
@@ -256,6 +274,18 @@ def warn_of_made_up(runs: Iterable[Run]) -> list[str]:
     return [
         f"Made-up data: {which} finished runs had random images with random labels in the place of the "
         "data set that they name. Their numbers show that the program runs and nothing else."
+    ]
+
+
+def warn_of_parts(runs: Iterable[Run]) -> list[str]:
+    """Returns what a report has to say first where only a part of the examples was evaluated."""
+    found = [run for run in runs if {"train_evaluated", "test_evaluated"} & run.summary.keys()]
+    if not found:
+        return []
+    names = ", ".join(f"{run.row} (seed {run.seed})" for run in found)
+    return [
+        f"Not the whole sets: losses and accuracies of {names} are those on the first examples by id, as "
+        "`config.evaluate.examples` says, and not comparable with the paper's."
     ]
 
 
