@@ -615,6 +615,18 @@ def test_a_run_of_an_older_version_is_told_in_one_line(table1, capsys):
     assert not (table1 / "report").exists()
 
 
+def test_an_error_of_the_report_is_not_the_runs_fault(table1, capsys, monkeypatch):
+    def broken(*arguments):
+        return {}["lost"]
+
+    monkeypatch.setattr("rethink_jax.report.tables.how_measured", broken)
+    code, line = run_door(capsys, f"--workdir={table1}")
+    assert (code, line) == (
+        *(1, "rethink_jax: the report failed, the runs are as they were: KeyError: 'lost'"),
+    )
+    assert not (table1 / "report").exists()
+
+
 def test_damaged_metrics_are_told(figure1bc):
     (figure1bc / "mlp1-p0.5-seed0" / "metrics.jsonl").write_text("{\n{}\n")
     with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):

@@ -38,6 +38,10 @@ def main(argv: list[str] | None = None) -> None:
     except (UserError, OSError) as error:
         print(f"rethink_jax: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT if isinstance(error, UserError) else FAILED)
+    except Exception as error:  # an error of the report's own, which the runs are not to blame for
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        print(f"rethink_jax: the report failed, the runs are as they were: {line}", file=sys.stderr)
+        sys.exit(FAILED)
     print(f"{folder}/report.md, report.html, report.csv, report.json and the figures are written")
 
 

@@ -17,6 +17,7 @@ from rethink_jax.report.runs import (
     hardware_of,
     read_finished,
     runs_to_list,
+    with_losses_told,
 )
 
 # Directories of runs in directories of runs, as deep as one is looked through.
@@ -86,6 +87,7 @@ def _reported(
 ) -> Run:
     """Returns a run from the fields of its entry in a report; without `rows` it is of a sweep."""
     fields = run_directory.complete(config)
+    environment, summary = with_losses_told(environment), with_losses_told(summary)
     run = Run("", seed, state, fields, environment, [], summary)
     if fields["experiment"] != "train":
         return run._replace(row=name)
@@ -134,10 +136,10 @@ def _read_run(path: epath.Path, top: epath.Path) -> Run | None:
 
 def _read_training(path: epath.Path, config: dict[str, Any]) -> Run:
     """Reads a training run, finished or not; what is not has its summary made from its evaluations."""
-    environment = run_directory.read_json(path / run_directory.ENVIRONMENT)
+    environment = with_losses_told(run_directory.read_json(path / run_directory.ENVIRONMENT))
     history = run_directory.read_metrics(path)
     file = path / run_directory.SUMMARY
-    summary = run_directory.read_json(file) if file.exists() else {}
+    summary = with_losses_told(run_directory.read_json(file)) if file.exists() else {}
     total = config_lib.total_steps(ConfigDict(config), environment["num_train"])
     fitted = config["stop_when_fitted"] and summary.get("train_accuracy") == 1.0
     whole = summary.get("steps", 0) >= total or fitted
