@@ -1,13 +1,17 @@
 """The one door: `python -m rethink_jax.main --config=configs/random_pixels.py:digits [--workdir=DIR]`."""
 
+import contextlib
 import faulthandler
+import itertools
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from types import TracebackType
+from typing import Any, NoReturn
 
 from absl import app, flags, logging as absl_logging
 from ml_collections import config_flags
@@ -45,8 +49,8 @@ def _run(argv: list[str]) -> None:
     from rethink_jax.data import cache
     from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
 
-    if not _debug():
-        faulthandler.disable()  # absl's; JAX ends a process by abort when another one has died
+    if not _debug() and faulthandler.is_enabled():  # by absl
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)  # JAX's end where another process has died
     config = CONFIG.value
     experiments: dict[str, Callable] = {
         "train": train.run,
@@ -90,8 +94,7 @@ def _end(error: Exception) -> NoReturn:
         raise error
     if isinstance(error, UserError | RunFailed):
         _leave(error, BAD_INPUT if isinstance(error, UserError) else FAILED)
-    line = " ".join(str(error).split())[:500]
-    _print_error(f"{type(error).__name__}: {line} (--debug shows where)")
+    _print_error(_line(error))
     sys.stdout.flush()
     os._exit(FAILED)  # of several processes the others may wait for this one, and JAX for them
 
@@ -105,12 +108,37 @@ def _print_error(line: object) -> None:
     print(f"rethink_jax: {line}", file=sys.stderr, flush=True)
 
 
-def _ignore(*exception: object) -> None:
-    pass
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:500]
+    return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def _print_uncaught(kind: type, error: BaseException, trace: TracebackType | None) -> None:
+    _print_error(_line(error))
+
+
+def _print_if_ours(args: Any) -> None:
+    """Prints an error that ended a thread, or a finalizer, of this package; nobody else tells of it.
+
+    Threads of Orbax, TensorStore and Grain print what the main thread raises and tells in one line.
+    """
+    trace, here = args.exc_traceback, str(Path(__file__).parent)
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename.startswith(here):
+            _print_error(_line(args.exc_value))
+            return
+        trace = trace.tb_next
 
 
 def _debug() -> bool:
-    return any(argument in ("--debug", "--debug=true") for argument in sys.argv)
+    """Returns what `--debug` says, before the flags are parsed too; the last one counts, as for absl."""
+    debug = False
+    for argument in itertools.takewhile(lambda argument: argument != "--", sys.argv[1:]):
+        name, equals, value = argument.partition("=")
+        if name in ("--debug", "-debug", "--nodebug", "-nodebug"):
+            with contextlib.suppress(ValueError):  # told when the flags are parsed
+                debug = flags.BooleanParser().parse(value) if equals else "no" not in name
+    return bool(debug)
 
 
 def run() -> None:
@@ -119,9 +147,9 @@ def run() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and TFDS tell all they do
     if not _debug():
-        # Orbax's and TensorStore's threads print what the main thread raises and tells in one line.
         absl_logging.set_verbosity(absl_logging.FATAL)
-        sys.excepthook = sys.unraisablehook = threading.excepthook = _ignore
+        sys.excepthook = _print_uncaught
+        sys.unraisablehook = threading.excepthook = _print_if_ours
     logger = logging.getLogger("rethink_jax")
     logger.addHandler(logging.StreamHandler(sys.stdout))
     logger.setLevel(logging.INFO)

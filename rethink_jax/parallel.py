@@ -2,9 +2,10 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -25,6 +26,11 @@ _STEPS_PER_DISPATCH = 64
 # After so long without a sign of life a process is taken for dead, and the others end.
 _HEARTBEAT_SECONDS = 20
 
+# How many processes there are, and which one this is, of Slurm, Open MPI and MPICH; a TPU slice's hosts.
+_SIZES = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+_INDICES = ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+_HOSTS = "TPU_WORKER_HOSTNAMES"
+
 
 def start(
     coordinator_address: str | None = None,
@@ -40,7 +46,8 @@ def start(
       process_id: which one this is, from 0.
 
     Raises:
-      UserError: the coordinator cannot be reached.
+      UserError: the coordinator cannot be reached, the environment tells of processes that JAX does not
+        find, or there is no device of the kind that `JAX_PLATFORMS` names.
     """
     try:
         jax.distributed.initialize(
@@ -49,12 +56,59 @@ def start(
             process_id,
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
         )
-    except ValueError:
+    except (ValueError, KeyError) as error:
         if coordinator_address is not None:
             raise
+        if "coordinator_address" not in str(error):  # JAX's word for there being no cluster
+            _refuse_cluster(f"cannot be read: {type(error).__name__}: {error}")
     except RuntimeError as error:
         where = coordinator_address or "that the cluster names"
         raise UserError(f"the coordinator {where} cannot be reached: {error}") from error
+    check_platforms()
+    if jax.process_count() == 1 and coordinator_address is None and not _says_one_process():
+        _refuse_cluster("tells of several processes, but JAX finds no others by it")
+
+
+def _says_one_process() -> bool:
+    """Returns whether no variable of a cluster tells of further processes."""
+    try:
+        sizes = [int(os.environ.get(name) or 1) for name in _SIZES]
+        indices = [int(os.environ.get(name) or 0) for name in _INDICES]
+    except ValueError:
+        return False
+    hosts = os.environ.get(_HOSTS, "").split(",")
+    return max(sizes) <= 1 and max(indices) == 0 and len(hosts) == 1
+
+
+def _refuse_cluster(why: str) -> NoReturn:
+    found = {
+        name: value
+        for name, value in os.environ.items()
+        if name
+        in (*_SIZES, *_INDICES, _HOSTS, "SLURM_NTASKS", "SLURM_JOB_ID", "SLURM_STEP_NODELIST")
+    }
+    told = ", ".join(f"{name}={value!r}" for name, value in sorted(found.items()))
+    raise UserError(
+        f"the cluster's environment {why} ({told}); start the command anew with srun or mpirun, name the "
+        "processes with --coordinator_address, or remove these variables to run alone"
+    )
+
+
+def check_platforms() -> None:
+    """Raises `UserError` where JAX has none of the platforms that `JAX_PLATFORMS` names."""
+    asked = jax.config.values["jax_platforms"]
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        if not asked:
+            raise
+        jax.config.update("jax_platforms", None)
+        available = jax.default_backend()
+        jax.config.update("jax_platforms", asked)
+        why = f" ({' '.join(str(error).split())[:200]})" if str(error) else ""
+        raise UserError(
+            f"JAX_PLATFORMS is {asked!r}, which JAX does not have here{why}; available is {available!r}"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -398,6 +398,8 @@ def _cpu_model() -> str:
 
 
 def _git_revision() -> dict[str, Any] | None:
+    """Returns the project's revision; None for an installed package, whatever repository it lies in."""
+
     def git(*arguments: str) -> str:
         return subprocess.run(
             ["git", "-C", str(Path(__file__).parent), *arguments],
@@ -407,6 +409,9 @@ def _git_revision() -> dict[str, Any] | None:
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        if Path(git("rev-parse", "--show-toplevel")) != Path(__file__).resolve().parents[1]:
+            return None
         revision = git("rev-parse", "HEAD")
         return {"revision": revision, "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):

@@ -73,7 +73,7 @@ def make_train_steps(
             mutable=["batch_stats", "intermediates"],
             **keys,
         )
-        correct = jnp.sum(mask & (logits.argmax(axis=-1) == labels), dtype=jnp.int32)
+        correct = jnp.sum(mask & (_answers(logits) == labels), dtype=jnp.int32)
         count = lax.psum(jnp.sum(mask, dtype=logits.dtype), AXIS)
 
         def mean_loss(logits: jax.Array) -> jax.Array:
@@ -127,14 +127,21 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> ja
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
 
 
+def _answers(logits: jax.Array) -> jax.Array:
+    """Returns the class of the greatest logit, int32 [n]; −1 where one is no number, which is no answer."""
+    is_number = ~jnp.isnan(logits).any(axis=-1)
+    return jnp.where(is_number, logits.argmax(axis=-1).astype(jnp.int32), -1)
+
+
 def _is_in_top5(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns whether fewer than five classes come before the label, bool [n].
 
-    Of equal logits the lower class comes first, as in `argmax`.
+    Of equal logits the lower class comes first, as in `argmax`. Where one is no number it is not.
     """
     own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     is_lower = jnp.arange(logits.shape[-1], dtype=labels.dtype)[None] < labels[:, None]
-    return jnp.sum((logits > own) | ((logits == own) & is_lower), axis=-1) < 5
+    is_number = ~jnp.isnan(logits).any(axis=-1)
+    return is_number & (jnp.sum((logits > own) | ((logits == own) & is_lower), axis=-1) < 5)
 
 
 def make_eval_steps(
@@ -162,7 +169,7 @@ def make_eval_steps(
         if size is not None:
             images = center_crop(images, size)
         logits: Any = model.apply(variables, whiten(images))
-        answers = logits.argmax(axis=-1)
+        answers = _answers(logits)
 
         def total(values: jax.Array) -> jax.Array:
             return lax.psum(jnp.sum(jnp.where(mask, values, 0)), AXIS)

@@ -104,7 +104,8 @@ def _exponential(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     )
     if not config.optimizer.drop_epochs:
         return decay
-    drops = steps_per_epoch * np.asarray(config.optimizer.drop_epochs, np.int32)
+    drops = steps_per_epoch * np.asarray(config.optimizer.drop_epochs, np.int64)
+    drops = np.minimum(drops, 2**31 - 1).astype(np.int32)  # no run has so many steps
 
     def rate(step: jax.typing.ArrayLike) -> jax.Array:
         factors = jnp.where(jnp.asarray(step, jnp.int32) >= drops, 0.1, 1.0)

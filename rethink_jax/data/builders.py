@@ -21,6 +21,11 @@ WAYS_ON = (
 NO_CODE_PATH = None
 
 
+_PLACES = (
+    "name folders that can be written: TFDS_DATA_DIR for data sets, RETHINK_JAX_CACHE for the cache"
+)
+
+
 def prepare(name: str, root: Path, build: Callable[[Path], tfds.core.DatasetBuilder]) -> None:
     """Prepares a data set in a scratch folder and renames it into its place when it is whole.
 
@@ -45,7 +50,7 @@ def prepare(name: str, root: Path, build: Callable[[Path], tfds.core.DatasetBuil
             prepared = Path(builder.data_dir)
             scratch.move(prepared, root / prepared.relative_to(folder))
     except OSError as error:
-        raise UserError(f"{name} cannot be prepared in {root}: {error}; {WAYS_ON}") from error
+        raise UserError(f"{name} cannot be prepared in {root}: {error}; {_PLACES}") from error
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

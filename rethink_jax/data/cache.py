@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from rethink_jax.config import UserError
 from rethink_jax.data import scratch
 from rethink_jax.data.examples import Dataset, DatasetInfo, Examples, Source, relative_names
 
@@ -46,7 +47,10 @@ def root() -> Path:
     """Returns the user's folder for what can be made again: decoded arrays, compiled programs."""
     if own := os.environ.get("RETHINK_JAX_CACHE"):
         return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rethink_jax"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rethink_jax"
+    except RuntimeError as error:
+        raise UserError(f"{error} Name a folder for the cache in RETHINK_JAX_CACHE.") from error
 
 
 def _digest(source: Source) -> str:
