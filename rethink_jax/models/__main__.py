@@ -3,6 +3,7 @@
 import sys
 from typing import Any
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -85,6 +86,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")  # for shapes, which need no accelerator
     output.drop_what_cannot_be_written()
     if sys.argv[1:]:
         print(f"rethink_jax: {sys.argv[1]!r} is given; there are no arguments", file=sys.stderr)
