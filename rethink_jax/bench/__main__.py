@@ -64,6 +64,7 @@ def main(argv: list[str]) -> None:
     if command_line.names_no_config(argv):
         argv = [argv[0], DEFAULT_CONFIG, *argv[1:]]  # its fields are flags only after it
     command_line.parse(argv)
+    parallel.check_platforms()
     what = WHAT.value
     known = f"one of {', '.join(OF_CONFIG)}, or some of {', '.join(OF_MODELS)}"
     of_config = len(what) == 1 and what[0] in OF_CONFIG
