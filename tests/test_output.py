@@ -84,7 +84,7 @@ def test_a_closed_descriptor_is_no_file_of_the_run(here):
         ("rethink_jax.report --workdir=nothing", 2),
         ("rethink_jax.data.imagenet --manual_dir=nothing --data_dir=nothing", 2),
         ("rethink_jax.bench --config=nothing.py", 2),
-        ("rethink_jax.chaos --nope", 1),
+        ("rethink_jax.chaos --nope", 2),
     ],
 )
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
