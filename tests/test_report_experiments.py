@@ -28,6 +28,7 @@ def table3(toy, tmp_path_factory):
     """Three solves, which say that they are of Table 3's rows, and one of another data set."""
     path = tmp_path_factory.mktemp("table3")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "describe", lambda config: toy.info)
         patch.setattr(data, "load", lambda config: toy)
         for name in ("a", "b", "c", "d"):
             config = config_lib.kernel("toy", (0.1,), (0.0, 0.5))

@@ -202,11 +202,18 @@ def test_regularizers_change_the_run(toy, tmp_path):
     config = mlp_config("true_labels", epochs=1)
     losses = {"none": train.run(config, tmp_path / "none", toy)["train_loss"]}
     for field, value in REGULARIZED.items():
-        if field != "data.size":
+        if field not in ("data.size", "augment.random_crop"):  # which has room in smaller squares
             config = mlp_config("true_labels", epochs=1, **{field: value})
             losses[field] = train.run(config, tmp_path / field, toy)["train_loss"]
-    assert len(set(losses.values())) == len(losses) - 1
-    assert losses["augment.random_crop"] == losses["none"]  # no room at the whole image's size
+    assert len(set(losses.values())) == len(losses)
+    sizes = {"data.size": REGULARIZED["data.size"]}
+    for name, fields in {"centre": {}, "crop": {"augment.random_crop": True}}.items():
+        config = mlp_config("true_labels", epochs=1, **sizes, **fields)
+        losses[name] = train.run(config, tmp_path / name, toy)["train_loss"]
+    assert losses["crop"] != losses["centre"]
+    whole = mlp_config("true_labels", epochs=1, **{"augment.random_crop": True})
+    with pytest.raises(UserError, match=r"augment\.random_crop is True"):
+        train.run(whole, tmp_path / "whole", toy)
 
 
 def test_online_accuracy_is_that_before_each_step(toy, tmp_path):
