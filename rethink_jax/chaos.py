@@ -34,7 +34,9 @@ _TERMS = flags.DEFINE_integer("terms", 30, "SIGTERMs.")
 _DAMAGED = flags.DEFINE_integer("damaged", 30, "Damaged newest checkpoints.")
 _PAIRS = flags.DEFINE_integer("pairs", 10, "Runs of two processes of which one is killed.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments, files and bytes.")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/chaos", "Removed first; all runs are in it.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "runs/chaos", "Removed first; all runs are in it.", allow_override=True
+)
 
 _ROOT = Path(__file__).parents[1]
 _FIELDS = ("--config.model.width=64", "--config.checkpoint.every_steps=5")

@@ -149,6 +149,11 @@ def test_other_experiments_refuse_it(tmp_path):
     linear.corruption.probability = 0.5
     with pytest.raises(UserError, match=r"^config.corruption.probability is 0.5; it must be 1.0"):
         at_once.run(
-            linear, tmp_path / "linear", "linear", lambda: ({}, 1), lambda summary: ("", (), [])
+            linear,
+            tmp_path / "linear",
+            "linear",
+            lambda: None,
+            lambda dataset: ({}, 1),
+            lambda summary: ("", (), []),
         )
     assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,15 @@ from rethink_jax.preemption import Stopped, stop_on_signals
 BOTH = pytest.mark.parametrize("number", preemption.SIGNALS, ids=lambda n: n.name)
 
 
+@pytest.fixture(autouse=True)
+def signals_are_not_ignored():
+    """Has signals do what they do by default, also where `nohup` started the tests."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in preemption.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @BOTH
 def test_a_signal_raises_where_nothing_is_to_save(number):
     with pytest.raises(Stopped, match=f"^{number.name}: nothing to save yet"), stop_on_signals():

@@ -56,7 +56,7 @@ def another(value):
 
 FIELDS = dict(flat(settle(base(), 1500, 8).to_dict()))
 FREE = ["experiment", "epochs", "steps", "stop_when_fitted"]
-FREE += ["evaluate.every_epochs", "grace_seconds", "compilation_cache"]
+FREE += ["evaluate.every_epochs", "evaluate.examples", "grace_seconds", "compilation_cache"]
 FREE += ["checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.keep", "data.workers"]
 FREE += ["data.data_dir"]
 
@@ -383,7 +383,9 @@ def test_environment():
 
 
 def test_git_revision(monkeypatch):
-    answers = {"rev-parse": "0123abcd\n", "status": " M rethink_jax/train.py\n"}
+    root = Path(run_directory.__file__).resolve().parents[1]
+    answers = {"ls-files": "run_directory.py\n", "--show-toplevel": f"{root}\n"}
+    answers |= {"HEAD": "0123abcd\n", "status": " M rethink_jax/train.py\n"}
 
     def git(command, **options):
         assert options["check"]

@@ -22,7 +22,8 @@ NO_CODE_PATH = None
 
 
 _PLACES = (
-    "name folders that can be written: TFDS_DATA_DIR for data sets, RETHINK_JAX_CACHE for the cache"
+    "name folders that can be written: config.data.data_dir or TFDS_DATA_DIR for data sets, "
+    "RETHINK_JAX_CACHE for the cache"
 )
 
 
