@@ -26,7 +26,7 @@ from rich.table import Table
 from tensorboardX.proto.event_pb2 import Event
 
 from rethink_jax import command_line, output, preemption, run_directory
-from rethink_jax.checkpoints import FOLDER, HALF_WRITTEN, Checkpoints
+from rethink_jax.checkpoints import FOLDER, Checkpoints, half_written
 from rethink_jax.config import UserError
 
 _KILLS = flags.DEFINE_integer("kills", 100, "SIGKILLs, half of them aimed at checkpoint writes.")
@@ -35,7 +35,7 @@ _DAMAGED = flags.DEFINE_integer("damaged", 30, "Damaged newest checkpoints.")
 _PAIRS = flags.DEFINE_integer("pairs", 10, "Runs of two processes of which one is killed.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments, files and bytes.")
 _WORKDIR = flags.DEFINE_string(
-    "workdir", "runs/chaos", "Removed first; all runs are in it.", allow_override=True
+    "workdir", "runs/chaos", "An empty or new folder; all runs are in it.", allow_override=True
 )
 
 _ROOT = Path(__file__).parents[1]
@@ -88,7 +88,7 @@ def differences(path: Path, reference: Path) -> list[str]:
     ]
     if _without_clock(summaries[0]) != _without_clock(summaries[1]):
         found.append("summary.json")
-    if leftovers := [file.name for file in (path / FOLDER).glob(HALF_WRITTEN)]:
+    if leftovers := [file.name for file in half_written(path / FOLDER)]:
         found.append(f"half-written {leftovers}")
     return found
 
@@ -106,7 +106,7 @@ def kill(count: int, folder: Path, reference: Path, lifetime: float, rng: random
             _wait(process, rng.uniform(0, lifetime))
         process.kill()
         killed = process.wait() == -signal.SIGKILL
-        in_a_write += killed and any((path / FOLDER).glob(HALF_WRITTEN))
+        in_a_write += killed and bool(half_written(path / FOLDER))
         return killed
 
     passed = _stop_in_a_row(count, folder / "kill", reference, stop)
@@ -225,7 +225,7 @@ def _wait_for_write(process: subprocess.Popen, path: Path, which: int) -> None:
     """Waits for the beginning of a checkpoint, the so-and-so-manieth one."""
     seen: set[str] = set()
     while process.poll() is None and len(seen) < which:
-        seen |= {file.name for file in (path / FOLDER).glob(HALF_WRITTEN)}
+        seen |= {file.name for file in half_written(path / FOLDER)}
         time.sleep(0.0005)
 
 
@@ -304,9 +304,14 @@ def main(argv: list[str]) -> None:
     """Runs all trials and prints their table."""
     logging.set_verbosity(logging.FATAL)  # Orbax tells all it does
     rng = random.Random(_SEED.value)
-    folder = Path(_WORKDIR.value).resolve()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder = Path(_WORKDIR.value).expanduser().resolve()
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        print(
+            f"rethink_jax: --workdir is {_WORKDIR.value!r}; it must be an empty folder, or a place for one",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    folder.mkdir(parents=True, exist_ok=True)
     reference = folder / "undisturbed"
     finish(folder / "warm-up")  # prepares the data
     began = time.monotonic()

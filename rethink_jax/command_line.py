@@ -83,8 +83,11 @@ def check_workdir(workdir: str | None) -> None:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--workdir is {workdir!r}: {reason}") from error
     nearest = next(holder for holder in (path, *path.parents) if os.path.lexists(holder))
-    if not (workdir and nearest.is_dir() and os.access(nearest, os.W_OK)):
+    if not (workdir and nearest.is_dir()):
         raise UserError(f"--workdir is {workdir!r}; it must be a folder, or a place for one")
+    is_run = nearest == path and (path / "config.json").exists()  # a finished one is only read
+    if not (is_run or os.access(nearest, os.W_OK)):
+        raise UserError(f"--workdir is {workdir!r}; {nearest} cannot be written")
 
 
 def _check_bucket(workdir: str) -> None:

@@ -4,8 +4,10 @@ K has n² entries. Its lower triangle is kept, in blocks of rows that are comput
 float32 for 60,000 points. Vectors are on the host.
 """
 
+import errno
 import logging
 import math
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from etils import epath
 from jax import lax
 
 from rethink_jax import parallel
+from rethink_jax.config import RunFailed
 
 logger = logging.getLogger(__name__)
 
@@ -215,22 +218,17 @@ class InnerProducts:
 
     def restore(self, file: epath.Path, of: str = NO_CHOICE) -> int:
         """Resumes from a file and returns how many parts it has; 0 where it does not fit or is of others."""
-        try:
-            with file.open("rb") as stream, np.load(stream) as saved:
-                if (str(saved["of"]) if "of" in saved else NO_CHOICE) != of:
-                    logger.warning("%s is of other features; the matrix begins anew", file)
-                    return 0
-                blocks = [
-                    block._replace(values=saved[f"block_{i}"])
-                    for i, block in enumerate(self._blocks)
-                ]
-                numbers = {
-                    name: saved[name]
-                    for name in ("parts", "dimension", "squares", "square_of_mean", "exact")
-                }
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        numbers = read_arrays(file)
+        if numbers and str(numbers.get("of", NO_CHOICE)) != of:
+            logger.warning("%s is of other features; the matrix begins anew", file)
+            return 0
+        names = {"parts", "dimension", "squares", "square_of_mean", "exact"}
+        if not numbers.keys() >= names | {f"block_{i}" for i in range(len(self._blocks))}:
             logger.warning("%s is damaged; the matrix begins anew", file)
             return 0
+        blocks = [
+            block._replace(values=numbers[f"block_{i}"]) for i, block in enumerate(self._blocks)
+        ]
         devices = len(parallel.devices())
         found = {(block.values.shape[1] * devices, block.values.dtype) for block in blocks}
         if found != {(self._step, self.dtype)}:
@@ -240,6 +238,28 @@ class InnerProducts:
         self.dimension = int(numbers["dimension"])
         self._square_of_mean = float(numbers["square_of_mean"])
         return int(numbers["parts"])
+
+
+def read_arrays(file: epath.Path) -> dict[str, np.ndarray]:
+    """Reads a file of `np.savez`; a damaged one has no arrays.
+
+    Raises:
+      RunFailed: it cannot be read, which does not mean that it is damaged.
+    """
+    try:
+        with file.open("rb") as stream, np.load(stream) as saved:
+            return dict(saved)
+    except OSError as error:
+        if error.errno not in (
+            None,
+            errno.EINVAL,
+        ):  # zipfile looks where a damaged list of contents says
+            raise RunFailed(
+                f"{file} cannot be read: {error.strerror}; nothing was changed"
+            ) from error
+    except (ValueError, KeyError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile):
+        pass
+    return {}
 
 
 class KernelMatrix:

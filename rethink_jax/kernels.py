@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import time
-import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -37,14 +36,13 @@ from rethink_jax.kernel_matrix import (
     default_dtype,
     gaussian,
     linear,
+    read_arrays,
 )
 from rethink_jax.kernel_solve import Iterate, conjugate_gradients, is_solved, precondition
+from rethink_jax.own_files import PRODUCTS, SECONDS, SELECTION, SOLUTION, WITH_RIDGE
 
 logger = logging.getLogger(__name__)
 
-SELECTION, SOLUTION, PRODUCTS = "selection.json", "solution.npz", "products.npz"
-SECONDS = "seconds.json"
-WITH_RIDGE = "with_ridge"
 EXACT_ROWS = 200
 
 _ADVICE = "; set a larger config.solver.tolerance, .rank or .most_iterations"
@@ -227,9 +225,6 @@ class _Solve:
 
             def begin() -> None:
                 stack.enter_context(run_directory.open_run(self._path, self._config))
-                if (self._path / SECONDS).exists():
-                    self._started -= run_directory.read_json(self._path / SECONDS).get("seconds", 0)
-                stack.callback(self._keep_time)
                 run_directory.describe(
                     self._path,
                     self._config,
@@ -237,12 +232,15 @@ class _Solve:
                     fingerprint=inputs.digest([self._dataset.train]),
                     data_fingerprint=self._dataset.fingerprint,
                 )
+                if (self._path / SECONDS).exists():
+                    self._started -= run_directory.read_json(self._path / SECONDS).get("seconds", 0)
+                stack.callback(self._keep_time)
 
             parallel.on_primary(begin)
             summary = self._solve_all(*self._choose())
 
             def end() -> None:
-                run_directory.write_json(self._path / run_directory.SUMMARY, summary)
+                run_directory.write_summary(self._path, summary)
                 (self._path / PRODUCTS).unlink(missing_ok=True)
 
             parallel.on_primary(end)
@@ -376,7 +374,8 @@ class _Solve:
             try:
                 solved.append(self._solution(prepared, entry, self._path / f"{prefix}{SOLUTION}"))
             except RunFailed as error:
-                if not solved and entry is chosen[-1]:
+                is_of_files = isinstance(error.__cause__, OSError)
+                if is_of_files or (not solved and entry is chosen[-1]):
                     raise
                 logger.warning("no solution with ridge %g: %s", entry["ridge"], error)
                 why = {"why": str(error), "solver": _solving(self._config)}
@@ -496,14 +495,13 @@ class _Solve:
         """Returns the saved iterate; none where there is none, a damaged one, or that of another choice."""
         if not file.exists():
             return None
+        saved = read_arrays(file)
         try:
-            with file.open("rb") as stream, np.load(stream) as saved:
-                if "of" in saved and str(saved["of"]) != of:  # older versions do not say it
-                    logger.warning("%s is of another choice; the solve begins anew", file)
-                    return None
-                solution = saved["solution"].reshape(shape)
-                iterations = int(saved["iterations"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            if str(saved.get("of", of)) != of:  # older versions do not say it
+                logger.warning("%s is of another choice; the solve begins anew", file)
+                return None
+            solution, iterations = saved["solution"].reshape(shape), int(saved["iterations"])
+        except (KeyError, TypeError, ValueError):
             logger.warning("%s is damaged; the solve begins anew", file)
             return None
         logger.info("going on from iteration %d", iterations)

@@ -8,12 +8,9 @@ from etils import epath
 from ml_collections import ConfigDict
 from rich.table import Table
 
-from rethink_jax import data, effects, parallel, run_directory, train
+from rethink_jax import data, effects, own_files, parallel, run_directory, train
 from rethink_jax.config import UserError
 from rethink_jax.display import Screen, percent
-
-# Is held while `sweep.json` is read and written: several sweeps may share a directory.
-LOCK = "sweep.lock"
 
 # Experiments with sweeps in their own folders.
 _HOLDERS = ("rademacher", "stability")
@@ -92,7 +89,10 @@ class Ledger:
         if (self.path / run_directory.CONFIG).exists():
             raise UserError(f"{self.path} holds a run and no sweep; choose another --workdir")
         check_place(self.path)
+        names = {run.path.name for run in self.runs}
+        own_files.check(self.path, run_directory.SWEEP, names)
         for run in self.runs:
+            own_files.check(run.path)
             run_directory.check_same_run(run.path, run.config)
             if (run.path / run_directory.CONFIG).exists():
                 self._is_of_same_data(run)
@@ -172,7 +172,8 @@ class Ledger:
 
         def write() -> dict[str, Any]:
             self.path.mkdir(parents=True, exist_ok=True)
-            with run_directory.locked(self.path / LOCK):
+            # Several sweeps may share a directory.
+            with run_directory.locked(self.path / own_files.SWEEP_LOCK):
                 noted = self._noted()
                 entries = [self._look(run, noted) for run in self.runs]
                 summaries = {entry["directory"]: entry.pop("summary") for entry in entries}
@@ -186,8 +187,7 @@ class Ledger:
 
     def _look(self, run: Run, noted: dict[str, dict[str, Any]]) -> dict[str, Any]:
         outcome = self._outcomes.get(run.path, Outcome())
-        file = run.path / run_directory.SUMMARY
-        summary = run_directory.read_json(file) if file.exists() else {}
+        summary = run_directory.read_summary(run.path) or {}
         began = (run.path / run_directory.CONFIG).exists()
         finished = None
         with contextlib.suppress(UserError):  # another process may have taken the directory

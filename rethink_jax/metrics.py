@@ -12,6 +12,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
+from rethink_jax import own_files
 from rethink_jax.run_directory import METRICS, is_in_bucket, write_text
 
 Record = dict[str, Any]
@@ -114,10 +115,7 @@ class Writer:
         write_text(self._file, "".join(self._lines))
         if is_in_bucket(path):
             return
-        events = path / "tensorboard"
-        if events.exists():
-            events.rmtree()
-        events.mkdir()
+        events = own_files.empty_events(path)
         # Not tensorboardX's SummaryWriter: its thread does not tell anyone of a full disk.
         self._events = EventsWriter(str(events / "events"))
         for record in history:

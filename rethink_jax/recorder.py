@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from rethink_jax import display, metrics, parallel, preemption, run_directory
 from rethink_jax.checkpoints import Checkpoints, Saved, restore_on_all
-from rethink_jax.config import Diverged, UserError
+from rethink_jax.config import Diverged, RunFailed, UserError
 from rethink_jax.data import DatasetInfo
 from rethink_jax.train_state import TrainState
 
@@ -71,10 +71,13 @@ class Recorder:
 
         Raises:
           UserError: the directory's run was trained on other data.
+          RunFailed: there are checkpoints and none can be restored; nothing was written.
         """
         saved = restore_on_all(self._checkpoints, initial_state)
         state = initial_state
-        if saved is not None:
+        if saved is None:
+            parallel.on_primary(self._refuse_damaged)
+        else:
             if saved.fingerprint != self._fingerprint:
                 raise UserError(
                     f"{self._path} was trained on other data: fingerprint {saved.fingerprint[:8]}, "
@@ -101,6 +104,14 @@ class Recorder:
         parallel.on_primary(begin)
         self._display = self._open_files.enter_context(display.show_run(total_steps, screen))
         return state
+
+    def _refuse_damaged(self) -> None:
+        if steps := self._checkpoints.steps():
+            listed = ", ".join(map(str, steps))
+            raise RunFailed(
+                f"none of the checkpoints in {self._checkpoints.folder} is whole ({listed}); "
+                "nothing was changed; remove them to train anew, or choose another --workdir"
+            )
 
     def show(self, step: int) -> None:
         """Shows how far the run is."""
@@ -137,6 +148,7 @@ class Recorder:
             if self.history:
                 num_classes = self._dataset_info.num_classes
                 metrics.draw_curves(self.history, num_classes, self._path / "curves.png")
+            # Its numbers are those of `metrics.jsonl` and of the checkpoint, by which they are checked.
             run_directory.write_json(self._path / run_directory.SUMMARY, summary)
 
         parallel.on_primary(write)

@@ -1,26 +1,38 @@
 """What every experiment leaves behind, and how it is read again."""
 
 import contextlib
+import errno
 import fcntl
+import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
+from rethink_jax import own_files
 from rethink_jax.checkpoints import Checkpoints
 from rethink_jax.config import InUse, UserError, reference_of
+from rethink_jax.own_files import (
+    CONFIG as CONFIG,
+    ENVIRONMENT as ENVIRONMENT,
+    LOCK as LOCK,
+    METRICS as METRICS,
+    PARTIAL as PARTIAL,
+    SUMMARY as SUMMARY,
+    SWEEP as SWEEP,
+)
 
-CONFIG, ENVIRONMENT, METRICS, SUMMARY = "config.json", "run.json", "metrics.jsonl", "summary.json"
-SWEEP, LOCK = "sweep.json", "lock"
+logger = logging.getLogger(__name__)
 
 # Fields that a run may change when it is taken up again: they do not change what it computes up to a step.
 CHANGEABLE = (
@@ -29,7 +41,8 @@ CHANGEABLE = (
     "data.data_dir",  # the data's fingerprint settles whether they are the same
 )
 
-PARTIAL = ".partial"
+# What a file system without locks answers.
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 # Of variables that may change what a run computes.
 _PREFIXES = ("JAX_", "XLA_", "LIBTPU_", "NVIDIA_TF32_", "TF_CUDNN_", "TF_XLA_")
@@ -92,7 +105,6 @@ def load_run(workdir: epath.PathLike) -> Run:
     path = _absolute(epath.Path(workdir))
     if not (path / CONFIG).exists():
         raise UserError(f"{workdir} holds no run: {CONFIG} is missing there")
-    summary = path / SUMMARY
     checkpoints = Checkpoints(path, read_only=True)
     saved = checkpoints.restore_newest()
     checkpoints.close()
@@ -100,16 +112,22 @@ def load_run(workdir: epath.PathLike) -> Run:
     return Run(
         config=ConfigDict(_with_tuples(read_config(path))),
         metrics=read_metrics(path),
-        summary=read_json(summary) if summary.exists() else {},
+        summary=read_summary(path) or {},
         params=state["params"],
         batch_stats=state.get("batch_stats") or {},
     )
 
 
 def path_of(workdir: epath.PathLike | None, *words: str) -> epath.Path:
-    """Returns a run's directory: `workdir`, or the words with dashes between them in `runs`."""
+    """Returns a run's directory: `workdir`, or the words with dashes between them in `runs`.
+
+    Raises:
+      UserError: for a name that cannot be written in one line, or that TensorStore cannot open.
+    """
     where = epath.Path("runs", "-".join(words)) if workdir is None else epath.Path(workdir)
-    return _absolute(where)
+    path = _absolute(where)
+    own_files.check_name(path)
+    return path
 
 
 def is_in_bucket(path: epath.PathLike) -> bool:
@@ -125,12 +143,21 @@ def summary_of(path: epath.Path, config: ConfigDict) -> dict[str, Any] | None:
     """Returns `summary.json` of a run of this config, None where there is none.
 
     Raises:
-      UserError: the directory is in use, or holds a run of another config.
+      UserError: the directory is in use, or holds something else or a run of another config.
     """
+    check_usable(path, config)
+    return read_summary(path)
+
+
+def check_usable(path: epath.Path, config: ConfigDict) -> None:
+    """Refuses a directory that is in use, or holds something else or a run of another config; writes nothing.
+
+    Raises:
+      UserError: with what is wrong.
+    """
+    own_files.check(path)
     check_free(path)
     check_same_run(path, config)
-    file = path / SUMMARY
-    return read_json(file) if file.exists() else None
 
 
 @contextlib.contextmanager
@@ -138,21 +165,28 @@ def open_run(path: epath.Path, config: ConfigDict) -> Iterator[None]:
     """Makes a run directory, or takes one up again, and keeps other processes out while it is open.
 
     Raises:
-      UserError: it is in use, or holds a run of another config.
+      UserError: it is in use, cannot be written, or holds something else or a run of another config.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    with _lock(path):
+    own_files.check(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_lock(path))
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            raise UserError(
+                f"{path} cannot be written: {error.strerror}; choose another --workdir"
+            ) from error
         check_same_run(path, config)
-        for partial in path.glob("*" + PARTIAL):
-            partial.unlink()
         yield
 
 
 def check_free(path: epath.Path) -> None:
-    """Raises `UserError` where another process has the run open; writes nothing but its own name."""
-    if (path / LOCK).exists():
-        with _lock(path):
-            pass
+    """Raises `UserError` where another process has the run open; writes nothing."""
+    if (path / LOCK).exists() and not is_in_bucket(path):
+        with open(path / LOCK, errors="replace") as file:
+            _take(file, fcntl.LOCK_SH, path)
 
 
 @contextlib.contextmanager
@@ -161,15 +195,11 @@ def _lock(path: epath.Path) -> Iterator[None]:
     if is_in_bucket(path):
         yield
         return
-    with open(path / LOCK, "a+") as file:  # epath knows no "a+"
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise InUse(
-                f"{path} is in use by {holder}; wait for it, or choose another --workdir"
-            ) from error
+    with open(path / LOCK, "a+", errors="replace") as file:  # epath knows no "a+"
+        if not _take(file, fcntl.LOCK_EX, path):
+            logger.warning(
+                "%s cannot be locked on its file system; see that no other process runs in it", path
+            )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%F %T')}\n")
         file.flush()
@@ -188,10 +218,33 @@ def locked(file: epath.Path) -> Iterator[None]:
         yield
 
 
+def _take(file: TextIO, kind: int, path: epath.Path) -> bool:
+    """Takes a lock until the file is closed, and returns whether its file system has locks.
+
+    Raises:
+      InUse: another process has it.
+    """
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = " ".join(file.read().split()) or "another process"
+        raise InUse(
+            f"{path} is in use by {holder}; wait for it, or choose another --workdir"
+        ) from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
+    return True
+
+
 def describe(
     path: epath.Path, config: ConfigDict, start_step: int | None = None, **more: Any
 ) -> None:
-    """Writes `config.json` and `run.json`; `more` is told beside the environment.
+    """Begins to write: removes half-written files, writes `config.json` and `run.json`.
+
+    `more` is told beside the environment.
 
     A training run gives the step that it starts from. Its `sessions` keep one entry for each start: step, date
     and environment. Of the starts of an older version only the last one's environment is known.
@@ -201,6 +254,9 @@ def describe(
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         session = {"step": start_step, "date": now, **told}
         more["sessions"] = [*_earlier_sessions(path, tuple(told)), session]
+    if digests := _read_digests(path):
+        more["digests"] = digests
+    own_files.remove_partial(path)
     write_json(path / CONFIG, config.to_dict())
     write_json(path / ENVIRONMENT, told | more)
 
@@ -208,9 +264,7 @@ def describe(
 def _earlier_sessions(path: epath.Path, fields: tuple[str, ...]) -> list[dict[str, Any]]:
     if not (path / ENVIRONMENT).exists():
         return []
-    before: dict[str, Any] = {}
-    with contextlib.suppress(UserError):  # it is written anew
-        before = read_json(path / ENVIRONMENT)
+    before = _read_environment(path)
     sessions = before.get("sessions")
     if isinstance(sessions, list) and all(isinstance(session, dict) for session in sessions):
         return sessions
@@ -345,9 +399,69 @@ def with_defaults(fields: dict[str, Any], defaults: dict[str, Any]) -> dict[str,
     return defaults | fields | groups
 
 
+def write_summary(path: epath.Path, summary: dict[str, Any]) -> None:
+    """Writes `summary.json` of a run without checkpoints, and first its digest into `run.json`.
+
+    The digest of the one before stays there: whichever of the two files a kill leaves as it was, they fit.
+    """
+    text, file = _to_text(summary), path / SUMMARY
+    known = _read_digests(path)
+    before = [_digest(file.read_text())] if file.exists() else []
+    digests = [_digest(text), *(digest for digest in before if digest in known)]
+    write_json(path / ENVIRONMENT, _read_environment(path) | {"digests": digests})
+    write_text(file, text)
+
+
+def read_summary(path: epath.Path) -> dict[str, Any] | None:
+    """Reads `summary.json`; None where there is none.
+
+    Raises:
+      UserError: it is damaged, or does not match its digest, where `run.json` has one.
+    """
+    file = path / SUMMARY
+    if not file.exists():
+        return None
+    summary, digests = read_json(file), _read_digests(path)
+    if digests and _digest(file.read_text()) not in digests:
+        raise UserError(
+            f"{file} is damaged: it does not match its digest in {ENVIRONMENT}; choose another --workdir"
+        )
+    return summary
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_digests(path: epath.Path) -> list[str]:
+    """Returns what `run.json` says of `summary.json`; nothing in runs of an older version."""
+    digests = _read_environment(path).get("digests")
+    return digests if isinstance(digests, list) else []
+
+
+def _read_environment(path: epath.Path) -> dict[str, Any]:
+    """Returns the content of `run.json`; nothing where it is damaged, because it is written anew.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    if not (path / ENVIRONMENT).exists():
+        return {}
+    try:
+        return read_json(path / ENVIRONMENT)
+    except UserError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        return {}
+
+
 def write_json(path: epath.Path, value: Any) -> None:
     """Writes one JSON file, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, _to_text(value))
+
+
+def _to_text(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def write_text(path: epath.Path, text: str) -> None:
@@ -356,10 +470,30 @@ def write_text(path: epath.Path, text: str) -> None:
 
 
 def write_whole(path: epath.Path, write: Callable[[epath.Path], object]) -> None:
-    """Has `write` write a file under another name until it is whole."""
+    """Has `write` write a file under another name until it is whole, and on the disk."""
     partial = path.with_name(path.name + PARTIAL)
     write(partial)
+    if is_in_bucket(path):
+        partial.replace(path)
+        return
+    _sync(partial)
     partial.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: epath.Path) -> None:
+    """Has the system write a file, or a directory's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (
+            errno.EINVAL,
+            errno.ENOTSUP,
+        ):  # a file system may sync no directories
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -31,7 +31,13 @@ from rethink_jax import (
     train_keys,
     train_state,
 )
-from rethink_jax.checkpoints import FOLDER, Checkpoints, newest_history, restore_on_all
+from rethink_jax.checkpoints import (
+    FOLDER,
+    Checkpoints,
+    newest_history,
+    restore_on_all,
+    steps_in,
+)
 from rethink_jax.config import require
 from rethink_jax.data import stream
 from rethink_jax.recorder import Recorder
@@ -175,7 +181,7 @@ def evaluate(
         if not (path / run_directory.CONFIG).exists():
             raise config_lib.UserError(f"{path} holds no run to evaluate; train it first")
         run_directory.check_same_run(path, config)
-        if not any((path / FOLDER).glob("[0-9]*")):
+        if not steps_in(path / FOLDER):
             raise config_lib.UserError(f"{path} has no whole checkpoint to evaluate")
 
     parallel.on_primary(check)
@@ -194,8 +200,8 @@ def evaluate(
         )
     with contextlib.closing(experiment.feed), display.show_evaluation() as shown:
         record = _evaluate(experiment, parallel.replicate(saved.state), shown.show) or {}
-    parallel.on_primary(lambda: run_directory.write_json(path / "evaluation.json", record))
     display.print_result(f"step {record['step']}", record, info.num_classes)
+    parallel.on_primary(lambda: run_directory.write_json(path / "evaluation.json", record))
     return record
 
 

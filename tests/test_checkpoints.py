@@ -1,3 +1,4 @@
+import errno
 import gc
 import logging
 import shutil
@@ -9,7 +10,9 @@ import optax
 import pytest
 from etils import epath
 
+from rethink_jax import checkpoints as checkpoints_lib
 from rethink_jax.checkpoints import Checkpoints, Saved
+from rethink_jax.config import RunFailed
 from rethink_jax.train_state import TrainState
 
 # When one of the arrays cannot be read, TensorStore goes on to tell the others to an event loop that
@@ -55,6 +58,10 @@ def assert_same(state, expected):
         assert isinstance(a, np.ndarray)
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
         assert a.tobytes() == b.tobytes()
+
+
+def content_of(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def steps_in(folder):
@@ -245,7 +252,14 @@ def test_other_arrays_than_were_digested(two, opened, caplog):
 def test_another_model(two, opened):
     """A state of other shapes is not filled with what does not fit."""
     other = state_at(1).replace(params={"Dense_0": {"kernel": np.zeros((4, 6), np.float32)}})
-    assert opened().restore_newest(other) is None
+    before = content_of(two)
+    with pytest.raises(RunFailed) as error:
+        opened().restore_newest(other)
+    assert str(error.value) == (
+        f"checkpoint 20 in {two} is of another model or version: params/Conv_0/kernel differs; "
+        "nothing was changed"
+    )
+    assert content_of(two) == before
 
 
 @pytest.mark.parametrize("name", ["30.orbax-checkpoint-tmp", "30.orbax-checkpoint-tmp-17"])
@@ -264,3 +278,107 @@ def test_a_half_written_checkpoint_is_ignored(two, opened, name):
 def test_an_empty_directory_is_no_checkpoint(two, opened):
     (two / "30").mkdir()
     assert_same(opened().restore_newest(state_at(1))[0], state_at(20))
+
+
+# Errors that say nothing about the checkpoint.
+
+PASSING = {
+    "an I/O error": OSError(errno.EIO, "Input/output error"),
+    "no right to read": PermissionError(errno.EACCES, "Permission denied"),
+    "too many files": OSError(errno.EMFILE, "Too many open files"),
+    "no memory": MemoryError(),
+    "an I/O error of TensorStore": ValueError("UNKNOWN: Error reading \"w\" [os_error_code='5']"),
+    "no memory in TensorStore": ValueError("RESOURCE_EXHAUSTED: out of memory"),
+    "anything else": RuntimeError("cannot schedule new futures after shutdown"),
+}
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_an_error_that_says_nothing_about_the_checkpoint(name, two, opened, monkeypatch):
+    checkpoints, before = opened(), content_of(two)
+
+    def fail(*arguments, **options):
+        raise PASSING[name]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._orbax, "restore", fail)
+        with pytest.raises(RunFailed, match=r"checkpoint 20 in .* cannot be read: [^\n]*; nothing"):
+            checkpoints.restore_newest(state_at(1))
+    assert content_of(two) == before
+    assert int(checkpoints.restore_newest(state_at(1)).state.step) == 20
+
+
+@pytest.mark.parametrize(
+    "file", ["meta/metadata", "state/_METADATA", "state/manifest.ocdbt", "state"]
+)
+def test_a_file_that_cannot_be_opened_is_not_damaged(two, opened, file):
+    """A link to itself stands for it: root may read what has no rights."""
+    (two / "20" / file).rename(two / "kept")
+    (two / "20" / file).symlink_to(two / "20" / file)
+    with pytest.raises(RunFailed, match=r"checkpoint 20 in .* cannot be read: "):
+        opened().restore_newest(state_at(1))
+
+
+# Files that are not ours.
+
+
+def test_only_our_checkpoints_are_counted_and_removed(two, opened):
+    foreign = ["1/weights.pt", "15/a/b", "100/model.bin", "old.orbax-checkpoint-tmp/x", "007/x"]
+    for name in foreign:
+        (two / name).parent.mkdir(parents=True)
+        (two / name).write_text("mine")
+    (two / "17").mkdir()
+    (two / "30.orbax-checkpoint-tmp").mkdir()
+    checkpoints = opened(keep=1)
+    assert checkpoints.steps() == [10, 20]
+    assert int(checkpoints.restore_newest(state_at(1)).state.step) == 20
+    for step in (25, 30):
+        checkpoints.save(Saved(state_at(step), "abc", []))
+    assert checkpoints.steps() == [30]
+    for name in foreign:
+        assert (two / name).read_text() == "mine"
+    assert (two / "17").is_dir()
+    assert not checkpoints_lib.half_written(checkpoints.folder)
+    with pytest.raises(RunFailed, match="/100 is no checkpoint; move it, and run the same command"):
+        checkpoints.save(Saved(state_at(100), "abc", []))
+    assert (two / "100/model.bin").read_text() == "mine"
+    assert checkpoints.steps() == [30]
+
+
+def test_a_damaged_checkpoint_is_not_kept_for_a_whole_one(two, opened):
+    spoil([two / "20" / "meta" / "metadata"], "empty")
+    checkpoints = opened(keep=1)
+    assert int(checkpoints.restore_newest(state_at(1)).state.step) == 10
+    checkpoints.save(Saved(state_at(15), "abc", []))
+    assert int(opened(read_only=True).restore_newest(state_at(1)).state.step) == 15
+    checkpoints.save(Saved(state_at(20), "abc", []))
+    assert steps_in(two.parent) == [20]
+    assert int(opened(read_only=True).restore_newest(state_at(1)).state.step) == 20
+
+
+NAMES = [
+    "lr[0.1]",
+    "a**b",
+    "a?b",
+    "[red]",
+    "50%",
+    "a%sb",
+    "a b",
+    "a'b\"c",
+    "~x",
+    "a:b#c",
+    "é{0}",
+    "*",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_name_is_a_pattern(name, tmp_path, opened):
+    for near in ("axb", "lr0", "r"):  # what the patterns would find
+        (tmp_path / near).mkdir()
+        opened(tmp_path / near).save(Saved(state_at(1), "another", []))
+    (tmp_path / name).mkdir()
+    opened(tmp_path / name).save(Saved(state_at(7), "abc", HISTORY))
+    restored = opened(tmp_path / name, read_only=True).restore_newest(state_at(1))
+    assert_same(restored.state, state_at(7))
+    assert restored.fingerprint == "abc"

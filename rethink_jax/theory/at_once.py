@@ -82,7 +82,7 @@ def run(
             )
             if leave is not None:
                 leave(summary, path)
-            run_directory.write_json(path / run_directory.SUMMARY, summary)
+            run_directory.write_summary(path, summary)
         logger.info("run directory: %s", path)
     display.print_rows(*table(summary))
     return summary

@@ -63,7 +63,7 @@ def run(
 
     def record() -> dict[str, Any]:
         summary = summarize_runs(planned, dataset.info.num_train)
-        run_directory.write_json(path / run_directory.SUMMARY, summary)
+        run_directory.write_summary(path, summary)
         return summary
 
     summary = parallel.on_primary(record)
@@ -110,7 +110,7 @@ def begin(
 
     path = identity.path_of(workdir, config, lambda: load().fingerprint, name, config.data.name)
     parallel.on_primary(lambda: run_directory.check_no_sweep(path))
-    parallel.on_primary(lambda: run_directory.check_same_run(path, config))
+    parallel.on_primary(lambda: run_directory.check_usable(path, config))
     parallel.on_primary(lambda: effects.refuse(path, settled, info))
     dataset = load()
     planned = parallel.on_all(lambda: sweep.plan(_both(settings, 1), path / RUNS, dataset))
@@ -168,7 +168,7 @@ def two_classes(dataset: data.Dataset) -> data.Dataset:
 
 def summarize_runs(runs: list[sweep.Run], n: int) -> dict[str, Any]:
     """Returns `summary.json` from runs on n examples, as `train_both` returns them."""
-    found = [(run.name, run_directory.read_json(run.path / run_directory.SUMMARY)) for run in runs]
+    found = [(run.name, run_directory.read_summary(run.path) or {}) for run in runs]
     return summarize(found, runs[0].config.model.name, n)
 
 

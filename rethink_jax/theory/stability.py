@@ -74,7 +74,7 @@ def run(
             for one, *replaced_ones in zip(original, *replaced, strict=True)
         }
         summary = summarize(rademacher, networks, _kernel(seen, config.seed))
-        run_directory.write_json(path / run_directory.SUMMARY, summary)
+        run_directory.write_summary(path, summary)
         return summary
 
     summary = parallel.on_primary(record)
