@@ -1,4 +1,4 @@
-r"""The authors' public demonstration, which trains Wide ResNet 28-1 on CIFAR-10 in the place of the
+r"""The authors' public demonstration, which trains Wide ResNet 28-1 on CIFAR-10 instead of the
 paper's networks: 86.41 % test accuracy on true labels; 100 % training and 9.99 % test accuracy on random ones.
 
     python -m rethink_jax.main --config=configs/authors_demo.py \

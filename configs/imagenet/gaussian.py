@@ -1,4 +1,4 @@
-"""Gaussian noise in the place of ImageNet's images, with the mean and variance of the first 10,000.
+"""Gaussian noise instead of ImageNet's images, with the mean and variance of the first 10,000.
 
     python -m rethink_jax.main --config=configs/imagenet/gaussian.py --workdir=runs/imagenet_gaussian
 

@@ -1,4 +1,4 @@
-"""Where two processes of which one is killed, taken up by one process, part from a run that nothing disturbs.
+"""Where two processes of which one is killed, resumed by one process, part from a run that nothing disturbs.
 
     python -m rethink_jax.data.made --data_dir=runs/made-imagenet --train=2000 --test=200
     python docs/results/stream_resume.py runs/made-imagenet runs/stream_resume
