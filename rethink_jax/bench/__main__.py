@@ -129,8 +129,8 @@ def _time_config(what: str, seconds: float) -> None:
     config = CONFIG.value
     require(config.experiment == "train", "experiment", config.experiment, "train")
     require(config.data.stream, "data.stream", config.data.stream, "True")
-    for room in (config_lib, models):  # before images are made
-        room.check(config)
+    for module in (config_lib, models):  # before images are made
+        module.check(config)
     parallel.use_compilation_cache(config.compilation_cache or cache.root() / "compiled")
     with tempfile.TemporaryDirectory() as folder:
         if config.data.data_dir is None and not config.data.fake and what == "input":

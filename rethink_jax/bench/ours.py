@@ -41,11 +41,11 @@ class Side:
 
     def train(self, seconds: float) -> float:
         """Returns the training steps' images a second."""
-        return self._rate(self._train_once, seconds)
+        return rates.per_second(self._train_once, seconds)
 
     def evaluate(self, seconds: float) -> float:
         """Returns the images a second that fixed weights classify."""
-        return self._rate(self._evaluate_once, seconds)
+        return rates.per_second(self._evaluate_once, seconds)
 
     def peak(self, seconds: float) -> float:
         """Returns the FLOP/s of a large matrix product in the same dtype."""
@@ -72,18 +72,6 @@ class Side:
     def _evaluate_once(self) -> tuple[int, Any]:
         examples, ids, _ = next(self._evaluate)
         return int((ids >= 0).sum()), self._experiment.eval_steps(self._state, examples, ids)
-
-    def _rate(self, once: Callable[[], tuple[int, Any]], seconds: float) -> float:
-        _, last = once()
-        jax.block_until_ready(last)
-        start, images = time.perf_counter(), 0
-        while time.perf_counter() < start + seconds:
-            before = last
-            count, last = once()
-            images += count
-            jax.block_until_ready(before)  # two are under way
-        jax.block_until_ready(last)
-        return images / (time.perf_counter() - start)
 
     def _seconds(self, once: Callable[[], tuple[int, Any]]) -> float:
         start = time.perf_counter()

@@ -30,25 +30,32 @@ def step_rate(config: ConfigDict, seconds: float) -> float:
     examples, ids = parallel.put_parts((examples, ids))
     state = parallel.replicate(experiment.initial_state)
 
-    def step(state: Any) -> tuple[Any, Any]:
-        return experiment.train_steps(state, examples, ids, np.int32(1))
+    def step() -> tuple[int, Any]:
+        nonlocal state
+        state, sums = experiment.train_steps(state, examples, ids, np.int32(1))
+        return config.batch_size, sums
 
-    return config.batch_size * calls_per_second(step, state, seconds)
+    return per_second(step, seconds)
 
 
-def calls_per_second(call: Callable[[Any], tuple[Any, Any]], carry: Any, seconds: float) -> float:
-    """Times a function of what it returned first the last time; what it returns second is waited for."""
-    for _ in range(2):  # the first one compiles
-        carry, last = call(carry)
+def per_second(call: Callable[[], tuple[float, Any]], seconds: float) -> float:
+    """Returns what calls of a function bring in a second.
+
+    Args:
+      call: returns how much one call brings, and arrays that are there when it is done.
+      seconds: how long, after two calls, the first of which compiles.
+    """
+    for _ in range(2):
+        _, last = call()
     jax.block_until_ready(last)
-    start, count = time.perf_counter(), 0
+    start, done = time.perf_counter(), 0.0
     while time.perf_counter() < start + seconds:
         before = last
-        carry, last = call(carry)
+        amount, last = call()
+        done += amount
         jax.block_until_ready(before)  # two are under way
-        count += 1
     jax.block_until_ready(last)
-    return count / (time.perf_counter() - start)
+    return done / (time.perf_counter() - start)
 
 
 def training_flops(config: ConfigDict, num_classes: int, channels: int) -> float:
@@ -74,8 +81,13 @@ def matmul_rate(dtype: str, seconds: float) -> float:
     ones = np.ones((devices, side, side), np.float32)
     square = parallel.map_parts(lambda x: (x @ x).astype(x.dtype) / side, (True,), out_parts=True)
     values = parallel.put_parts(ones.astype(jnp.dtype(dtype)))
-    rate = calls_per_second(lambda x: 2 * (square(x),), values, seconds)
-    return 2 * side**3 * devices * rate
+
+    def multiply() -> tuple[float, Any]:
+        nonlocal values
+        values = square(values)
+        return 2 * side**3 * devices, values
+
+    return per_second(multiply, seconds)
 
 
 def time_step(config: ConfigDict, seconds: float) -> Iterator[Row]:

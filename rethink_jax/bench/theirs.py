@@ -80,8 +80,7 @@ class Side:
         torch.manual_seed(0)
         layout = torch.channels_last if form.channels_last else torch.contiguous_format
         model = MODELS[self._name]().to(self.device, memory_format=layout)
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.parameters = sum(parameter.numel() for parameter in trained)
+        trained, self.parameters = _trained(model)
         self._model = model
         self._optimizer = torch.optim.SGD(trained, self._rate, momentum=0.9, fused=True)
 
@@ -152,6 +151,12 @@ class Side:
             torch.cuda.synchronize()
 
 
+def _trained(model: Any) -> tuple[list[Any], int]:
+    """Returns the parameters that are trained, and how many numbers they are."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return trained, sum(parameter.numel() for parameter in trained)
+
+
 class _Images(Dataset):
     """Whitens one example at a time, as torchvision's transforms do."""
 
@@ -184,8 +189,7 @@ class Loop:
         learning_rate: float,
     ):
         self._model = MODELS[model]()
-        trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
-        self.parameters = sum(parameter.numel() for parameter in trained)
+        trained, self.parameters = _trained(self._model)
         self._optimizer = torch.optim.SGD(trained, learning_rate, momentum=0.9)
         self._loader = DataLoader(_Images(images, labels), batch_size, shuffle=True, drop_last=True)
         self._batch_size = batch_size
