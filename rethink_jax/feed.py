@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, corruptions, data, inputs, parallel
 from rethink_jax.data import stream
-from rethink_jax.data.examples import Split as EncodedSplit, decode, fetch, read_labels
+from rethink_jax.data.examples import Split as EncodedSplit, read_labels
 from rethink_jax.data.subset import choose_records, is_sorted_by_class
 
 # Examples in one batch of an evaluation of a resident data set, on all devices together.
@@ -147,7 +147,8 @@ class Streamed:
         self._config = config
         self.info, self._splits = _first(source, config.data.examples)
         for encoded in self._splits.values():
-            _check_part(config, encoded.count, functools.partial(_labels_at, encoded, self.info))
+            labels_at = functools.partial(read_labels, encoded, self.info.num_classes)
+            _check_part(config, encoded.count, labels_at)
         self._keys = {
             split: np.asarray(jax.random.key_data(corruptions.split_key(config.corruption, split)))
             for split in self._splits
@@ -231,10 +232,6 @@ class Streamed:
         return corruptions.moments_of(counts, self._config.corruption.per_channel)
 
 
-def _labels_at(split: EncodedSplit, info: data.DatasetInfo, positions: np.ndarray) -> Any:
-    return read_labels(split, positions.tolist(), info.num_classes)
-
-
 def _next(iterator: Iterator[stream.HostBatch]) -> stream.HostBatch:
     """Returns the next batch; of several processes one that has none must not wait for the others to leave."""
     try:
@@ -315,13 +312,9 @@ def _digest_of_labels(
     found: list[Any] = [dataclasses.asdict(info), version]
     for split, encoded in splits.items():
         ids = range(min(encoded.count, _FOR_FINGERPRINT))
-        labels = [
-            decode(encoded, id_, record, bytes)[1]
-            for id_, record in zip(ids, fetch(encoded, ids), strict=True)
-        ]
-        true_labels = np.asarray(labels, np.int32)
-        corrupted = inputs.corrupt_labels(config.corruption, split, true_labels, info.num_classes)
-        found += [labels, corrupted.tolist()]
+        labels = read_labels(encoded, info.num_classes, ids)
+        corrupted = inputs.corrupt_labels(config.corruption, split, labels, info.num_classes)
+        found += [labels.tolist(), corrupted.tolist()]
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 

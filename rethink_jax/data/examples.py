@@ -216,9 +216,11 @@ def decode_split(split: Split, info: DatasetInfo) -> Examples:
     return Examples(images, labels)
 
 
-def read_labels(split: Split, positions: Sequence[int], num_classes: int) -> np.ndarray:
+def read_labels(
+    split: Split, num_classes: int, positions: Sequence[int] | np.ndarray
+) -> np.ndarray:
     """Returns the labels at some positions, int32 [n]; `UserError` as `decode_split`."""
-    labels = []
+    labels, positions = [], [int(position) for position in positions]
     for start in range(0, len(positions), _BATCH):
         some = positions[start : start + _BATCH]
         for position, record in zip(some, fetch(split, some), strict=True):

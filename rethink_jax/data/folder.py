@@ -30,11 +30,22 @@ _SUFFIXES = {
 _OF_THE_SYSTEM = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
+# What is passed over: of one file or folder, and of several.
+_PLURALS = {
+    "file of another kind": "files of other kinds",
+    "unreadable file": "unreadable files",
+    "broken link": "broken links",
+    "link to a folder above it": "links to a folder above it",
+    "image outside of class folders": "images outside of class folders",
+    "class folder without images": "class folders without images",
+    "folder beside train/ and test/": "folders beside train/ and test/",
+}
+
+
 @dataclass
 class _Found:
-    """The images of class folders, and how much of what else was passed over, by what it is."""
+    """What was passed over in class folders: how much of each kind, and the first."""
 
-    images: list[Path] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
 
@@ -185,19 +196,12 @@ def _passed_over(found: _Found) -> str:
     """Returns what was passed over, in words, with an example of each kind."""
     if not found.passed_over:
         return ""
-    words = []
-    for kind, count in found.passed_over.items():
-        first, _, rest = kind.partition(" ")
-        last = "other kinds" if rest == "of another kind" else rest
-        many = {
-            "file": f"files of {last}" if rest == "of another kind" else kind,
-            "folder": f"folders {rest}",
-            "image": f"images {rest}",
-            "class": f"class folders {rest.removeprefix('folder ')}",
-            "link": f"links {rest}",
-        }.get(first, f"{kind}s")
-        more = ", …" if count > 1 else ""
-        words.append(f"{count:,} {kind if count == 1 else many} ({found.first[kind]}{more})")
+    words = [
+        f"{count:,} {kind} ({found.first[kind]})"
+        if count == 1
+        else f"{count:,} {_PLURALS[kind]} ({found.first[kind]}, …)"
+        for kind, count in found.passed_over.items()
+    ]
     return f"; passed over: {', '.join(words)}"
 
 

@@ -83,10 +83,7 @@ def is_sorted_by_class(n: int, labels_at: Callable[[np.ndarray], Any]) -> bool:
 
 def choose_records(split: Split, count: int, num_classes: int, what: str) -> Split:
     """Returns an encoded split of the examples that `choose_examples` chooses; `UserError` as `read_labels`."""
-
-    def labels_at(positions: np.ndarray) -> np.ndarray:
-        return read_labels(split, positions.tolist(), num_classes)
-
+    labels_at = functools.partial(read_labels, split, num_classes)
     ids = choose_examples(split.count, count, labels_at, what).tolist()
     if ids == [*range(len(ids))]:
         return dataclasses.replace(split, count=len(ids))
