@@ -110,9 +110,7 @@ def base() -> ConfigDict:
                 "name": placeholder(str),
                 "depth": 1,
                 "width": 512,
-                "initial_std": placeholder(
-                    float
-                ),  # of the MLP's kernels; LeCun's where none is set
+                "initial_std": placeholder(float),  # of the MLP's kernels; None for LeCun's
                 "batch_norm": True,
                 "dropout": 0.0,
                 "auxiliary": False,  # Inception V3's second classifier
@@ -129,9 +127,7 @@ def base() -> ConfigDict:
             },
             "evaluate": {
                 "every_epochs": 1,
-                "examples": placeholder(
-                    int
-                ),  # of each split, the first by id; all where none is set
+                "examples": placeholder(int),  # of each split, the first by id; None for all
             },
             "checkpoint": {"every_epochs": 10, "every_steps": placeholder(int), "keep": 3},
             "grace_seconds": 30.0,  # from a signal to the end of the process

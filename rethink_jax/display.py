@@ -217,8 +217,7 @@ class SweepDisplay:
         if not self._done_here:
             return ""
         each = (time.monotonic() - self._start) / self._done_here
-        left = datetime.timedelta(seconds=round(each * (self._total - self._done)))
-        return f"about {left} left"
+        return f"about {_duration(each * (self._total - self._done))} left"
 
 
 @contextmanager

@@ -85,6 +85,13 @@ def check_same_data(
     return True
 
 
+def unnoted(path: epath.Path) -> UserError:
+    """Returns the error of a directory whose result cannot be told to be of these data."""
+    return UserError(
+        f"{path} does not say which data its run was made from; choose another --workdir"
+    )
+
+
 def noted_in(path: epath.Path) -> dict[str, Any]:
     """Returns what `run.json` tells; nothing where it is missing or cannot be read."""
     file = path / run_directory.ENVIRONMENT

@@ -26,7 +26,7 @@ from rethink_jax import (
     preemption,
     run_directory,
 )
-from rethink_jax.config import RunFailed, UserError, require
+from rethink_jax.config import RunFailed, require
 from rethink_jax.features import Features
 from rethink_jax.kernel_matrix import (
     NO_CHOICE,
@@ -101,9 +101,7 @@ def run(
             path, config, dataset.fingerprint, lambda: inputs.digest([dataset.train])
         )
         if summary is not None and not is_same:
-            raise UserError(
-                f"{path} does not say which data its run was made from; choose another --workdir"
-            )
+            raise identity.unnoted(path)
         if summary is None or not _is_done(summary, config):
             features.check_images(config, dataset.info.image_shape)
             n = dataset.info.num_train

@@ -240,18 +240,15 @@ def _run_here(
         )
         parallel.raise_if_stopped(stop_request)
         shown.begin(_title(run))
-        own, outcome = None, None
         try:
             opened = parallel.on_all(functools.partial(open_data, run.config))
             own = opened if isinstance(opened, data.Dataset) else None
-        except Exception as error:
-            outcome = _outcome_of(error)
-        try:
-            if outcome is None:
-                outcome = _attempt(run.config, run.path, own, shown.screen)
+            outcome = _attempt(run.config, run.path, own, shown.screen)
         except preemption.Stopped:
             ledger.end(run, Outcome())
             raise
+        except Exception as error:  # the data do not load
+            outcome = _outcome_of(error)
         ledger.end(run, outcome)
         shown.end(_title(run), _how_it_ended(run, outcome, ledger))
 

@@ -1,4 +1,6 @@
+import io
 import os
+import sys
 
 # Before JAX starts: four simulated devices, of which tests take one, two or all.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
@@ -61,6 +63,16 @@ def use_devices(monkeypatch, count):
     chosen = jax.devices()[:count]
     monkeypatch.setattr(parallel, "devices", lambda: chosen)
     return count
+
+
+def use_terminal(monkeypatch):
+    """Puts a terminal where stdout was and returns it; its `getvalue` is what was shown."""
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "150")
+    return stream
 
 
 @pytest.fixture

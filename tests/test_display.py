@@ -1,7 +1,5 @@
-import io
-import sys
-
 from rethink_jax import display, metrics
+from tests.conftest import use_terminal
 from tests.test_metrics import HISTORY, record
 
 # Result.
@@ -75,11 +73,7 @@ def test_other_processes_are_quiet(capsys, monkeypatch):
 
 
 def test_a_bar_on_a_terminal(monkeypatch):
-    terminal = io.StringIO()
-    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(sys, "stdout", terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "150")
+    terminal = use_terminal(monkeypatch)
     with display.show_run(50) as shown:
         shown.step(7)
         shown.record(record(1.0))

@@ -1,9 +1,7 @@
 """Evaluations: how far they are, and those of the first examples alone."""
 
-import io
 import itertools
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from rethink_jax import config as config_lib, data, display, run_directory, train
 from rethink_jax.config import UserError
 from rethink_jax.report import runs as report_runs
+from tests.conftest import use_terminal
 
 
 def settings(**fields):
@@ -105,11 +104,7 @@ def test_lines_every_ten_seconds_with_the_time_left(capsys, monkeypatch):
 
 
 def test_a_bar_on_a_terminal(monkeypatch):
-    terminal = io.StringIO()
-    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(sys, "stdout", terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "150")
+    terminal = use_terminal(monkeypatch)
     with display.show_run(50) as shown:
         shown.evaluating(0, 5000)
         shown.evaluating(1000, 5000)

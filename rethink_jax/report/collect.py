@@ -141,7 +141,7 @@ def _read_training(path: epath.Path, config: dict[str, Any]) -> Run:
     file = path / run_directory.SUMMARY
     summary = with_losses_told(run_directory.read_json(file)) if file.exists() else {}
     total = config_lib.total_steps(ConfigDict(config), environment["num_train"])
-    fitted = config["stop_when_fitted"] and summary.get("train_accuracy") == 1.0
+    fitted = config["stop_when_fitted"] and metrics.has_fitted_all(summary)
     whole = summary.get("steps", 0) >= total or fitted
     state = "finished"
     if summary.get("status") != "finished" or not whole:

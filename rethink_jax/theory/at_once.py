@@ -91,7 +91,5 @@ def run(
 def _check_is_older(path: epath.Path) -> None:
     """Raises `UserError` unless an older version made the run, which noted nothing of its data."""
     if "num_train" not in identity.noted_in(path):
-        raise UserError(
-            f"{path} does not say which data its run was made from; choose another --workdir"
-        )
+        raise identity.unnoted(path)
     logger.info("an older version made %s and noted nothing of its data: not compared", path)
