@@ -3,6 +3,7 @@
 Each trial goes through the one door, as a user's run does, on the digits. Times: docs/reliability.md.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -13,7 +14,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from rethink_jax import command_line, output, preemption, run_directory
 from rethink_jax.checkpoints import FOLDER, Checkpoints, half_written
-from rethink_jax.config import UserError
+from rethink_jax.config import InUse, UserError
 
 _KILLS = flags.DEFINE_integer("kills", 100, "SIGKILLs, half of them aimed at checkpoint writes.")
 _TERMS = flags.DEFINE_integer("terms", 30, "SIGTERMs.")
@@ -41,6 +42,7 @@ _WORKDIR = flags.DEFINE_string(
 _ROOT = Path(__file__).parents[1]
 _FIELDS = ("--config.model.width=64", "--config.checkpoint.every_steps=5")
 EPOCHS = 20
+UV_RUN = ("uv", "run", "--no-sync")
 _STOPS_IN_A_ROW = 5
 _CLOCK = ("seconds", "images_per_second")
 # What Orbax needs to restore a checkpoint; the rest it can do without.
@@ -56,18 +58,54 @@ class Outcome(NamedTuple):
     note: str
 
 
-def start(path: Path, *more: str, devices: int = 1) -> subprocess.Popen:
-    """Starts, or takes up, the run in a directory; what it prints is appended to `<path>.log`."""
+def start(
+    path: Path, *more: str, devices: int = 1, launcher: Sequence[str] = ()
+) -> subprocess.Popen:
+    """Starts or resumes the run in a directory; what it prints is appended to `<path>.log`.
+
+    Args:
+      path: the run's directory.
+      *more: flags of the run.
+      devices: how many CPU devices are simulated.
+      launcher: a command that starts the run, such as `UV_RUN`; both are in one process group of their own.
+    """
     command = [sys.executable, "-m", "rethink_jax.main", "--config=configs/random_labels.py:digits"]
     environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     with open(f"{path}.log", "ab") as log:
         return subprocess.Popen(
-            [*command, *_FIELDS, f"--config.epochs={EPOCHS}", f"--workdir={path}", *more],
+            [
+                *launcher,
+                *command,
+                *_FIELDS,
+                f"--config.epochs={EPOCHS}",
+                f"--workdir={path}",
+                *more,
+            ],
             cwd=_ROOT,
             env={**os.environ, **environment, "JAX_PLATFORMS": "cpu"},
             stdout=log,
             stderr=log,
+            start_new_session=True,
         )
+
+
+def signal_group(process: subprocess.Popen, number: signal.Signals) -> None:
+    """Sends a signal to a run's whole process group, as `timeout` and Slurm do.
+
+    Under `uv run` a SIGTERM so comes twice, once of them through uv.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def wait_until_gone(process: subprocess.Popen, path: Path) -> int:
+    """Waits for a run's end, and for that of what `uv run` started; returns the exit code."""
+    code = process.wait()
+    while True:
+        with contextlib.suppress(InUse):
+            run_directory.check_free(epath.Path(path))
+            return code
+        time.sleep(0.01)
 
 
 def finish(path: Path, *more: str, devices: int = 1) -> None:
@@ -94,7 +132,10 @@ def differences(path: Path, reference: Path) -> list[str]:
 
 
 def kill(count: int, folder: Path, reference: Path, lifetime: float, rng: random.Random) -> Outcome:
-    """Kills runs at random moments, every second one while it writes a checkpoint, and finishes them."""
+    """Kills runs at random moments, every second one while it writes a checkpoint, and finishes them.
+
+    Half of either kind are started by `uv run`, which is killed with what it started.
+    """
     in_a_write = 0
 
     def stop(process: subprocess.Popen, path: Path, trial: int) -> bool:
@@ -104,8 +145,8 @@ def kill(count: int, folder: Path, reference: Path, lifetime: float, rng: random
             time.sleep(rng.uniform(0, 0.02))
         else:
             _wait(process, rng.uniform(0, lifetime))
-        process.kill()
-        killed = process.wait() == -signal.SIGKILL
+        signal_group(process, signal.SIGKILL)
+        killed = wait_until_gone(process, path) == -signal.SIGKILL
         in_a_write += killed and bool(half_written(path / FOLDER))
         return killed
 
@@ -123,8 +164,8 @@ def terminate(
         nonlocal slowest
         _wait(process, rng.uniform(0.5, lifetime))
         sent = time.monotonic()
-        process.terminate()
-        code = process.wait()
+        signal_group(process, signal.SIGTERM)
+        code = wait_until_gone(process, path)
         if code == 0:  # it was finished before the signal came
             return False
         slowest = max(slowest, time.monotonic() - sent)
@@ -192,13 +233,16 @@ def kill_one_of_two(count: int, folder: Path, rng: random.Random) -> Outcome:
 def _stop_in_a_row(
     count: int, folder: Path, reference: Path, stop: Callable[[subprocess.Popen, Path, int], bool]
 ) -> int:
-    """Stops runs up to five times each before they may finish; returns the stops of those that end equal."""
+    """Stops runs up to five times each before they may finish; returns the stops of those that end equal.
+
+    Two of every four are started by `uv run`.
+    """
     passed = trial = chain = 0
     while trial < count:
         path = folder.with_name(f"{folder.name}-{chain}")
         first = trial
         while trial < min(count, first + _STOPS_IN_A_ROW):
-            if not stop(start(path), path, trial):
+            if not stop(start(path, launcher=UV_RUN if trial % 4 > 1 else ()), path, trial):
                 break
             trial += 1
         finish(path)
@@ -309,6 +353,11 @@ def main(argv: list[str]) -> None:
         print(
             f"rethink_jax: --workdir is {_WORKDIR.value!r}; it must be an empty folder, or a place for one",
             file=sys.stderr,
+        )
+        sys.exit(2)
+    if not shutil.which("uv"):
+        print(
+            "rethink_jax: uv is not installed; half of the runs are started by it", file=sys.stderr
         )
         sys.exit(2)
     folder.mkdir(parents=True, exist_ok=True)

@@ -357,7 +357,7 @@ class _Solve:
             failed = {"error": None, "why": str(error), "solver": _solving(self._config)}
             return sizes | failed
         return sizes | {
-            "error": _error(matrix.at_others(iterate.solution[:, :-1]), others),
+            "error": error_rate(matrix.at_others(iterate.solution[:, :-1]), others),
             "residual": iterate.residual,
             "iterations": iterate.iterations,
         }
@@ -419,8 +419,8 @@ class _Solve:
         exact = products.exact_rows(kernel) @ solution + ridge * solution[products.checked]
         return {
             **entry,
-            "test_error": _error(matrix.at_others(solution[:, :-1]), test_labels),
-            "train_error": _error(fitted[:, :-1], labels),
+            "test_error": error_rate(matrix.at_others(solution[:, :-1]), test_labels),
+            "train_error": error_rate(fitted[:, :-1], labels),
             **norms,
             "norm_of_coefficients": float(np.linalg.norm(solution[:, :-1])),
             "residual": iterate.residual,
@@ -544,5 +544,10 @@ def _targets(labels: np.ndarray, classes: int) -> np.ndarray:
     return np.concatenate([np.eye(classes)[labels], np.ones((len(labels), 1))], axis=1)
 
 
-def _error(values: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.mean(values.argmax(axis=1) != labels))
+def error_rate(values: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the fraction of examples whose greatest value [n, classes] is not the label's [n].
+
+    An example with a value that is no number counts as wrong: NumPy's `argmax` would answer with its class.
+    """
+    is_number = ~np.isnan(values).any(axis=1)
+    return float(np.mean(~is_number | (values.argmax(axis=1) != labels)))

@@ -363,10 +363,11 @@ def read_json(path: epath.Path) -> dict[str, Any]:
 
     Raises:
       UserError: it is none.
+      OSError: it cannot be read, which says nothing of what is in it.
     """
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, IsADirectoryError, ValueError) as error:
         raise UserError(f"{path} is damaged: {error}; choose another --workdir") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged: it holds no object; choose another --workdir")
@@ -443,15 +444,13 @@ def _read_environment(path: epath.Path) -> dict[str, Any]:
     """Returns the content of `run.json`; nothing where it is damaged, because it is written anew.
 
     Raises:
-      UserError: it cannot be read.
+      OSError: it cannot be read.
     """
     if not (path / ENVIRONMENT).exists():
         return {}
     try:
         return read_json(path / ENVIRONMENT)
-    except UserError as error:
-        if isinstance(error.__cause__, OSError):
-            raise
+    except UserError:
         return {}
 
 

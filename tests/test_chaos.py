@@ -4,6 +4,7 @@ import random
 import re
 import resource
 import shutil
+import signal
 import time
 
 import pytest
@@ -63,6 +64,27 @@ def test_sigterm(folder, reference):
     assert (outcome.passed, outcome.total) == (1, 1)
 
 
+@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
+@pytest.mark.parametrize("launcher", [chaos.UV_RUN, ("timeout", "600", *chaos.UV_RUN)])
+def test_sigterm_through_uv_run(launcher, folder, reference):
+    """The signal comes twice, directly and through uv; `timeout` sends its own to the group, too."""
+    path = folder / launcher[0]
+    process = chaos.start(path, launcher=launcher)
+    wait_for_checkpoint(path)
+    if launcher[0] == "timeout":
+        process.terminate()  # which it passes on as it does when the time is over
+    else:
+        chaos.signal_group(process, signal.SIGTERM)
+    assert chaos.wait_until_gone(process, path) == 75
+    chaos.finish(path)
+    assert chaos.differences(path, reference[0]) == []
+
+
+def wait_for_checkpoint(path):
+    while not any((path / "checkpoints").glob("[0-9]*")):
+        time.sleep(0.02)
+
+
 def test_damaged_newest_checkpoints(folder, reference):
     outcome = chaos.damage(2, folder, reference[0], random.Random(2))
     assert (outcome.passed, outcome.total) == (2, 2)
@@ -92,8 +114,7 @@ def test_two_processes_that_stream(folder):
     whole, parts = folder / "whole-stream", folder / "pair-stream"
     chaos.finish(whole, *STREAM, devices=4)
     pair = chaos.start_pair(parts, *STREAM)
-    while not any((parts / "checkpoints").glob("[0-9]*")):
-        time.sleep(0.02)
+    wait_for_checkpoint(parts)
     pair[1].kill()
     pair[1].wait()
     assert pair[0].wait() != 0
@@ -112,8 +133,7 @@ def test_sigterm_to_one_of_two_processes(which, folder):
     """Both save the same step and leave with 75; the pair goes on."""
     path = folder / f"pair-term-{which}"
     pair = chaos.start_pair(path)
-    while not any((path / "checkpoints").glob("[0-9]*")):
-        time.sleep(0.1)
+    wait_for_checkpoint(path)
     pair[which].terminate()
     assert [process.wait() for process in pair] == [75, 75]
     log = (folder / f"{path.name}.log").read_text()

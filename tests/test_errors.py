@@ -14,6 +14,7 @@ import pytest
 
 from rethink_jax import (
     config as config_lib,
+    kernels,
     main,
     parallel,
     run_directory,
@@ -180,6 +181,7 @@ def test_no_number_is_no_answer():
     labels = jnp.zeros(3, jnp.int32)
     assert steps._answers(logits).tolist() == [-1, -1, 0]
     assert steps._is_in_top5(logits, labels).tolist() == [False, False, True]
+    assert kernels.error_rate(np.asarray(logits), np.asarray(labels)) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(

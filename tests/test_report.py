@@ -633,11 +633,12 @@ def test_damaged_metrics_are_told(figure1bc):
         read_sweep(figure1bc)
 
 
-def test_a_report_that_cannot_be_written_fails_in_one_line(table1, capsys):
+def test_a_file_in_a_reports_place_is_refused(table1, capsys):
     (table1 / "report").write_text("in the way")
     code, line = run_door(capsys, f"--workdir={table1}")
-    assert code == 1
-    assert "report" in line
+    assert code == 2
+    assert f"{table1 / 'report'} is a file" in line
+    assert (table1 / "report").read_text() == "in the way"
 
 
 def test_importing_it_starts_no_backend():

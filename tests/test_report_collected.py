@@ -374,14 +374,35 @@ def test_files_that_are_no_reports_are_left_alone(name, two, tmp_path, capsys):
     out.mkdir()
     (out / name).write_text("{}")
     code, line = run_door(capsys, *(f"--workdir={path}" for path in two), f"--out={out}")
-    assert (code, f"--out is {out}; it holds {name}" in line) == (2, True)
+    assert (code, f"{out} holds {name}, which is no file of a report" in line) == (2, True)
     assert [path.read_text() for path in out.iterdir()] == ["{}"]
 
 
 def test_a_file_in_the_way(two, tmp_path, capsys):
     (tmp_path / "out").touch()
     code, line = run_door(capsys, f"--workdir={two[0]}", f"--out={tmp_path / 'out'}")
-    assert (code, "it must be a directory" in line) == (2, True)
+    assert (code, f"{tmp_path / 'out'} is a file" in line) == (2, True)
+
+
+def test_a_report_beside_a_run_leaves_foreign_files_alone(two, capsys):
+    notes = two[0] / "report" / "report.md"
+    notes.parent.mkdir()
+    notes.write_text("my thesis")
+    code, line = run_door(capsys, f"--workdir={two[0]}")
+    assert (code, f"{notes.parent} holds report.md" in line) == (2, True)
+    assert [path.name for path in notes.parent.iterdir()] == ["report.md"]
+    assert notes.read_text() == "my thesis"
+
+
+def test_a_report_of_an_older_version_is_written_over(two):
+    out = contents.write(two[0])
+    content = json.loads((out / "report.json").read_text())
+    del content["files"]
+    (out / "report.json").write_text(json.dumps(content))
+    (out / "notes.txt").write_text("mine")
+    contents.write(two[0])
+    assert (out / "notes.txt").read_text() == "mine"
+    assert "files" in json.loads((out / "report.json").read_text())
 
 
 # What is wrong.

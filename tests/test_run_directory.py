@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import platform
@@ -264,6 +265,17 @@ def test_a_damaged_config_is_named(path):
     ):
         with pytest.raises(UserError, match=r"config.json is damaged: Expecting"):
             read(path)
+
+
+def test_an_error_of_reading_is_no_damage(path, monkeypatch):
+    opened(path, settled())
+
+    def fail(*arguments, **options):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(type(path), "read_text", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        run_directory.check_same_run(path, settled())
 
 
 # The lock.

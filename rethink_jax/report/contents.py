@@ -101,14 +101,12 @@ def write(*workdirs: epath.PathLike, out: epath.PathLike | None = None) -> epath
     files["report.md"] = to_markdown(report.blocks)
     files["report.html"] = to_html(report.title, report.blocks)
     first = epath.Path(workdirs[0]).expanduser()
-    if out is None and len(workdirs) == 1 and first.is_dir():
-        folder = first / FOLDER
-        folder.mkdir(exist_ok=True)
-        run_directory.write_json(folder / "report.json", report.content)
-    else:
-        folder = epath.Path(FOLDER if out is None else out).expanduser()
-        names = [*files, "report.json", *(f"{picture.name}.png" for picture in pictures)]
-        _begin(folder, report.content | {"files": sorted(names)})
+    if out is None:
+        alone = len(workdirs) == 1 and first.is_dir()
+        out = first / FOLDER if alone else FOLDER
+    folder = epath.Path(out).expanduser()
+    names = [*files, "report.json", *(f"{picture.name}.png" for picture in pictures)]
+    _begin(folder, report.content | {"files": sorted(names)})
     for picture in pictures:
         (folder / f"{picture.name}.png").write_bytes(picture.png)
     for name, text in files.items():
@@ -119,24 +117,35 @@ def write(*workdirs: epath.PathLike, out: epath.PathLike | None = None) -> epath
 def _begin(folder: epath.Path, content: dict[str, Any]) -> None:
     """Makes a report's folder and writes its JSON file, which lists its files; an earlier report is removed.
 
+    Reports of older versions list no files; they are only written over.
+
     Raises:
       UserError: something else is there.
     """
     file = folder / "report.json"
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out is {folder}; it must be a directory, and is a file")
-    before = run_directory.read_json(file).get("files") if file.exists() else []
-    own = {name for name in before if isinstance(name, str)} if isinstance(before, list) else set()
-    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    if foreign := sorted({name.removesuffix(run_directory.PARTIAL) for name in there} - own):
         raise UserError(
-            f"--out is {folder}; it holds {foreign[0]}, which is no file of a report written there; choose "
-            "another directory, or an empty one"
+            f"{folder} is a file; a report is written to a directory, which --out names"
+        )
+    earlier = run_directory.read_json(file) if file.exists() else {}
+    own = _listed_files(earlier)
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    foreign = sorted({name.removesuffix(run_directory.PARTIAL) for name in there} - own)
+    if foreign and ("files" in earlier or "runs" not in earlier):
+        raise UserError(
+            f"{folder} holds {foreign[0]}, which is no file of a report written there; name another "
+            "directory, or an empty one, with --out"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    for name in there - {*content["files"]}:
+    for name in there & own - {*content["files"]}:
         (folder / name).unlink()
     run_directory.write_json(file, content)
+
+
+def _listed_files(content: dict[str, Any]) -> set[str]:
+    """Returns the files that a report's JSON file lists; none in reports of older versions."""
+    listed = content.get("files")
+    return {name for name in listed if isinstance(name, str)} if isinstance(listed, list) else set()
 
 
 def _report(workdirs: tuple[epath.PathLike, ...]) -> Report:
