@@ -351,8 +351,8 @@ def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
     file = path / METRICS
     if not file.exists():
         return []
-    lines = file.read_text().split("\n")
     try:
+        lines = file.read_text().split("\n")
         return [json.loads(line) for line in lines[:-1]]
     except ValueError as error:
         raise UserError(f"{file} is damaged: {error}") from error
@@ -407,8 +407,8 @@ def write_summary(path: epath.Path, summary: dict[str, Any]) -> None:
     """
     text, file = _to_text(summary), path / SUMMARY
     known = _read_digests(path)
-    before = [_digest(file.read_text())] if file.exists() else []
-    digests = [_digest(text), *(digest for digest in before if digest in known)]
+    before = [_digest(file.read_bytes())] if file.exists() else []
+    digests = [_digest(text.encode()), *(digest for digest in before if digest in known)]
     write_json(path / ENVIRONMENT, _read_environment(path) | {"digests": digests})
     write_text(file, text)
 
@@ -423,15 +423,15 @@ def read_summary(path: epath.Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     summary, digests = read_json(file), _read_digests(path)
-    if digests and _digest(file.read_text()) not in digests:
+    if digests and _digest(file.read_bytes()) not in digests:
         raise UserError(
             f"{file} is damaged: it does not match its digest in {ENVIRONMENT}; choose another --workdir"
         )
     return summary
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _read_digests(path: epath.Path) -> list[str]:

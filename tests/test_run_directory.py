@@ -254,6 +254,9 @@ def test_a_damaged_line_is_named(path):
     (path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo\n{"epoch": 3}\n')
     with pytest.raises(UserError, match=r"metrics.jsonl is damaged: Unterminated string"):
         run_directory.read_metrics(path)
+    (path / "metrics.jsonl").write_bytes(b'{"epoch": \xff}\n')
+    with pytest.raises(UserError, match=r"metrics.jsonl is damaged: .* can't decode"):
+        run_directory.read_metrics(path)
 
 
 def test_a_damaged_config_is_named(path):
