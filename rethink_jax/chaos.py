@@ -26,9 +26,11 @@ from rich.console import Console
 from rich.table import Table
 from tensorboardX.proto.event_pb2 import Event
 
-from rethink_jax import command_line, output, preemption, run_directory
-from rethink_jax.checkpoints import FOLDER, Checkpoints, half_written
-from rethink_jax.config import InUse, UserError
+from rethink_jax import cli, output
+from rethink_jax.distributed import preemption
+from rethink_jax.errors import InUse, UserError
+from rethink_jax.runs import run_directory
+from rethink_jax.training.checkpoints import FOLDER, Checkpoints, half_written
 
 _KILLS = flags.DEFINE_integer("kills", 100, "SIGKILLs, half of them aimed at checkpoint writes.")
 _TERMS = flags.DEFINE_integer("terms", 30, "SIGTERMs.")
@@ -337,7 +339,7 @@ def _records(content: bytes) -> Iterator[Event]:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
-        command_line.parse_flags(argv)
+        cli.parse_flags(argv)
     except UserError as error:
         print(f"rethink_jax: {error}", file=sys.stderr)
         sys.exit(2)

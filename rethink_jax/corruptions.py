@@ -17,7 +17,7 @@ from jax import lax
 from ml_collections import ConfigDict
 from scipy import special
 
-from rethink_jax.config import require
+from rethink_jax.errors import require
 
 SPLITS = ("train", "test")
 

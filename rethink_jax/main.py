@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 from absl import app, flags, logging as absl_logging
 from ml_collections import config_flags
 
-from rethink_jax import command_line, config as config_lib, output, preemption
-from rethink_jax.config import RunFailed, UserError, require
+from rethink_jax import cli, config as config_lib, output
+from rethink_jax.distributed import preemption
+from rethink_jax.errors import RunFailed, UserError, require
 
 FAILED, BAD_INPUT = 1, 2
 
@@ -45,9 +46,12 @@ def main(argv: list[str]) -> None:
 
 def _run(argv: list[str]) -> None:
     # JAX takes seconds to import; a wrong flag need not wait.
-    from rethink_jax import kernels, parallel, sweep, train
     from rethink_jax.data import cache
+    from rethink_jax.distributed import parallel
+    from rethink_jax.kernels import interpolation
+    from rethink_jax.sweeps import sweep
     from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
+    from rethink_jax.training import train
 
     if not _debug() and faulthandler.is_enabled():  # by absl
         signal.signal(signal.SIGABRT, signal.SIG_DFL)  # JAX's end where another process has died
@@ -56,7 +60,7 @@ def _run(argv: list[str]) -> None:
         "train": train.run,
         "evaluate": train.evaluate,
         "sweep": sweep.run,
-        "kernel": kernels.run,
+        "kernel": interpolation.run,
         "expressivity": expressivity.run,
         "rademacher": rademacher.run,
         "stability": stability.run,
@@ -65,7 +69,7 @@ def _run(argv: list[str]) -> None:
     kind = config_lib.reference_of(config).experiment
     fitting = ("train", "evaluate") if kind == "train" else (kind,)
     allowed = "one of " + ", ".join(fitting)
-    name = Path(command_line.config_argument(argv).partition(":")[0]).stem
+    name = Path(cli.config_argument(argv).partition(":")[0]).stem
     require(config.experiment in fitting, "experiment", config.experiment, allowed)
     with preemption.stop_on_signals() as stop_request:
         parallel.start(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
@@ -79,11 +83,9 @@ def _run(argv: list[str]) -> None:
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; a mistake in it becomes one line and exit code 2."""
     try:
-        command_line.parse(argv)
-        command_line.check_workdir(WORKDIR.value)
-        command_line.check_processes(
-            COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value
-        )
+        cli.parse(argv)
+        cli.check_workdir(WORKDIR.value)
+        cli.check_processes(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
     except Exception as error:
         _end(error)
     return argv

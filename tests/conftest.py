@@ -15,7 +15,9 @@ import jax
 import numpy as np
 import pytest
 
-from rethink_jax import data, metrics, parallel
+from rethink_jax import data
+from rethink_jax.distributed import parallel
+from rethink_jax.training import metrics
 from tests.door import ForkingDoor
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=25)

@@ -8,8 +8,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from rethink_jax import config as config_lib
-from rethink_jax.config import UserError
-from rethink_jax.data import builders
+from rethink_jax.data import tfds_writer
+from rethink_jax.errors import UserError
 
 FEATURES = {
     "image": tfds.features.Image(shape=(4, 5, 3)),
@@ -67,7 +67,7 @@ def write_set(
     class Toy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         name, version_number = full_name.split("/")
         VERSION = tfds.core.Version(version_number)
-        code_path = builders.NO_CODE_PATH
+        code_path = tfds_writer.NO_CODE_PATH
 
         def _info(self):
             return tfds.core.DatasetInfo(

@@ -85,8 +85,8 @@ def _environment():
 
 def _serve():
     import rethink_jax.main
-    import rethink_jax.train
-    from rethink_jax.data import prepared  # noqa: F401
+    import rethink_jax.training.train
+    from rethink_jax.data import tfds_reader  # noqa: F401
 
     gc.freeze()  # a collection in a fork would visit, and so copy, every object
     for request in sys.stdin:

@@ -8,7 +8,7 @@ import pytest
 
 from rethink_jax import models
 from rethink_jax.bench import task, turns
-from rethink_jax.data import made
+from rethink_jax.data import synthetic_imagenet
 from tests.door import ROOT
 
 SMALL = (
@@ -34,7 +34,7 @@ def numbers(pattern, text):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("made-for-bench")
-    made.prepare(root, 40, 5, height=30, width=40)
+    synthetic_imagenet.prepare(root, 40, 5, height=30, width=40)
     return root
 
 

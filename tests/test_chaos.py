@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from rethink_jax import chaos, run_directory
+from rethink_jax import chaos
+from rethink_jax.runs import run_directory
 
 EPOCHS, STEPS = 6, 12  # of an epoch
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from rethink_jax import corruptions, preprocess
-from rethink_jax.config import UserError, base
+from rethink_jax import corruptions
+from rethink_jax.config import base
+from rethink_jax.errors import UserError
+from rethink_jax.pipeline import preprocess
 
 IDS = np.arange(40, dtype=np.int32)
 RNG = np.random.default_rng(1)

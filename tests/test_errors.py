@@ -12,18 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rethink_jax import (
-    config as config_lib,
-    kernels,
-    main,
-    parallel,
-    run_directory,
-    steps,
-    train,
-    train_state,
-)
-from rethink_jax.config import UserError
+from rethink_jax import config as config_lib, main
 from rethink_jax.data import cache
+from rethink_jax.distributed import parallel
+from rethink_jax.errors import UserError
+from rethink_jax.kernels import interpolation
+from rethink_jax.runs import run_directory
+from rethink_jax.training import steps, train, train_state
 from tests.door import make_place, start
 from tests.test_bad_input import BASE, DIGITS, assert_refused, mine
 
@@ -181,7 +176,7 @@ def test_no_number_is_no_answer():
     labels = jnp.zeros(3, jnp.int32)
     assert steps._answers(logits).tolist() == [-1, -1, 0]
     assert steps._is_in_top5(logits, labels).tolist() == [False, False, True]
-    assert kernels.error_rate(np.asarray(logits), np.asarray(labels)) == pytest.approx(2 / 3)
+    assert interpolation.error_rate(np.asarray(logits), np.asarray(labels)) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(

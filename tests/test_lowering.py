@@ -9,16 +9,11 @@ import pytest
 from jax import export
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
-from rethink_jax import (
-    config as config_lib,
-    inputs,
-    models,
-    parallel,
-    preprocess,
-    steps,
-    train_state as train_state_lib,
-)
+from rethink_jax import config as config_lib, models
+from rethink_jax.distributed import parallel
 from rethink_jax.models import layers
+from rethink_jax.pipeline import inputs, preprocess
+from rethink_jax.training import steps, train_state as train_state_lib
 
 PLATFORMS = ("cuda", "tpu")
 BATCH, STEPS, CLASSES = 8, 2, 1000

@@ -10,19 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rethink_jax import (
-    config as config_lib,
-    corruptions,
-    inputs,
-    models,
-    parallel,
-    preprocess,
-    run_directory,
-    train,
-    train_keys,
-    train_state,
-)
+from rethink_jax import config as config_lib, corruptions, models
+from rethink_jax.distributed import parallel
 from rethink_jax.models.layers import dropout
+from rethink_jax.pipeline import inputs, preprocess, train_keys
+from rethink_jax.runs import run_directory
+from rethink_jax.training import train, train_state
 from tests.door import make_place, start
 
 IDS = np.array([5, 0, 7, 3, 2], np.int32)
@@ -196,11 +189,12 @@ def test_the_defaults_are_jaxs():
 
 
 def test_every_experiment_is_pinned():
-    from rethink_jax import kernels, sweep
+    from rethink_jax.kernels import interpolation
+    from rethink_jax.sweeps import sweep
     from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
 
     for run in (
-        *(train.run, train.evaluate, sweep.run, kernels.run, expressivity.run),
+        *(train.run, train.evaluate, sweep.run, interpolation.run, expressivity.run),
         *(rademacher.run, stability.run, minimum_norm.run),
     ):
         assert run.__wrapped__.__code__ is not run.__code__

@@ -13,7 +13,8 @@ import sys
 import numpy as np
 from PIL import Image
 
-from rethink_jax import config, data, train
+from rethink_jax import config, data
+from rethink_jax.training import train
 
 DECIBELS, QUALITY = 30, 75
 

@@ -1,6 +1,6 @@
 """Where two processes of which one is killed, resumed by one process, part from a run that nothing disturbs.
 
-    python -m rethink_jax.data.made --data_dir=runs/made-imagenet --train=2000 --test=200
+    python -m rethink_jax.data.synthetic_imagenet --data_dir=runs/made-imagenet --train=2000 --test=200
     python docs/results/stream_resume.py runs/made-imagenet runs/stream_resume
 
 ResNet-18 at 64 pixels on random labels, ten steps of 128 images on four simulated devices in all. `resumed`

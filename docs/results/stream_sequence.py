@@ -1,6 +1,6 @@
 """Whether one process and two see the same ids and labels of a stream, in the same order.
 
-    python -m rethink_jax.data.made --data_dir=runs/made-imagenet --train=2000 --test=200
+    python -m rethink_jax.data.synthetic_imagenet --data_dir=runs/made-imagenet --train=2000 --test=200
     python docs/results/stream_sequence.py runs/made-imagenet runs/stream_sequence
 
 Both have four simulated devices in all, and go through two epochs of random labels; what is compared are the
@@ -49,7 +49,10 @@ def main(data_dir: str, out: str, *process: str) -> None:
 
 
 def _record(data_dir: str, out: Path, index: str, count: str, address: str) -> None:
-    from rethink_jax import config as config_lib, feed, parallel, train
+    from rethink_jax import config as config_lib
+    from rethink_jax.distributed import parallel
+    from rethink_jax.pipeline import loaders
+    from rethink_jax.training import train
 
     if int(count) > 1:
         parallel.start(address, int(count), int(index))
@@ -65,7 +68,7 @@ def _record(data_dir: str, out: Path, index: str, count: str, address: str) -> N
         }
     )
     settled, info = train.settle(config)
-    streaming = feed.make(settled, None)
+    streaming = loaders.make(settled, None)
     look_up = parallel.map_parts(
         lambda examples, ids: streaming.look_up(examples, ids[0])[1], (True, True), out_parts=True
     )

@@ -22,20 +22,14 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from rethink_jax import (
-    command_line,
-    config as config_lib,
-    data,
-    inputs,
-    models,
-    output,
-    parallel,
-    run_directory,
-    train,
-)
+from rethink_jax import cli, config as config_lib, data, models, output
 from rethink_jax.bench import loader, rates, tables, task, turns
-from rethink_jax.config import RunFailed, UserError, require
-from rethink_jax.data import cache, made
+from rethink_jax.data import cache, synthetic_imagenet
+from rethink_jax.distributed import parallel
+from rethink_jax.errors import RunFailed, UserError, require
+from rethink_jax.pipeline import inputs
+from rethink_jax.runs import run_directory
+from rethink_jax.training import train
 
 DEFAULT_CONFIG = "--config=configs/imagenet/true_labels.py"
 OF_CONFIG, OF_MODELS = ("input", "step"), ("train", "eval", "corrupt")
@@ -61,9 +55,9 @@ _CORRUPTED = 50_000
 
 def main(argv: list[str]) -> None:
     """Prints a table of what `--what` names."""
-    if command_line.names_no_config(argv):
+    if cli.names_no_config(argv):
         argv = [argv[0], DEFAULT_CONFIG, *argv[1:]]  # its fields are flags only after it
-    command_line.parse(argv)
+    cli.parse(argv)
     parallel.check_platforms()
     what = WHAT.value
     known = f"one of {', '.join(OF_CONFIG)}, or some of {', '.join(OF_MODELS)}"
@@ -134,7 +128,7 @@ def _time_config(what: str, seconds: float) -> None:
     parallel.use_compilation_cache(config.compilation_cache or cache.root() / "compiled")
     with tempfile.TemporaryDirectory() as folder:
         if config.data.data_dir is None and not config.data.fake and what == "input":
-            made.prepare(Path(folder), _MADE_TRAIN, _MADE_TEST)
+            synthetic_imagenet.prepare(Path(folder), _MADE_TRAIN, _MADE_TEST)
             config.data.data_dir = folder
         if what == "step":
             config.data.fake = True

@@ -18,9 +18,10 @@ from ml_collections import ConfigDict
 
 from rethink_jax import data
 from rethink_jax.bench.rates import Row, step_rate
-from rethink_jax.data import Source, crops, stream
-from rethink_jax.data.examples import Split, decode_image
+from rethink_jax.data import Source
+from rethink_jax.data.source import Split, decode_image
 from rethink_jax.paper import IMAGENET_TRAIN
+from rethink_jax.pipeline import crops, stream
 
 # JPEGs that the bare loop goes round.
 _BARE_IMAGES = 200

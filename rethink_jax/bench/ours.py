@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from rethink_jax import data, parallel, train
+from rethink_jax import data
 from rethink_jax.bench import rates, task
-from rethink_jax.feed import Dispatch
+from rethink_jax.distributed import parallel
+from rethink_jax.pipeline.loaders import Dispatch
+from rethink_jax.training import train
 
 
 class Side:

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rethink_jax import data, models, parallel, train
+from rethink_jax import data, models
+from rethink_jax.distributed import parallel
+from rethink_jax.training import train
 
 Row = tuple[str, str]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.table import Table
 
-from rethink_jax import run_directory
 from rethink_jax.bench.turns import Result, ratios
+from rethink_jax.runs import run_directory
 
 _GIGA, _MIB = 1e9, 2**20
 _NAMES = {"ours": "rethink_jax", "torch": "PyTorch, best", "loop": "PyTorch, DataLoader loop"}

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rethink_jax.bench.worker import MARK
-from rethink_jax.config import RunFailed
+from rethink_jax.errors import RunFailed
 
 Result = dict[str, Any]
 

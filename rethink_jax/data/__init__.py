@@ -10,7 +10,7 @@ from rethink_jax.data.arrays import (
     open_source as open_source,
     take as take,
 )
-from rethink_jax.data.examples import (
+from rethink_jax.data.source import (
     Dataset as Dataset,
     DatasetInfo as DatasetInfo,
     Examples as Examples,

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from rethink_jax.config import UserError, require
-from rethink_jax.data import cache, fake, folder
-from rethink_jax.data.examples import Dataset, DatasetInfo, Examples, Source, decode_split
+from rethink_jax.data import cache, fake, image_folder
+from rethink_jax.data.source import Dataset, DatasetInfo, Examples, Source, decode_split
 from rethink_jax.data.subset import choose_examples
+from rethink_jax.errors import UserError, require
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -28,12 +28,12 @@ def describe(data: ConfigDict) -> DatasetInfo:
     _check(data)
     if data.fake:
         info = fake.describe(data.name, data.examples)
-    elif data.name == folder.NAME:
-        info = folder.open_source(data.data_dir, data.channels).info
+    elif data.name == image_folder.NAME:
+        info = image_folder.open_source(data.data_dir, data.channels).info
     else:
-        from rethink_jax.data import prepared  # TFDS takes two seconds to import
+        from rethink_jax.data import tfds_reader  # TFDS takes two seconds to import
 
-        info = prepared.describe(data.name, _root(data))
+        info = tfds_reader.describe(data.name, _root(data))
     return _first(_in_channels(info, data.channels), data.examples)
 
 
@@ -42,12 +42,12 @@ def open_source(data: ConfigDict) -> Source:
     _check(data)
     if data.fake:
         source = fake.open_source(data.name, data.examples)
-    elif data.name == folder.NAME:
-        source = folder.open_source(data.data_dir, data.channels, tell=True)
+    elif data.name == image_folder.NAME:
+        source = image_folder.open_source(data.data_dir, data.channels, tell=True)
     else:
-        from rethink_jax.data import prepared  # TFDS takes two seconds to import
+        from rethink_jax.data import tfds_reader  # TFDS takes two seconds to import
 
-        source = prepared.open_source(data.name, _root(data))
+        source = tfds_reader.open_source(data.name, _root(data))
     return dataclasses.replace(source, info=_in_channels(source.info, data.channels))
 
 
@@ -142,7 +142,7 @@ def _check(data: ConfigDict) -> None:
     name, data_dir = data.name, data.data_dir
     require(bool(name), "data.name", name, "the name of a data set")
     require(data.channels in (None, 1, 3), "data.channels", data.channels, "1 or 3")
-    if name == folder.NAME and not data.fake:
+    if name == image_folder.NAME and not data.fake:
         require(bool(data_dir), "data.data_dir", data_dir, "the folder that holds the images")
     if data_dir:
         try:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from rethink_jax.config import UserError
-from rethink_jax.data import scratch
-from rethink_jax.data.examples import Dataset, DatasetInfo, Examples, Source, relative_names
+from rethink_jax.data import atomic_dir
+from rethink_jax.data.source import Dataset, DatasetInfo, Examples, Source, relative_names
+from rethink_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def _sha256(file: Path) -> str:
 
 
 def _write(folder: Path, dataset: Dataset) -> None:
-    with scratch.folder(folder.parent) as temporary:
+    with atomic_dir.folder(folder.parent) as temporary:
         new = temporary / "new"
         new.mkdir()
         for file, array in zip(FILES, (*dataset.train, *dataset.test), strict=True):
@@ -106,4 +106,4 @@ def _write(folder: Path, dataset: Dataset) -> None:
         (new / "info.json").write_text(_noted(dataset.info, _digests(new)))
         with contextlib.suppress(FileNotFoundError):
             folder.rename(temporary / "replaced")
-        scratch.move(new, folder)
+        atomic_dir.move(new, folder)

@@ -20,8 +20,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.image_classification import cifar
 
-from rethink_jax.config import UserError
-from rethink_jax.data import builders
+from rethink_jax.data import tfds_writer
+from rethink_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Cifar10(cifar.Cifar10, skip_registration=True):  # type: ignore[call-arg]
     """TFDS's Cifar10, of the files unpacked in its data directory."""
 
     name = "cifar10"
-    code_path = builders.NO_CODE_PATH
+    code_path = tfds_writer.NO_CODE_PATH
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         unpacked = SimpleNamespace(download_and_extract=lambda url: self.data_dir_root)
@@ -48,7 +48,7 @@ class Cifar10(cifar.Cifar10, skip_registration=True):  # type: ignore[call-arg]
         for path in filepaths:
             for record in np.fromfile(path, np.uint8).reshape(-1, _RECORD):
                 pixels = record[1:].reshape(3, 32, 32).transpose(1, 2, 0)
-                image = builders.encode_png(np.ascontiguousarray(pixels))
+                image = tfds_writer.encode_png(np.ascontiguousarray(pixels))
                 yield (
                     index,
                     {"id": f"{split_prefix}{index:05d}", "image": image, "label": int(record[0])},
@@ -79,7 +79,7 @@ def prepare(root: Path, url: str = URL, sha256: str = SHA256) -> None:
                     (folder / Path(member.name).name).write_bytes(file.read())
         return Cifar10(data_dir=scratch, file_format="array_record")
 
-    builders.prepare("cifar10", root, build)
+    tfds_writer.prepare("cifar10", root, build)
 
 
 def _download(url: str, sha256: str, archive: Path) -> None:
@@ -109,4 +109,4 @@ def _fetch(url: str, archive: Path) -> str:
 
 
 def _failed(url: str, what: str) -> UserError:
-    return UserError(f"cifar10 cannot be downloaded from {url}: {what}; {builders.WAYS_ON}")
+    return UserError(f"cifar10 cannot be downloaded from {url}: {what}; {tfds_writer.WAYS_ON}")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from rethink_jax.data import builders
+from rethink_jax.data import tfds_writer
 
 NUM_TRAIN, NUM_TEST = 1_500, 297
 
@@ -16,7 +16,7 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
     """8×8 digits: scikit-learn's first 1,500 are the train set, its other 297 the test set."""
 
     VERSION = tfds.core.Version("1.0.0")
-    code_path = builders.NO_CODE_PATH
+    code_path = tfds_writer.NO_CODE_PATH
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -44,11 +44,14 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
         bunch = load_digits()
         images = np.round(bunch.images * 255 / 16).astype(np.uint8)
         for key in range(start, stop):
-            yield key, {"image": builders.encode_png(images[key]), "label": int(bunch.target[key])}
+            yield (
+                key,
+                {"image": tfds_writer.encode_png(images[key]), "label": int(bunch.target[key])},
+            )
 
 
 def prepare(root: Path) -> None:
     """Prepares the digits in TFDS's data directory; `UserError` where that cannot be written."""
-    builders.prepare(
+    tfds_writer.prepare(
         "digits", root, lambda scratch: Digits(data_dir=scratch, file_format="array_record")
     )

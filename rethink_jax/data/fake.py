@@ -7,8 +7,8 @@ import logging
 import cv2
 import numpy as np
 
-from rethink_jax.config import require
-from rethink_jax.data.examples import DatasetInfo, Source, Split
+from rethink_jax.data.source import DatasetInfo, Source, Split
+from rethink_jax.errors import require
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.datasets.imagenet2012 import imagenet2012_dataset_builder as official
 
 from rethink_jax import output
-from rethink_jax.config import UserError
-from rethink_jax.data import builders
+from rethink_jax.data import tfds_writer
+from rethink_jax.errors import UserError
 
 FAILED, BAD_INPUT = 1, 2
 
@@ -47,7 +47,7 @@ class Imagenet(official.Builder, skip_registration=True):  # type: ignore[call-a
     """TFDS's imagenet2012, of images that it is given."""
 
     name = NAME
-    code_path = builders.NO_CODE_PATH
+    code_path = tfds_writer.NO_CODE_PATH
     pkg_dir_path = _TFDS_FOLDER  # with the description
 
     def __init__(self, data_dir: Path, splits: dict[str, dict[str, Any]]) -> None:
@@ -83,7 +83,7 @@ def write(root: Path, build: Callable[[Path], Imagenet]) -> None:
     wanted = shuffle.BUCKETS_NUMBER + 1000  # the shuffler's files are all open at once
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(wanted, hard)), hard))
     with mock.patch.object(shuffle, "tf", _PLAIN_FILES):
-        builders.prepare(NAME, root, build)
+        tfds_writer.prepare(NAME, root, build)
 
 
 def prepare(manual_dir: Path, root: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from rethink_jax.data.examples import Split, read_labels
+from rethink_jax.data.source import Split, read_labels
 
 logger = logging.getLogger(__name__)
 

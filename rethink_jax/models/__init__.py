@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from rethink_jax.config import require
+from rethink_jax.errors import require
 from rethink_jax.models.alexnet import AlexNet, SmallAlexNet
 from rethink_jax.models.inception import SmallInception
 from rethink_jax.models.inception_v3 import AUXILIARY_SIDE, InceptionV3

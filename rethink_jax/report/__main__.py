@@ -7,7 +7,7 @@ from typing import NoReturn
 import jax
 
 from rethink_jax import output
-from rethink_jax.config import UserError
+from rethink_jax.errors import UserError
 from rethink_jax.report import contents
 
 FAILED, BAD_INPUT = 1, 2

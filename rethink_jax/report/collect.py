@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax import config as config_lib, metrics, run_directory
-from rethink_jax.config import UserError
+from rethink_jax import config as config_lib
+from rethink_jax.errors import UserError
 from rethink_jax.report import experiments
 from rethink_jax.report.runs import (
     DIVERGED,
@@ -19,6 +19,8 @@ from rethink_jax.report.runs import (
     runs_to_list,
     with_losses_told,
 )
+from rethink_jax.runs import run_directory
+from rethink_jax.training import metrics
 
 # Directories of runs in directories of runs, as deep as one is looked through.
 _DEPTH = 3

@@ -5,17 +5,9 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from rethink_jax import paper, run_directory
-from rethink_jax.config import UserError
-from rethink_jax.report import (
-    collect,
-    experiments,
-    figures,
-    parameters,
-    rows,
-    sections,
-    tables,
-)
+from rethink_jax import paper
+from rethink_jax.errors import UserError
+from rethink_jax.report import collect, experiments, figures, parameters, rows, sections, tables
 from rethink_jax.report.measures import SECTIONS
 from rethink_jax.report.pages import Block, Bullets, Heading, Text, to_html, to_markdown
 from rethink_jax.report.runs import (
@@ -30,6 +22,7 @@ from rethink_jax.report.runs import (
     warn_of_made_up,
     warn_of_parts,
 )
+from rethink_jax.runs import run_directory
 
 FOLDER = "report"
 

@@ -8,18 +8,17 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from rethink_jax import display, kernels, paper
+from rethink_jax import paper
+from rethink_jax.kernels import interpolation
 from rethink_jax.report.figures import Picture, draw
 from rethink_jax.report.pages import Block, Heading, Text
-from rethink_jax.report.runs import (
-    Run,
-    hardware_of,
-)
+from rethink_jax.report.runs import Run, hardware_of
 from rethink_jax.report.tables import NOTHING, Table, describe_data, number
+from rethink_jax.runs import display
 from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
 
 TABLES: dict[str, Callable[[dict[str, Any]], display.Rows]] = {
-    "kernel": kernels.table,
+    "kernel": interpolation.table,
     "expressivity": expressivity.table,
     "rademacher": rademacher.table,
     "stability": stability.table,
@@ -32,7 +31,7 @@ _TABLE3 = (
     "Test error of the interpolation of least norm, exact over the whole test set, which is looked at once. "
     "The norm is that of the function, √ Σ αᵀKα over the classes, for one-hot targets and for targets of "
     "±1; the paper does not say which it means, and gives its numbers as “about”. The residual is that of "
-    f"{kernels.EXACT_ROWS} equations in float64."
+    f"{interpolation.EXACT_ROWS} equations in float64."
 )
 _NORMS = "Test error against the norm with one-hot targets. Hollow: the paper's, whichever norm it means."
 _SGD = (
@@ -65,7 +64,7 @@ def table3(runs: list[Run]) -> Table:
     printed = {row.key: row.values for row in paper.TABLE3}
     found: dict[str, list[list[str]]] = {key: [] for key in printed}
     for run in runs:
-        for solution in kernels.solutions(run.summary):
+        for solution in interpolation.solutions(run.summary):
             key = key_of(run, solution)
             error, norm = solution["test_error"], printed.get(key, {}).get("norm")
             theirs = printed.get(key, {}).get("test_error")
@@ -105,7 +104,7 @@ def norms(runs: list[Run]) -> Picture:
     def fill(figure: Figure) -> None:
         axes = figure.subplots()
         for run in runs:
-            for solution in kernels.solutions(run.summary):
+            for solution in interpolation.solutions(run.summary):
                 label = paper.label(key_of(run, solution))
                 norm, error = solution["norm_one_hot"], 100 * solution["test_error"]
                 (drawn,) = axes.plot([norm], [error], "o", label=label)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from rethink_jax import paper
 from rethink_jax.report.runs import Run, Sweep
-from rethink_jax.statistics import Estimate, estimate
+from rethink_jax.sweeps.estimates import Estimate, estimate
 
 
 class Censored(NamedTuple):

@@ -3,8 +3,9 @@
 import functools
 from typing import Any, NamedTuple
 
-from rethink_jax import config as config_lib, paper, run_directory
+from rethink_jax import config as config_lib, paper
 from rethink_jax.report.runs import Run
+from rethink_jax.runs import run_directory
 
 CIFAR10 = ("cifar10", "cifar10_jpeg")
 ON_IMAGENET = ("table2", "figure2a")

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax import config as config_lib, run_directory
-from rethink_jax.config import UserError
+from rethink_jax import config as config_lib
+from rethink_jax.errors import UserError
+from rethink_jax.runs import run_directory
 
 STATUSES = ("finished", "stopped", "failed", "not run yet", "not run")
 DIVERGED = "diverged"

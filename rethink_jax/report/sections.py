@@ -2,13 +2,14 @@
 
 import re
 
-from rethink_jax import metrics, paper
+from rethink_jax import paper
 from rethink_jax.report import figures, measures, tables
 from rethink_jax.report.measures import SECTIONS, Censored, Section
 from rethink_jax.report.pages import Block, Bullets, Heading, Text
 from rethink_jax.report.rows import CIFAR10, ON_IMAGENET
 from rethink_jax.report.runs import Run, Sweep, circumstances, data_of
-from rethink_jax.statistics import rank_correlation
+from rethink_jax.sweeps.estimates import rank_correlation
+from rethink_jax.training import metrics
 
 _BEST = (
     "The best test accuracy is that of the epoch with the highest one: it is chosen on the test set, "

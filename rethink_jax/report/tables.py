@@ -28,7 +28,7 @@ from rethink_jax.report.runs import (
     precision_of,
     times_resumed,
 )
-from rethink_jax.statistics import Estimate
+from rethink_jax.sweeps.estimates import Estimate
 
 NOTHING = "—"
 FAILED_TO_CONVERGE = "failed to converge"

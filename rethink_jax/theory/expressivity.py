@@ -9,9 +9,12 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax import data, display, inputs, parallel
-from rethink_jax.config import require
-from rethink_jax.theory import at_once, theorem1
+from rethink_jax import data
+from rethink_jax.distributed import parallel
+from rethink_jax.errors import require
+from rethink_jax.pipeline import inputs
+from rethink_jax.runs import display, run_once
+from rethink_jax.theory import theorem1
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +50,12 @@ def run(
         points, labels = _points(config, dataset)
         return _run(config, points, labels), len(labels)
 
-    return at_once.run(config, workdir, name, load, compute, table)
+    return run_once.run(config, workdir, name, load, compute, table)
 
 
 def check(config: ConfigDict) -> None:
     """Raises `UserError` for a value that no run could have."""
-    at_once.check(config)
+    run_once.check(config)
     for group, field, most in (
         *(("synthetic", "points", 10**8), ("synthetic", "dimension", 10**6)),
         *(("synthetic", "classes", 10**6), ("theorem", "depth", 10**4)),

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from rethink_jax.kernel_matrix import InnerProducts, KernelMatrix, default_dtype, gaussian
-from rethink_jax.kernel_solve import conjugate_gradients, is_solved, precondition
+from rethink_jax.kernels.matrix import InnerProducts, KernelMatrix, default_dtype, gaussian
+from rethink_jax.kernels.solve import conjugate_gradients, is_solved, precondition
 
 # Of the kernel's solution; coarser residuals change the norm's third digit.
 _TOLERANCE, _RANK, _MOST_ITERATIONS = 1e-4, 1000, 3000

@@ -13,11 +13,13 @@ from etils import epath
 from jax import lax
 from ml_collections import ConfigDict
 
-from rethink_jax import data, display, inputs, parallel
-from rethink_jax.config import RunFailed, UserError, require
-from rethink_jax.metrics import write_figure
-from rethink_jax.preprocess import whiten
-from rethink_jax.theory import at_once
+from rethink_jax import data
+from rethink_jax.distributed import parallel
+from rethink_jax.errors import RunFailed, UserError, require
+from rethink_jax.pipeline import inputs
+from rethink_jax.pipeline.preprocess import whiten
+from rethink_jax.runs import display, run_once
+from rethink_jax.training.metrics import write_figure
 
 CURVES = "curves.png"
 STARTS = ("zero", "random")
@@ -71,7 +73,7 @@ def run(
     def load() -> data.Dataset:
         return data.load(config.data)
 
-    return at_once.run(config, workdir, name, load, compute, table, leave)
+    return run_once.run(config, workdir, name, load, compute, table, leave)
 
 
 def table(summary: dict[str, Any]) -> display.Rows:
@@ -91,7 +93,7 @@ def table(summary: dict[str, Any]) -> display.Rows:
 
 def check(config: ConfigDict) -> None:
     """Raises `UserError` for a value that no run could have."""
-    at_once.check(config)
+    run_once.check(config)
     data.check(config)
     data.describe(config.data)
     epochs = config.sgd.epochs

@@ -13,19 +13,14 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax import (
-    config as config_lib,
-    data,
-    display,
-    effects,
-    identity,
-    parallel,
-    run_directory,
-    sweep,
-    train,
-)
-from rethink_jax.config import named_run, require
-from rethink_jax.statistics import estimate
+from rethink_jax import config as config_lib, data
+from rethink_jax.config import named_run
+from rethink_jax.distributed import parallel
+from rethink_jax.errors import require
+from rethink_jax.runs import display, effects, identity, run_directory
+from rethink_jax.sweeps import sweep
+from rethink_jax.sweeps.estimates import estimate
+from rethink_jax.training import train
 
 logger = logging.getLogger(__name__)
 

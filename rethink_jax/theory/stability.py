@@ -17,9 +17,13 @@ from etils import epath
 from ml_collections import ConfigDict
 from scipy.special import softmax
 
-from rethink_jax import data, display, inputs, models, parallel, run_directory, sweep
-from rethink_jax.config import RunFailed, require
-from rethink_jax.preprocess import center_crop, whiten
+from rethink_jax import data, models
+from rethink_jax.distributed import parallel
+from rethink_jax.errors import RunFailed, require
+from rethink_jax.pipeline import inputs
+from rethink_jax.pipeline.preprocess import center_crop, whiten
+from rethink_jax.runs import display, run_directory
+from rethink_jax.sweeps import sweep
 from rethink_jax.theory import measures
 from rethink_jax.theory.rademacher import (
     CONFIDENCE,

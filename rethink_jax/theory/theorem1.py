@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rethink_jax.config import UserError
+from rethink_jax.errors import UserError
 
 # Digits of a float64, less the sign of z − b and the half unit between z and b.
 _DIGITS = 51

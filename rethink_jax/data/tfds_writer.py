@@ -1,0 +1,64 @@
+"""Preparing a data set as array_record where TFDS looks for it, without TensorFlow."""
+
+import contextlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from rethink_jax.data import atomic_dir
+from rethink_jax.errors import UserError
+
+WAYS_ON = (
+    "point config.data.data_dir at a folder where it is prepared, or use the embedded data set: "
+    "--config=FILE:digits"
+)
+# A builder's `code_path` is where TFDS looks for checksums, with a package that it does not depend
+# on (importlib_resources).
+NO_CODE_PATH = None
+
+
+_PLACES = (
+    "name folders that can be written: config.data.data_dir or TFDS_DATA_DIR for data sets, "
+    "RETHINK_JAX_CACHE for the cache"
+)
+
+
+def prepare(name: str, root: Path, build: Callable[[Path], tfds.core.DatasetBuilder]) -> None:
+    """Prepares a data set in a scratch folder and renames it into its place when it is whole.
+
+    So nothing half-done can be taken for the data set, and of several processes that start at once
+    the first to finish wins and the others use what it left.
+
+    Args:
+      name: what the data set is called in the error.
+      root: TFDS's data directory; made if it is not there.
+      build: scratch folder → a builder whose data directory it is.
+
+    Raises:
+      UserError: the directory cannot be written.
+    """
+    tfds.disable_progress_bar()
+    try:
+        with atomic_dir.folder(root) as folder:
+            builder = build(folder)
+            config = tfds.download.DownloadConfig(try_download_gcs=False)
+            with contextlib.redirect_stdout(io.StringIO()):  # TFDS reports by print
+                builder.download_and_prepare(download_config=config)
+            prepared = Path(builder.data_dir)
+            atomic_dir.move(prepared, root / prepared.relative_to(folder))
+    except OSError as error:
+        raise UserError(f"{name} cannot be prepared in {root}: {error}; {_PLACES}") from error
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Returns uint8 pixels [height, width] or [height, width, 3] as a PNG.
+
+    TFDS encodes arrays too, but with TensorFlow.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="png")
+    return buffer.getvalue()

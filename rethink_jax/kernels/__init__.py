@@ -1,0 +1,1 @@
+"""Minimum-norm interpolation with kernels (section 5, Table 3)."""

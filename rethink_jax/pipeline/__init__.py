@@ -1,0 +1,1 @@
+"""Examples on their way to the devices: corrupted, cropped, batched, streamed."""

@@ -1,0 +1,129 @@
+"""From a data set to the arrays a run sees, cropped and corrupted, and the order in which it sees them."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from rethink_jax import corruptions
+from rethink_jax.data import Dataset, Examples
+from rethink_jax.data.source import digest
+from rethink_jax.pipeline.preprocess import center_crop
+from rethink_jax.pipeline.stream import PADDING
+
+_CHUNK = 1000
+
+
+class Split(NamedTuple):
+    """A split as a run sees it; an example's id is its position.
+
+    Attributes:
+      images: uint8 or float32 [n, size, size, channels], on the scale 0 … 255.
+      labels: int32 [n], corrupted where the config says so.
+      true_labels: int32 [n].
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    true_labels: np.ndarray
+
+
+def gather(split: Split, ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns images, labels and true labels of these ids, int32 [n]; for those of padding some example's."""
+    images, labels, true_labels = (jnp.asarray(array)[ids] for array in split)
+    return images, labels, true_labels
+
+
+class Inputs(NamedTuple):
+    """Both splits, and the digest by which a resumed run knows that its data are the same."""
+
+    train: Split
+    test: Split
+    fingerprint: str
+
+
+def prepare(config: ConfigDict, dataset: Dataset) -> Inputs:
+    """Crops and corrupts a data set, once, as `config.data.size` and `config.corruption` say.
+
+    Where training crops at random, corruption comes before every crop and the training images stay whole.
+    The test labels are corrupted like the training labels, beside the true ones: the paper measures against
+    the true ones, its authors' own code against the corrupted ones.
+
+    Args:
+      config: a settled config.
+      dataset: as `rethink_jax.data.load` returns it.
+    """
+    moments = corruptions.pixel_moments(dataset.train.images, config.corruption.per_channel)
+    num_classes = dataset.info.num_classes
+    train = _corrupt(config, "train", dataset.train, num_classes, moments)
+    test = _corrupt(config, "test", dataset.test, num_classes, moments)
+    return Inputs(train, test, fingerprint=digest([train, test]))
+
+
+def _corrupt(
+    config: ConfigDict,
+    split: str,
+    examples: Examples,
+    num_classes: int,
+    moments: corruptions.Moments,
+) -> Split:
+    corrupt = corruptions.from_config(config.corruption, num_classes, moments)
+    key = corruptions.split_key(config.corruption, split)
+    random_crop = config.augment.random_crop
+
+    @jax.jit
+    def apply(ids: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if not (config.corruption.before_crop or random_crop):
+            images = center_crop(images, config.data.size)
+        images, labels = corrupt(key, ids, images, labels)
+        if not (random_crop and split == "train"):
+            images = center_crop(images, config.data.size)
+        return images, labels
+
+    n = len(examples.labels)
+    chunk = min(n, _CHUNK)
+    parts = []
+    for start in range(0, n, chunk):
+        # The last chunk wraps round to the split's beginning, so that all have the one compiled shape.
+        ids = np.arange(start, start + chunk, dtype=np.int32) % n
+        parts.append(jax.device_get(apply(ids, examples.images[ids], examples.labels[ids])))
+    images, labels = (np.concatenate(column)[:n] for column in zip(*parts, strict=True))
+    return Split(images, labels, examples.labels)
+
+
+def corrupt_labels(
+    corruption: ConfigDict, split: str, labels: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Returns a split's labels, int32 [n], as a corruption of labels leaves them."""
+    no_images = np.zeros((len(labels), 1, 1, 1), np.uint8)
+    moments = corruptions.pixel_moments(no_images)
+    corrupt = corruptions.from_config(corruption, num_classes, moments)
+    key = corruptions.split_key(corruption, split)
+    ids = np.arange(len(labels), dtype=np.int32)
+    return np.asarray(corrupt(key, *map(jnp.asarray, (ids, no_images, labels)))[1])
+
+
+@corruptions.pinned
+def epoch_batches(seed: int, epoch: int, n: int, batch_size: int) -> np.ndarray:
+    """Returns the ids of an epoch's batches: a permutation that depends on the seed and the epoch alone.
+
+    Args:
+      seed: `config.seed`.
+      epoch: from 0.
+      n: the number of training examples.
+      batch_size: the global one.
+
+    Returns:
+      int32 [⌈n / batch_size⌉, batch_size]; the last batch is filled up with `PADDING`.
+    """
+    key = jax.random.fold_in(corruptions.key_of(seed), epoch)
+    return in_batches(np.asarray(jax.random.permutation(key, n)), batch_size)
+
+
+def in_batches(ids: np.ndarray, batch_size: int) -> np.ndarray:
+    """Cuts ids [n] into int32 [⌈n / batch_size⌉, batch_size], the last one filled up with `PADDING`."""
+    padding = -len(ids) % batch_size
+    padded = np.pad(ids.astype(np.int32), (0, padding), constant_values=PADDING)
+    return padded.reshape(-1, batch_size)

@@ -1,0 +1,1 @@
+"""What every experiment leaves behind, and how it is read again."""

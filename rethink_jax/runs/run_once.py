@@ -1,0 +1,88 @@
+"""What experiments share that are computed at once, in one process."""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from rethink_jax import config as config_lib, corruptions, data
+from rethink_jax.errors import UserError
+from rethink_jax.runs import display, effects, identity, run_directory
+
+logger = logging.getLogger(__name__)
+
+
+def check(config: ConfigDict) -> None:
+    """Raises `UserError` for fields that it has not, seeds, and a corruption that is none of labels."""
+    config_lib.check_fields(config)
+    corruptions.check(config)
+    corruptions.check_is_of_labels(config)
+    config_lib.check_seeds(config)
+
+
+def run(
+    config: ConfigDict,
+    workdir: epath.PathLike | None,
+    name: str,
+    load: Callable[[], data.Dataset | None],
+    compute: Callable[[data.Dataset | None], tuple[dict[str, Any], int]],
+    table: Callable[[dict[str, Any]], display.Rows],
+    leave: Callable[[dict[str, Any], epath.Path], None] | None = None,
+) -> dict[str, Any]:
+    """Computes what is not there yet, leaves it in a run directory and shows it.
+
+    Args:
+      config: checked.
+      workdir: the run's directory; by default `runs/<name>-<data>-<digits of the config>`.
+      name: of the config file, for the default directory.
+      load: returns the data set; None where the config alone makes the data.
+      compute: of the data set; returns the content of `summary.json` and the number of training examples.
+      table: of a summary, in words.
+      leave: writes what else there is of a summary into the directory.
+
+    Returns:
+      The content of `summary.json`.
+
+    Raises:
+      UserError: for a directory that cannot be used, or was made from other data, and in several processes.
+    """
+    if jax.process_count() > 1:
+        raise UserError(f"config.experiment is {config.experiment!r}; it runs in one process")
+    load = functools.cache(load)
+
+    def fingerprint() -> str:
+        dataset = load()
+        return dataset.fingerprint if dataset is not None else ""
+
+    path = identity.path_of(workdir, config, fingerprint, name, config.data.name)
+    run_directory.check_no_sweep(path)
+    effects.refuse(path, config)
+    summary = run_directory.summary_of(path, config)
+    is_same = identity.check_same_data(path, config, fingerprint())
+    if summary is not None:
+        if not is_same:
+            _check_is_older(path)
+        logger.info("%s is finished", path)
+    else:
+        summary, num_train = compute(load())
+        with run_directory.open_run(path, config):
+            run_directory.describe(
+                path, config, num_train=num_train, data_fingerprint=fingerprint()
+            )
+            if leave is not None:
+                leave(summary, path)
+            run_directory.write_summary(path, summary)
+        logger.info("run directory: %s", path)
+    display.print_rows(*table(summary))
+    return summary
+
+
+def _check_is_older(path: epath.Path) -> None:
+    """Raises `UserError` unless an older version made the run, which noted nothing of its data."""
+    if "num_train" not in identity.noted_in(path):
+        raise identity.unnoted(path)
+    logger.info("an older version made %s and noted nothing of its data: not compared", path)

@@ -1,0 +1,1 @@
+"""Many runs: a table or a figure."""

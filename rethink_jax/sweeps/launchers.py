@@ -1,0 +1,99 @@
+"""A sweep's runs as jobs of their own, through submitit: what a job asks for, and how it is requeued."""
+
+import math
+import re
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from rethink_jax import output
+from rethink_jax.data import cache
+from rethink_jax.distributed import parallel, preemption
+from rethink_jax.errors import require
+
+_DEFAULT_MINUTES = 24 * 60
+# What fields of their own say, and what submitit needs.
+_TAKEN = (
+    *("gpus-per-node", "gres", "mem", "cpus-per-task", "partition", "time", "job-name", "output"),
+    *("error", "array", "nodes", "ntasks", "ntasks-per-node", "signal", "open-mode", "wckey"),
+)
+_HONOURED = {
+    "local": (),
+    "submitit_local": ("gpus", "minutes"),
+    "slurm": ("gpus", "memory_gb", "cpus", "partition", "minutes", "parameters"),
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Raises `UserError` for what a job of `config.launcher` cannot ask for."""
+    for field, is_allowed, allowed in (
+        ("gpus", lambda value: 0 <= value <= 1024, "in [0, 1024]"),
+        ("memory_gb", lambda value: 0 < value < math.inf, "above 0 and finite"),
+        ("cpus", lambda value: 1 <= value <= 65_536, "in [1, 65536]"),
+        ("minutes", lambda value: 1 <= value <= 525_600, "in [1, 525600], a year at most"),
+        ("partition", lambda value: bool(re.fullmatch(r"[\w.,-]+", value)), "a partition's name"),
+        ("parameters", _are_parameters, f"words like account=mine, none of {', '.join(_TAKEN)}"),
+    ):
+        value = config.slurm[field]
+        if value is None:
+            continue
+        require(is_allowed(value), f"slurm.{field}", value, allowed)
+        honoured = field in _HONOURED[config.launcher]
+        require(
+            honoured, f"slurm.{field}", value, f"left out for config.launcher={config.launcher}"
+        )
+
+
+def _are_parameters(text: str) -> bool:
+    matches = [re.fullmatch(r"(?:--)?([a-z][a-z-]*)(=\S+)?", word) for word in text.split()]
+    return bool(matches) and all(match and match[1] not in _TAKEN for match in matches)
+
+
+def parameters_of(config: ConfigDict) -> dict[str, Any]:
+    """Returns the arguments of `update_parameters` of submitit's `AutoExecutor`, for a checked config."""
+    asked = config.slurm
+    words = [word.removeprefix("--").partition("=") for word in (asked.parameters or "").split()]
+    found = {
+        "name": config.sweep.name,
+        "timeout_min": asked.minutes or _DEFAULT_MINUTES,
+        "gpus_per_node": asked.gpus,
+        "mem_gb": asked.memory_gb,
+        "cpus_per_task": asked.cpus,
+        "slurm_partition": asked.partition,
+        "slurm_additional_parameters": {
+            name: value if equals else True for name, equals, value in words
+        },
+    }
+    return {name: value for name, value in found.items() if value not in (None, {})}
+
+
+class Job:
+    """What a job does, in a process of its own; submitit requeues one that is preempted or out of time."""
+
+    def __init__(self, attempt: Callable[[ConfigDict, str], Any], stopped: Any):
+        """Takes the function that runs a config in a directory, and what a stopped run's result is."""
+        self._attempt, self._stopped = attempt, stopped
+
+    def __call__(self, fields: dict[str, Any], path: str) -> Any:
+        """Runs a config's fields in a run directory; what it returns is the job's result."""
+        output.drop_what_cannot_be_written()
+        config = ConfigDict(fields)
+        parallel.use_compilation_cache(config.compilation_cache or cache.root() / "compiled")
+        with preemption.stop_on_signals() as stop_request:
+            try:
+                return self._attempt(config, path)
+            except preemption.Stopped:
+                name = stop_request.signal_name or "SIGTERM"
+        number = signal.Signals[name]
+        # Submitit's handler, which it has for one of these, requeues the job and ends the process.
+        if number in (signal.SIGUSR1, signal.SIGUSR2) and callable(signal.getsignal(number)):
+            signal.raise_signal(number)
+        return self._stopped
+
+    def checkpoint(self, fields: dict[str, Any], path: str) -> Any:
+        """Returns what submitit starts when it requeues the job: the same, which resumes."""
+        from submitit.helpers import DelayedSubmission  # an extra
+
+        return DelayedSubmission(self, fields, path)

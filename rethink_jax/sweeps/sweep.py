@@ -1,0 +1,346 @@
+"""Many runs from one config: which are done, which to start, and where."""
+
+import contextlib
+import fnmatch
+import functools
+import importlib.util
+import json
+import logging
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from rethink_jax import config as config_lib, data
+from rethink_jax.distributed import parallel, preemption
+from rethink_jax.errors import Diverged, InUse, RunFailed, UserError, require
+from rethink_jax.pipeline import loaders
+from rethink_jax.runs import display, effects, identity, run_directory
+from rethink_jax.sweeps import launchers
+from rethink_jax.sweeps.manifest import Ledger, Outcome, Run
+from rethink_jax.training import train
+
+logger = logging.getLogger(__name__)
+
+LAUNCHERS = ("local", "slurm", "submitit_local")
+
+
+@parallel.pin_settings()
+def run(
+    config: ConfigDict,
+    workdir: epath.PathLike | None = None,
+    dataset: data.Dataset | None = None,
+    name: str = "sweep",
+) -> dict[str, Any]:
+    """Runs what is left to run of a sweep, and reports on all of it.
+
+    Args:
+      config: as `rethink_jax.config.sweep` returns it, changed at will.
+      workdir: the sweep's directory; by default `runs/<name>-<data>-<digits of the config>`.
+      dataset: for all runs, in place of `config.data.name`.
+      name: of the config file, for the default directory.
+
+    Returns:
+      The content of `sweep.json`.
+
+    Raises:
+      UserError: for a run that cannot be run, before the first one begins.
+      RunFailed: at the end, where runs have failed.
+      Stopped: when a signal came; the state is saved.
+    """
+    path = _path(config, workdir, name, dataset)
+    open_data = _opener(dataset)
+    with contextlib.ExitStack() as stack:
+        stop_request = stack.enter_context(preemption.stop_on_signals())
+        if jax.process_count() > 1:  # the others have to hear of a signal first
+            stack.enter_context(stop_request.defer())
+        runs = parallel.on_all(lambda: plan(config, path, dataset))
+        executor = None if config.launcher == "local" else _executor(config, path)
+        ledger = Ledger(path, config.sweep.name, config.sweep.size, runs, open_data)
+        _tell_ignored(runs)
+        shown = stack.enter_context(display.show_sweep(len(runs)))
+        if executor is None:
+            _run_here(ledger, open_data, shown, stop_request)
+        else:
+            _run_in_jobs(ledger, executor, shown, stop_request)
+    ledger.refresh()  # other processes' runs may have ended meanwhile
+    ledger.print_table(shown.screen)
+    if left := [ledger.name_of(run) for run in ledger.left()]:
+        raise RunFailed(
+            f"{len(left)} of {len(runs)} runs are not done: {', '.join(left)}; "
+            "run the same command again to try them again"
+        )
+    return ledger.content
+
+
+def plan(config: ConfigDict, path: epath.Path, dataset: data.Dataset | None = None) -> list[Run]:
+    """Settles and checks every run of a sweep; the first seed of all comes before the second.
+
+    Raises:
+      UserError: naming the run whose config has no run.
+    """
+    config_lib.check_fields(config)
+    launcher, allowed = config.launcher, f"one of {', '.join(LAUNCHERS)}"
+    require(launcher in LAUNCHERS, "launcher", launcher, allowed)
+    if config.launcher != "local" and (dataset is not None or jax.process_count() > 1):
+        raise UserError(
+            f"config.launcher is {config.launcher!r}; it must be local in several processes "
+            "and for a data set of one's own arrays"
+        )
+    if launcher != "local" and importlib.util.find_spec("submitit") is None:
+        needed = "which needs submitit: pip install -e '.[slurm]'"
+        raise UserError(f"config.launcher is {launcher!r}, {needed}")
+    launchers.check(config)
+    seeds = config.sweep.seeds
+    require(1 <= seeds <= 1000, "sweep.seeds", seeds, "in [1, 1000]")
+    _check_runs(config.sweep.runs)
+    chosen = _chosen(config)
+    runs = []
+    for repeat in range(seeds):
+        for entry in chosen:
+            try:
+                settled, info = train.settle(_config_of(config, entry, repeat), dataset)
+            except UserError as error:
+                raise UserError(f"run {entry['name']}: {error}") from error
+            run_path = path / f"{entry['name']}-seed{settled.seed}"
+            total = config_lib.total_steps(settled, info.num_train)
+            expect = entry["expect_divergence"]
+            ignored = tuple(effects.ignored(settled, info))
+            name, seed = entry["name"], settled.seed
+            runs.append(Run(name, seed, settled, run_path, expect, total, ignored))
+    _refuse_ignored_by_all(config, runs)
+    return runs
+
+
+def _refuse_ignored_by_all(config: ConfigDict, runs: list[Run]) -> None:
+    """Raises `UserError` for a setting of the sweep's that changes nothing in any of its runs."""
+    for field, those in _ignored(runs).items():
+        value = config_lib.get(config, field)
+        is_shared = value != config_lib.get(config_lib.base(), field)
+        if is_shared and len(those) == len(runs):
+            for run, one in those:
+                effects.refuse_one(run.path, one)
+
+
+def _ignored(runs: list[Run]) -> dict[str, list[tuple[Run, effects.Ignored]]]:
+    """Returns the fields that runs ignore, with the runs that do."""
+    found: dict[str, list[tuple[Run, effects.Ignored]]] = {}
+    for run in runs:
+        for one in run.ignored:
+            found.setdefault(one.field, []).append((run, one))
+    return found
+
+
+def _tell_ignored(runs: list[Run]) -> None:
+    for field, those in _ignored(runs).items():
+        names = ", ".join(dict.fromkeys(run.name for run, _ in those))
+        logger.info("config.%s is %r and changes nothing in %s", field, those[0][1].value, names)
+
+
+def _chosen(config: ConfigDict) -> list[dict[str, Any]]:
+    """Returns the runs whose names `config.sweep.only` matches: patterns with * and ?, commas between."""
+    patterns = config.sweep.only.split(",")
+    names = [entry["name"] for entry in config.sweep.runs]
+    for pattern in patterns:
+        known = f"a name or a pattern of {', '.join(names)}"
+        require(
+            any(fnmatch.fnmatchcase(name, pattern) for name in names), "sweep.only", pattern, known
+        )
+    return [
+        entry
+        for entry in config.sweep.runs
+        if any(fnmatch.fnmatchcase(entry["name"], pattern) for pattern in patterns)
+    ]
+
+
+def _check_runs(runs: Any) -> None:
+    what = "runs as rethink_jax.config.named_run returns them"
+    kinds = {"name": str, "fields": dict, "expect_divergence": bool}
+    for entry in runs:
+        keys = isinstance(entry, dict) and {key: type(value) for key, value in entry.items()}
+        require(keys == kinds, "sweep.runs", runs, what)
+        name = entry["name"]
+        fits = bool(re.fullmatch(r"[\w+-][\w.+-]*", name))
+        require(fits, "sweep.runs", name, "names of letters, digits, '_', '.', '+' and '-'")
+    names = [entry["name"] for entry in runs]
+    require(bool(names), "sweep.runs", runs, what)
+    require(len(set(names)) == len(names), "sweep.runs", names, "runs of different names")
+
+
+def _config_of(config: ConfigDict, entry: dict[str, Any], repeat: int) -> ConfigDict:
+    """Returns the training config of one run: the sweep's, with what the run changes and the seeds moved on.
+
+    Of how long a run trains and how it is saved the sweep's config has the last word where it says anything,
+    because it is there that the command line writes. What else a run sets its name may tell of.
+    """
+    fields = config.to_dict()
+    del fields["sweep"], fields["launcher"], fields["slurm"]
+    own, default = ConfigDict(fields), config_lib.base()
+    for field, value in entry["fields"].items():
+        try:
+            shared = config_lib.get(own, field)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"config.{field} is no field") from error
+        is_set = shared != config_lib.get(default, field)
+        if is_set and field.split(".")[0] in run_directory.CHANGEABLE:
+            continue
+        unset = "left to the runs of the sweep, which set it each for itself"
+        require(not is_set or shared == value, field, shared, unset)
+        try:
+            own.update_from_flattened_dict({field: value})
+        except (TypeError, ValueError) as error:
+            raise UserError(f"config.{field} is {value!r}, which is of another type") from error
+    own.experiment = "train"
+    own.seed += repeat
+    own.corruption.seed += repeat
+    return own
+
+
+def _opener(
+    dataset: data.Dataset | None,
+) -> Callable[[ConfigDict], data.Dataset | data.Source]:
+    """Returns a function that opens the data of a run's config, and keeps them for the next run."""
+    kept: dict[str, data.Dataset | data.Source] = {}
+
+    def open_data(config: ConfigDict) -> data.Dataset | data.Source:
+        asked = json.dumps(config.data.to_dict(), sort_keys=True)
+        if asked not in kept:
+            kept.clear()  # before others are loaded beside them
+            kept[asked] = loaders.open_data(config, dataset)
+        return kept[asked]
+
+    return open_data
+
+
+def _run_here(
+    ledger: Ledger,
+    open_data: Callable[[ConfigDict], data.Dataset | data.Source],
+    shown: display.SweepDisplay,
+    stop_request: preemption.StopRequest,
+) -> None:
+    """Runs what is left, one run after another, in this process."""
+    left = ledger.left()
+    shown.skip(len(ledger.runs) - len(left))
+    for run in left:
+        done = len(ledger.runs) - len(ledger.left())
+        stop_request.saved = (
+            f"stopped; {done} of {len(ledger.runs)} runs are done in {ledger.path}; "
+            "run the same command again to go on"
+        )
+        parallel.raise_if_stopped(stop_request)
+        shown.begin(_title(run))
+        try:
+            opened = parallel.on_all(functools.partial(open_data, run.config))
+            own = opened if isinstance(opened, data.Dataset) else None
+            outcome = _attempt(run.config, run.path, own, shown.screen)
+        except preemption.Stopped:
+            ledger.end(run, Outcome())
+            raise
+        except Exception as error:  # the data do not load
+            outcome = _outcome_of(error)
+        ledger.end(run, outcome)
+        shown.end(_title(run), _how_it_ended(run, outcome, ledger))
+
+
+def _attempt(
+    config: ConfigDict,
+    path: epath.PathLike,
+    dataset: data.Dataset | None = None,
+    screen: display.Screen | None = None,
+) -> Outcome:
+    """Runs one run to its end, whatever that is, but for a signal."""
+    try:
+        train.run(config, path, dataset, screen=screen, in_sweep=True)
+    except Exception as error:
+        return _outcome_of(error)
+    return Outcome()
+
+
+def _outcome_of(error: Exception) -> Outcome:
+    """Returns what is noted of what ended a run: too little memory, a dead worker, whatever it is."""
+    if isinstance(error, RunFailed | UserError):
+        return Outcome(str(error), isinstance(error, Diverged), isinstance(error, InUse))
+    if jax.process_count() > 1:
+        raise error  # the others may wait
+    line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    return Outcome(line.removesuffix(": "))
+
+
+def _run_in_jobs(
+    ledger: Ledger,
+    executor: Any,
+    shown: display.SweepDisplay,
+    stop_request: preemption.StopRequest,
+) -> None:
+    """Submits a job for each run that is left, and waits for them."""
+    left = ledger.left()
+    shown.skip(len(ledger.runs) - len(left))
+    stop_request.saved = "the jobs go on; run the same command again when they have ended"
+    waiting = []
+    for run in left:
+        job = executor.submit(
+            launchers.Job(_attempt, Outcome()), run.config.to_dict(), str(run.path)
+        )
+        waiting.append((run, job))
+        shown.begin(_title(run), f"job {job.job_id}")
+    while waiting:
+        time.sleep(0.5)
+        stop_request.raise_if_stopped()
+        ended = [(run, job) for run, job in waiting if job.done()]
+        for run, job in ended:
+            error = job.exception()
+            outcome = Outcome(" ".join(str(error).split())[-500:]) if error else job.result()
+            ledger.end(run, outcome)
+            shown.end(_title(run), _how_it_ended(run, outcome, ledger))
+        waiting = [pair for pair in waiting if all(pair[1] is not job for _, job in ended)]
+
+
+def _executor(config: ConfigDict, path: epath.Path) -> Any:
+    """Returns submitit's executor for `config.launcher`; writes nothing.
+
+    Raises:
+      UserError: there is no Slurm.
+    """
+    import submitit  # an extra
+
+    cluster = "slurm" if config.launcher == "slurm" else "local"
+    try:
+        executor = submitit.AutoExecutor(folder=str(path / "jobs"), cluster=cluster)
+    except RuntimeError as error:
+        raise UserError(f"config.launcher is {config.launcher!r}: {error}") from error
+    executor.update_parameters(**launchers.parameters_of(config))
+    return executor
+
+
+def _title(run: Run) -> str:
+    return f"{run.name}, seed {run.seed}"
+
+
+def _how_it_ended(run: Run, outcome: Outcome, ledger: Ledger) -> str:
+    text = ledger.status(run)
+    if outcome.error is not None:
+        return f"{text}{', as expected' if ledger.is_done(run) else ''}: {outcome.error}"
+    if summary := ledger.summary(run):
+        train_accuracy, test_accuracy = (
+            display.percent(summary[f"{split}_accuracy"]) for split in ("train", "test")
+        )
+        text += f", train {train_accuracy}, test {test_accuracy}"
+    return text
+
+
+def _path(
+    config: ConfigDict, workdir: epath.PathLike | None, name: str, dataset: data.Dataset | None
+) -> epath.Path:
+    """Returns the sweep's directory; without a `workdir`, equal configs get one, whichever runs are chosen."""
+    fields = ConfigDict(config.to_dict())
+    del fields.launcher, fields.slurm, fields.sweep.seeds, fields.sweep.only
+
+    def fingerprint() -> str:
+        return parallel.on_all(lambda: loaders.open_data(config, dataset)).fingerprint
+
+    data_name = config.data.name if dataset is None else dataset.info.name
+    return identity.path_of(workdir, fields, fingerprint, name, data_name, dataset=dataset)

@@ -1,0 +1,161 @@
+"""What a training run writes while it runs: checkpoints, metrics, progress, summary."""
+
+import contextlib
+import logging
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from rethink_jax.data import DatasetInfo
+from rethink_jax.distributed import parallel, preemption
+from rethink_jax.errors import Diverged, RunFailed, UserError
+from rethink_jax.runs import display, run_directory
+from rethink_jax.training import metrics
+from rethink_jax.training.checkpoints import Checkpoints, Saved, restore_on_all
+from rethink_jax.training.train_state import TrainState
+
+logger = logging.getLogger(__name__)
+
+
+class Recorder:
+    """The files of one run, held open; all processes call alike and the primary one writes.
+
+    What cannot be written is a `RunFailed` on all of them.
+
+    Attributes:
+      history: the evaluations so far, as in `metrics.jsonl`.
+      epoch_correct: the correct answers of the epoch's steps so far, each before its step.
+      newest: in words, the newest checkpoint.
+    """
+
+    def __init__(
+        self,
+        path: epath.Path,
+        config: ConfigDict,
+        fingerprint: str,
+        dataset_info: DatasetInfo,
+        stop_request: preemption.StopRequest,
+        data_fingerprint: str = "",
+    ):
+        self.history: list[metrics.Record] = []
+        self.epoch_correct = 0
+        self.newest = f"no checkpoint is in {path} yet"
+        self._path = path
+        self._config = config
+        self._fingerprint = fingerprint
+        self._data_fingerprint = data_fingerprint
+        self._dataset_info = dataset_info
+        self._stop_request = stop_request
+        self._open_files = contextlib.ExitStack()
+        self._checkpoints: Any = None
+        self._writer: Any = None
+        self._display: Any = None
+
+    def __enter__(self) -> "Recorder":
+        def open_files() -> None:
+            self._open_files.enter_context(run_directory.open_run(self._path, self._config))
+            self._checkpoints = Checkpoints(self._path, self._config.checkpoint.keep)
+            self._open_files.callback(self._checkpoints.close)
+
+        parallel.on_primary(open_files)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._open_files.close()
+
+    def restore(
+        self, initial_state: TrainState, total_steps: int, screen: display.Screen | None = None
+    ) -> TrainState:
+        """Returns the state to go on from, with `history` as it was then, and begins to write and to show.
+
+        Raises:
+          UserError: the directory's run was trained on other data.
+          RunFailed: there are checkpoints and none can be restored; nothing was written.
+        """
+        saved = restore_on_all(self._checkpoints, initial_state)
+        state = initial_state
+        if saved is None:
+            parallel.on_primary(self._refuse_damaged)
+        else:
+            if saved.fingerprint != self._fingerprint:
+                raise UserError(
+                    f"{self._path} was trained on other data: fingerprint {saved.fingerprint[:8]}, "
+                    f"now {self._fingerprint[:8]}; choose another --workdir"
+                )
+            state, self.history = saved.state, saved.history
+            self.epoch_correct = saved.epoch_correct
+            self._set_newest(int(state.step))
+            logger.info("going on from step %d in %s", state.step, self._path)
+
+        def begin() -> None:
+            run_directory.describe(
+                self._path,
+                self._config,
+                start_step=int(state.step),
+                num_train=self._dataset_info.num_train,
+                fingerprint=self._fingerprint,
+                data_fingerprint=self._data_fingerprint,
+            )
+            self._writer = metrics.Writer(self._path, self.history)
+            self._open_files.callback(self._writer.close)
+            logger.info("run directory: %s", self._path)
+
+        parallel.on_primary(begin)
+        self._display = self._open_files.enter_context(display.show_run(total_steps, screen))
+        return state
+
+    def _refuse_damaged(self) -> None:
+        if steps := self._checkpoints.steps():
+            listed = ", ".join(map(str, steps))
+            raise RunFailed(
+                f"none of the checkpoints in {self._checkpoints.folder} is whole ({listed}); "
+                "nothing was changed; remove them to train anew, or choose another --workdir"
+            )
+
+    def show(self, step: int) -> None:
+        """Shows how far the run is."""
+        self._display.step(step)
+
+    def evaluating(self, done: int, total: int) -> None:
+        """Shows how far an evaluation is, in examples."""
+        self._display.evaluating(done, total)
+
+    def record(self, record: metrics.Record) -> None:
+        """Adds an evaluation to the history and its files."""
+        self.history.append(record)
+        parallel.on_primary(lambda: self._writer.write(record))
+        self._display.record(record)
+
+    def save(self, state: TrainState) -> None:
+        """Saves a state of NumPy arrays; only a finite one is worth going on from.
+
+        Raises:
+          RunFailed: it is not finite, a `Diverged`, or cannot be written.
+        """
+        step = int(state.step)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
+            raise Diverged(f"the weights after step {step} are not finite; {self.newest}")
+        saved = Saved(state, self._fingerprint, self.history, self.epoch_correct)
+        parallel.on_primary(lambda: self._checkpoints.save(saved))
+        self._set_newest(step)
+
+    def summarize(self, status: str, parameters: int) -> metrics.Record:
+        """Writes `summary.json`, and the curves of a run that has any, and returns the summary."""
+        summary = metrics.summarize(self.history, status, parameters)
+
+        def write() -> None:
+            if self.history:
+                num_classes = self._dataset_info.num_classes
+                metrics.draw_curves(self.history, num_classes, self._path / "curves.png")
+            # Its numbers are those of `metrics.jsonl` and of the checkpoint, by which they are checked.
+            run_directory.write_json(self._path / run_directory.SUMMARY, summary)
+
+        parallel.on_primary(write)
+        return summary
+
+    def _set_newest(self, step: int) -> None:
+        self.newest = f"step {step} is saved in {self._path}"
+        self._stop_request.saved = f"stopped; {self.newest}; run the same command again to go on"

@@ -1,0 +1,194 @@
+"""Per-device train and evaluation steps, written against the mapped axis `parallel.AXIS`.
+
+Sums and counts over the examples of all devices are added up and divided once, so that nothing depends on
+the number of devices, on padding, or on how full a device's part of the batch is.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from rethink_jax.distributed.parallel import AXIS
+from rethink_jax.pipeline.inputs import gather
+from rethink_jax.pipeline.preprocess import center_crop, whiten
+from rethink_jax.training.train_state import TrainState
+
+Sums = dict[str, jax.Array]
+LookUp = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
+
+# Of the auxiliary classifier's loss beside the main one's: TF-slim's; Szegedy et al. 2015 print none.
+AUXILIARY_WEIGHT = 0.4
+# Of so few classes five answers tell little.
+_MOST_CLASSES_WITHOUT_TOP5 = 10
+
+
+def make_train_steps(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    augment: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None,
+    dropout_keys: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    look_up: LookUp = gather,
+    label_smoothing: float = 0.0,
+) -> Callable[[TrainState, Any, jax.Array, jax.Array], tuple[TrainState, Sums]]:
+    """Returns a function that takes several optimizer steps on one device of the axis.
+
+    Args:
+      model: `(images, mask, train, keys) -> logits`; of logits that it sows as `auxiliary_logits` into the
+        `intermediates` the cross-entropy is added to the loss, `AUXILIARY_WEIGHT` times.
+      optimizer: what `train_state.make_optimizer` returns.
+      augment: of (step, ids, images), to images; None for none.
+      dropout_keys: of (step, ids), to a key an example; None without dropout.
+      look_up: of what the examples come from and ids, to images, labels and true labels; by default those of
+        an `inputs.Split`.
+      label_smoothing: ε, the weight of the uniform distribution in the targets.
+
+    Returns:
+      A function of
+        - the train state,
+        - what the examples come from,
+        - ids int32 [k, batch per device], padding below 0,
+        - the number of steps to take, at most k (with k = 1, that one step is taken);
+      to the new state and, for each of the k steps, the batch's mean loss (`loss`, float32 [k]), all of what
+      is differentiated, and its correct answers (`correct`, int32 [k]), before the step; 0 for those not taken.
+    """
+
+    def loss_and_updates(
+        params: Any, state: TrainState, examples: Any, ids: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, jax.Array]]:
+        mask = ids >= 0
+        images, labels, _ = look_up(examples, ids)
+        if augment is not None:
+            images = augment(state.step, ids, images)
+        keys: Any = {} if dropout_keys is None else {"keys": dropout_keys(state.step, ids)}
+        logits, updates = model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            whiten(images),
+            mask,
+            train=True,
+            mutable=["batch_stats", "intermediates"],
+            **keys,
+        )
+        correct = jnp.sum(mask & (_answers(logits) == labels), dtype=jnp.int32)
+        count = lax.psum(jnp.sum(mask, dtype=logits.dtype), AXIS)
+
+        def mean_loss(logits: jax.Array) -> jax.Array:
+            losses = _cross_entropy(logits, labels, label_smoothing)
+            return jnp.sum(jnp.where(mask, losses, 0)) / count
+
+        loss = mean_loss(logits)
+        for auxiliary_logits in updates.get("intermediates", {}).get("auxiliary_logits", ()):
+            loss += AUXILIARY_WEIGHT * mean_loss(auxiliary_logits)
+        return loss, (updates.get("batch_stats", {}), correct)
+
+    def train_step(state: TrainState, examples: Any, ids: jax.Array) -> tuple[TrainState, Sums]:
+        grad = jax.value_and_grad(loss_and_updates, has_aux=True)
+        (loss, (batch_stats, correct)), grads = grad(state.params, state, examples, ids)
+        loss, correct, grads = lax.psum((loss, correct, grads), AXIS)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        state = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        return state, {"loss": loss, "correct": correct}
+
+    def train_steps(
+        state: TrainState, examples: Any, ids: jax.Array, num_steps: jax.Array
+    ) -> tuple[TrainState, Sums]:
+        if ids.shape[0] == 1:
+            state, sums = train_step(state, examples, ids[0])
+            return state, jax.tree.map(lambda x: x[None], sums)
+
+        def body(i: jax.Array, carry: tuple[TrainState, Sums]) -> tuple[TrainState, Sums]:
+            state, history = carry
+            state, sums = train_step(state, examples, ids[i])
+            return state, jax.tree.map(lambda h, x: h.at[i].set(x), history, sums)
+
+        history = {
+            "loss": jnp.zeros(ids.shape[0], jnp.float32),
+            "correct": jnp.zeros(ids.shape[0], jnp.int32),
+        }
+        return lax.fori_loop(0, num_steps, body, (state, history))
+
+    return train_steps
+
+
+def _cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+    """Returns each example's loss [n]; targets are (1 − ε)·one-hot + ε/K (Szegedy et al. 2015, section 7)."""
+    if not smoothing:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
+
+
+def _answers(logits: jax.Array) -> jax.Array:
+    """Returns the class of the greatest logit, int32 [n]; −1 where one is no number, which is no answer."""
+    is_number = ~jnp.isnan(logits).any(axis=-1)
+    return jnp.where(is_number, logits.argmax(axis=-1).astype(jnp.int32), -1)
+
+
+def _is_in_top5(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns whether fewer than five classes come before the label, bool [n].
+
+    Of equal logits the lower class comes first, as in `argmax`. Where one is no number it is not.
+    """
+    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    is_lower = jnp.arange(logits.shape[-1], dtype=labels.dtype)[None] < labels[:, None]
+    is_number = ~jnp.isnan(logits).any(axis=-1)
+    return is_number & (jnp.sum((logits > own) | ((logits == own) & is_lower), axis=-1) < 5)
+
+
+def make_eval_steps(
+    model: nn.Module, size: int | None = None, look_up: LookUp = gather
+) -> Callable[[TrainState, Any, jax.Array], Sums]:
+    """Returns a function that evaluates fixed weights on several batches, on one device of the axis.
+
+    Args:
+      model: `(images, mask, train, keys) -> logits`.
+      size: side of the central square that the model sees; None for whole images.
+      look_up: as for `make_train_steps`.
+
+    Returns:
+      A function of the train state, what the examples come from, and ids int32 [k, batch per device], padding
+      below 0, to sums over the examples of all devices: for each of the k batches the loss by the split's
+      labels and by its true labels (`loss`, `loss_true`, float32 [k]), the correct answers likewise (`correct`,
+      `correct_true`, int32 [k]), and the examples (`count`, int32 [k]). Of more than ten classes also the
+      labels among the model's first five answers (`top5`, `top5_true`, int32 [k]).
+    """
+
+    def eval_batch(state: TrainState, examples: Any, ids: jax.Array) -> Sums:
+        mask = ids >= 0
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        images, labels, true_labels = look_up(examples, ids)
+        if size is not None:
+            images = center_crop(images, size)
+        logits: Any = model.apply(variables, whiten(images))
+        answers = _answers(logits)
+
+        def total(values: jax.Array) -> jax.Array:
+            return lax.psum(jnp.sum(jnp.where(mask, values, 0)), AXIS)
+
+        def sums(labels: jax.Array, suffix: str = "") -> Sums:
+            found = {
+                f"loss{suffix}": _cross_entropy(logits, labels, smoothing=0.0),
+                f"correct{suffix}": (answers == labels).astype(jnp.int32),
+            }
+            if logits.shape[-1] > _MOST_CLASSES_WITHOUT_TOP5:
+                found[f"top5{suffix}"] = _is_in_top5(logits, labels).astype(jnp.int32)
+            return {name: total(values) for name, values in found.items()}
+
+        count = total(mask.astype(jnp.int32))
+        return {**sums(labels), **sums(true_labels, "_true"), "count": count}
+
+    def eval_steps(state: TrainState, examples: Any, ids: jax.Array) -> Sums:
+        if ids.shape[0] == 1:
+            return jax.tree.map(lambda x: x[None], eval_batch(state, examples, ids[0]))
+        return lax.map(lambda batch: eval_batch(state, examples, batch), ids)
+
+    return eval_steps

@@ -1,0 +1,164 @@
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from rethink_jax import config as config_lib, data
+from rethink_jax.kernels import interpolation
+from rethink_jax.report import __main__ as door, contents, experiments
+from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
+from tests.report.test_collected import write
+
+
+def rename(path, data_name, features="pixels", **summary):
+    """Has a run be one on another data set, with other features and other numbers."""
+    config = json.loads((path / "config.json").read_text())
+    config["data"]["name"] = data_name
+    config["data"]["data_dir"] = "/somewhere"
+    config["features"]["name"] = features
+    (path / "config.json").write_text(json.dumps(config))
+    content = json.loads((path / "summary.json").read_text())
+    content["with_ridge"] |= {"test_error": 0.25}
+    (path / "summary.json").write_text(json.dumps(content | summary))
+
+
+@pytest.fixture(scope="module")
+def table3(toy, tmp_path_factory):
+    """Three solves, which say that they are of Table 3's rows, and one of another data set."""
+    path = tmp_path_factory.mktemp("table3")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "describe", lambda config: toy.info)
+        patch.setattr(data, "load", lambda config: toy)
+        for name in ("a", "b", "c", "d"):
+            config = config_lib.kernel("toy", (0.1,), (0.0, 0.5))
+            interpolation.run(config, path / name)
+    rename(path / "a", "mnist", test_error=0.0122, norm_one_hot=145.1)
+    rename(path / "b", "cifar10_jpeg", "random_convolutions", test_error=0.2)
+    rename(path / "c", "cifar10", "random_convolutions", test_error=0.18)
+    rename(path / "d", "digits", test_error=0.03)
+    (path / "unfinished").mkdir()
+    (path / "unfinished" / "config.json").write_text('{"experiment": "kernel"}')
+    return path
+
+
+def rows_of(path):
+    with (path / "report" / "report.csv").open() as file:
+        return list(csv.reader(file))
+
+
+def test_table3_beside_the_papers(table3):
+    contents.write(table3)
+    rows = [row[1:5] for row in rows_of(table3) if row[0] == "Table 3"]
+    assert rows == [
+        ["row", "test error (%): ours", "paper", "difference"],
+        ["MNIST", "1.22", "1.2", "+0.02"],
+        ["MNIST, Gabor wavelets", "not run", "0.6", "—"],
+        ["CIFAR-10", "not run", "46.0", "—"],
+        ["CIFAR-10, random filters", "20.00", "17.0", "+3.00"],
+        ["CIFAR-10, random filters", "18.00", "17.0", "+1.00"],
+        ["CIFAR-10, random filters, ℓ2 regularization", "25.00", "15.0", "+10.00"],
+        ["CIFAR-10, random filters, ℓ2 regularization", "25.00", "15.0", "+10.00"],
+        ["MNIST, ℓ2 regularization", "25.00", "—", "—"],
+        ["digits", "3.00", "—", "—"],
+        ["digits, ℓ2 regularization", "25.00", "—", "—"],
+    ]
+    row = next(row for row in rows_of(table3) if row[1] == "MNIST")
+    assert (row[5], row[7]) == ("145.1", "220")
+    page = (table3 / "report" / "report.md").read_text()
+    assert "The residual is that of 200 equations" in page
+    assert (table3 / "report" / "table3.png").read_bytes().startswith(b"\x89PNG")
+    assert "4 of the runs: revision" in page
+
+
+def test_json_leaves_out_where_things_lie(table3):
+    contents.write(table3)
+    content = json.loads((table3 / "report" / "report.json").read_text())
+    assert [run["name"] for run in content["runs"]] == ["a", "b", "c", "d"]
+    assert "data_dir" not in content["runs"][0]["config"]["data"]
+    assert content["runs"][0]["summary"]["test_error"] == 0.0122
+
+
+def test_made_up_data_are_told_first(table3, tmp_path):
+    path = tmp_path / "table3"
+    shutil.copytree(table3, path)
+    config = json.loads((path / "a" / "config.json").read_text())
+    config["data"]["fake"] = True
+    (path / "a" / "config.json").write_text(json.dumps(config))
+    contents.write(path)
+    lines = (path / "report" / "report.md").read_text().splitlines()
+    assert lines[0] == (
+        "# Zhang et al. 2017, kernels and theory, made-up data: ours beside the paper's"
+    )
+    assert lines[2].startswith("Made-up data: 1 of 4 finished runs")
+    row = next(row for row in rows_of(path) if row[1] == "MNIST")
+    assert "made-up mnist, 300 examples" in row
+
+
+def test_one_run_has_a_report_of_its_own(table3, capsys):
+    door.main([f"--workdir={table3 / 'a'}"])
+    assert "report.html" in capsys.readouterr().out
+    assert "<title>" in (table3 / "a" / "report" / "report.html").read_text()
+
+
+def test_kernels_and_training_runs_are_in_one_report(table3, tmp_path):
+    write(tmp_path / "trained", "mlp3")
+    out = contents.write(table3, tmp_path / "trained", table3 / "a", out=tmp_path / "out")
+    page = (out / "report.md").read_text()
+    assert "1 training run: 1 finished. 4 finished runs of kernels and theory." in page
+    assert page.index("## Table 1") < page.index("## Table 3") < page.index("## The training runs")
+    assert (out / "table3.png").exists()
+    assert "Table 3,MNIST,1.22,1.2" in (out / "experiments.csv").read_text()
+    assert "Table 1,mlp3,test_accuracy" in (out / "report.csv").read_text()
+    content = json.loads((out / "report.json").read_text())
+    assert [run["rows"] for run in content["runs"]][:2] == [[["table1", "mlp3"]], []]
+    assert [run["name"] for run in content["runs"]] == ["trained", "a", "b", "c", "d"]
+
+
+def test_theory(toy, tmp_path, monkeypatch):
+    few = data.from_arrays((toy.train.images[:20], toy.train.labels[:20]), toy.test, "toy")
+    monkeypatch.setattr(data, "check", lambda config: None)
+    monkeypatch.setattr(data, "describe", lambda config: few.info)
+    monkeypatch.setattr(data, "load", lambda config: few)
+    minimum_norm.run(config_lib.minimum_norm("toy"), tmp_path / "sgd")
+    expressivity.run(config_lib.expressivity("toy"), tmp_path / "theorem")
+    settings = config_lib.stability("toy")
+    once = {"steps": 1, "stop_when_fitted": False}
+    settings.update_from_flattened_dict({"stability.replacements": 1, **once})
+    stability.run(settings, tmp_path / "stability")
+    settings = config_lib.rademacher("toy")
+    settings.update_from_flattened_dict({"rademacher.draws": 2, **once})
+    rademacher.run(settings, tmp_path / "rademacher")
+    contents.write(tmp_path)
+    page = (tmp_path / "report" / "report.md").read_text()
+    for module, name in (
+        *((minimum_norm, "sgd"), (expressivity, "theorem")),
+        *((stability, "stability"), (rademacher, "rademacher")),
+    ):
+        summary = json.loads((tmp_path / name / "summary.json").read_text())
+        title, _, rows = module.table(summary)
+        assert f"## {title}" in page
+        for row in rows:
+            assert all(cell in page for cell in row)
+    assert "Table 3" not in page
+    assert (tmp_path / "report" / "sgd-paths.svg").exists()
+    assert "sgd: toy, 20 examples; " in page
+
+
+def test_an_older_summary_is_told_in_one_line(table3, capsys, tmp_path):
+    for file in ("config.json", "run.json"):
+        (tmp_path / file).write_bytes((table3 / "a" / file).read_bytes())
+    (tmp_path / "summary.json").write_text('{"test_error": 0.1}')
+    with pytest.raises(SystemExit) as end:
+        door.main([f"--workdir={tmp_path}"])
+    assert end.value.code == 2
+    assert "is damaged, or was made by an older version (KeyError" in capsys.readouterr().err
+
+
+def test_keys_of_table3():
+    config = config_lib.kernel("mnist", (1.0,)).to_dict()
+    run = experiments.Run("a", 0, "finished", config, {}, [], {})
+    assert experiments.key_of(run, {"ridge": 0.0}) == "mnist"
+    config["features"]["name"], config["kernel"]["name"] = "gabor", "linear"
+    assert experiments.key_of(run, {"ridge": np.float64(0.1)}) == "mnist-gabor-linear-l2"
