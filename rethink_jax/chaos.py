@@ -197,7 +197,7 @@ def damage(count: int, folder: Path, reference: Path, rng: random.Random) -> Out
         _damage(file, kind, rng)
         finish(path)
         log = Path(f"{path}.log").read_text()
-        noticed = f"going on from step {steps[-2]} " in log and "passed over" in log
+        noticed = f"resuming from step {steps[-2]} " in log and "passed over" in log
         good = noticed and not _report(path, reference)
         passed += good
         by_kind[kind] += good

@@ -120,7 +120,7 @@ def test_two_processes_that_stream(folder):
     pair[1].wait()
     assert pair[0].wait() != 0
     chaos.finish(parts, *STREAM, devices=4)
-    assert "going on from step" in (folder / "pair-stream.log").read_text()
+    assert "resuming from step" in (folder / "pair-stream.log").read_text()
     one, two = (run_directory.load_run(path).metrics for path in (whole, parts))
     assert len(one) == len(two) == EPOCHS
     for a, b in zip(one, two, strict=True):

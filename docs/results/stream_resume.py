@@ -72,7 +72,7 @@ def main(data_dir: str, out: str) -> None:
     print(f"left with {disturb(data_dir, resumed)}")
     if start(data_dir, resumed, 4).wait():
         sys.exit(f"see {resumed}.log")
-    print(*(line for line in Path(f"{resumed}.log").read_text().splitlines() if "going on" in line))
+    print(*(line for line in Path(f"{resumed}.log").read_text().splitlines() if "resuming" in line))
     print("step  resumed  two devices")
     for step in range(1, STEPS + 1):
         there = momentum(whole, step)

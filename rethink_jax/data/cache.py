@@ -39,7 +39,7 @@ def load(source: Source, decode: Callable[[Source], Dataset]) -> Dataset:
     try:
         _write(folder, dataset)
     except OSError as error:
-        logger.warning("going on without a cache of decoded arrays: %s", error)
+        logger.warning("continuing without a cache of decoded arrays: %s", error)
     return dataset
 
 

@@ -495,7 +495,7 @@ class _Solve:
         except (KeyError, TypeError, ValueError):
             logger.warning("%s is damaged; the solve begins anew", file)
             return None
-        logger.info("going on from iteration %d", iterations)
+        logger.info("resuming from iteration %d", iterations)
         return Iterate(solution, math.nan, iterations)
 
 

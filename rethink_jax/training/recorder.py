@@ -88,7 +88,7 @@ class Recorder:
             state, self.history = saved.state, saved.history
             self.epoch_correct = saved.epoch_correct
             self._set_newest(int(state.step))
-            logger.info("going on from step %d in %s", state.step, self._path)
+            logger.info("resuming from step %d in %s", state.step, self._path)
 
         def begin() -> None:
             run_directory.describe(
@@ -130,7 +130,7 @@ class Recorder:
         self._display.record(record)
 
     def save(self, state: TrainState) -> None:
-        """Saves a state of NumPy arrays; only a finite one is worth going on from.
+        """Saves a state of NumPy arrays; only a finite one is worth resuming from.
 
         Raises:
           RunFailed: it is not finite, a `Diverged`, or cannot be written.

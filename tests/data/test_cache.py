@@ -231,7 +231,7 @@ def test_cache_that_cannot_be_written(prepared_toy, tmp_path, monkeypatch, caplo
     monkeypatch.setenv("RETHINK_JAX_CACHE", str(tmp_path / "file" / "cache"))
     with caplog.at_level(logging.WARNING, "absl"):
         assert len(data.load(fields("toy", prepared_toy)).train.labels) == 30
-    assert any("going on without a cache" in message for message in caplog.messages)
+    assert any("continuing without a cache" in message for message in caplog.messages)
 
 
 def test_where_the_cache_is(prepared_toy, tmp_path, monkeypatch):
