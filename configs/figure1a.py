@@ -14,5 +14,5 @@ CORRUPTIONS = ("true_labels", "shuffled_pixels", "gaussian", "random_pixels", "r
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    runs = [config.named_run(name, {"corruption.name": name}) for name in CORRUPTIONS]
+    runs = [config.sweep_entry(name, {"corruption.name": name}) for name in CORRUPTIONS]
     return config.sweep("figure1a", argument, runs, config.NETWORKS["inception"])

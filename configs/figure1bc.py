@@ -18,7 +18,7 @@ PROBABILITIES = tuple(tenths / 10 for tenths in range(11))
 
 def get_config(argument: str = "") -> ConfigDict:
     runs = [
-        config.paper_run(f"{network}-p{p:.1f}")
+        config.cifar10_entry(f"{network}-p{p:.1f}")
         for network, p in itertools.product(NETWORKS, PROBABILITIES)
     ]
     corruption = {"corruption.name": "partially_corrupted_labels"}

@@ -14,4 +14,4 @@ RUNS = ("inception", "inception_nobn")
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    return config.sweep("figure2b", argument, map(config.paper_run, RUNS))
+    return config.sweep("figure2b", argument, map(config.cifar10_entry, RUNS))

@@ -20,4 +20,4 @@ RUNS = (
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    return config.sweep("mlp1_settings", argument, map(config.paper_run, RUNS))
+    return config.sweep("mlp1_settings", argument, map(config.cifar10_entry, RUNS))

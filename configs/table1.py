@@ -23,4 +23,4 @@ RUNS = (
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    return config.sweep("table1", argument, map(config.paper_run, RUNS))
+    return config.sweep("table1", argument, map(config.cifar10_entry, RUNS))

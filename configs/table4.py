@@ -16,11 +16,11 @@ from rethink_jax import config
 
 def get_config(argument: str = "") -> ConfigDict:
     runs = [
-        config.paper_run("inception-decay"),
-        config.paper_run("alexnet-decay", expect_divergence=True),
-        config.paper_run("mlp3-decay"),
-        config.paper_run("mlp1-decay"),
-        config.paper_run("inception-crop", config.LONGER),
-        config.paper_run("inception-augment", config.LONGER),
+        config.cifar10_entry("inception-decay"),
+        config.cifar10_entry("alexnet-decay", expect_divergence=True),
+        config.cifar10_entry("mlp3-decay"),
+        config.cifar10_entry("mlp1-decay"),
+        config.cifar10_entry("inception-crop", config.LONGER),
+        config.cifar10_entry("inception-augment", config.LONGER),
     ]
     return config.sweep("table4", argument, runs, {"corruption.name": "random_labels"})

@@ -66,7 +66,7 @@ def _run(argv: list[str]) -> None:
         "stability": stability.run,
         "minimum_norm": minimum_norm.run,
     }
-    kind = config_lib.reference_of(config).experiment
+    kind = config_lib.default_config_for(config).experiment
     fitting = ("train", "evaluate") if kind == "train" else (kind,)
     allowed = "one of " + ", ".join(fitting)
     name = Path(cli.config_argument(argv).partition(":")[0]).stem

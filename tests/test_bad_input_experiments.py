@@ -196,20 +196,20 @@ NO_FIELDS = [
 
 # What `config.….RUNS` of a config file of one's own says: a call, and the line.
 ENTRIES = {
-    'config.paper_run("inception-croop")': "run 'inception-croop' has the word 'croop'; …",
-    'config.paper_run("mlp1-decay-decay")': "run 'mlp1-decay-decay' has the word 'decay' twice",
-    'config.paper_run("mlp9")': "run 'mlp9' begins with 'mlp9'; it must be one of inception, …",
-    'config.paper_run("mlp1-random-p0.5")': "run 'mlp1-random-p0.5' has words that contradict …",
-    'config.paper_run("mlp1", {"model.depth": 3})': "run 'mlp1' sets config.model.depth to 1 by …",
-    'config.imagenet_run("true-augmnet")': "run 'true-augmnet' has the word 'augmnet'; …",
-    'config.imagenet_run("wrong")': "run 'wrong' begins with 'wrong'; it must be one of true, random",
+    'config.cifar10_entry("inception-croop")': "run 'inception-croop' has the word 'croop'; …",
+    'config.cifar10_entry("mlp1-decay-decay")': "run 'mlp1-decay-decay' has the word 'decay' twice",
+    'config.cifar10_entry("mlp9")': "run 'mlp9' begins with 'mlp9'; it must be one of inception, …",
+    'config.cifar10_entry("mlp1-random-p0.5")': "run 'mlp1-random-p0.5' has words that contradict …",
+    'config.cifar10_entry("mlp1", {"model.depth": 3})': "run 'mlp1' sets config.model.depth to 1 by …",
+    'config.imagenet_entry("true-augmnet")': "run 'true-augmnet' has the word 'augmnet'; …",
+    'config.imagenet_entry("wrong")': "run 'wrong' begins with 'wrong'; it must be one of true, random",
 }
 RUNS_OF = {
-    'config.paper_run("mlp1-p1.5")': "run mlp1-p1.5: config.corruption.probability is 1.5; …",
-    'config.named_run("a b", {})': "config.sweep.runs is 'a b'; it must be names of letters, …",
-    'config.named_run("a", {"nope": 1})': "run a: config.nope is no field",
-    'config.named_run("a", {"model.name": "mlp4"})': "run a: config.model.name is 'mlp4'; …",
-    'config.named_run("a", {"epochs": "x"})': "run a: config.epochs is 'x'; it must be a whole number",
+    'config.cifar10_entry("mlp1-p1.5")': "run mlp1-p1.5: config.corruption.probability is 1.5; …",
+    'config.sweep_entry("a b", {})': "config.sweep.runs is 'a b'; it must be names of letters, …",
+    'config.sweep_entry("a", {"nope": 1})': "run a: config.nope is no field",
+    'config.sweep_entry("a", {"model.name": "mlp4"})': "run a: config.model.name is 'mlp4'; …",
+    'config.sweep_entry("a", {"epochs": "x"})': "run a: config.epochs is 'x'; it must be a whole number",
     '{"name": "a"}': "config.sweep.runs is …",
 }
 

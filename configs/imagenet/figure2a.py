@@ -18,5 +18,5 @@ RUNS = ("true-augment-dropout-decay", "true-decay", "true")
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    runs = map(config.imagenet_run, RUNS)
+    runs = map(config.imagenet_entry, RUNS)
     return config.imagenet_sweep("figure2a", argument, runs, {"evaluate.every_epochs": 1})

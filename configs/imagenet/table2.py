@@ -28,4 +28,4 @@ RUNS = (
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    return config.imagenet_sweep("table2", argument, map(config.imagenet_run, RUNS))
+    return config.imagenet_sweep("table2", argument, map(config.imagenet_entry, RUNS))

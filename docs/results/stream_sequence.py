@@ -67,18 +67,18 @@ def _record(data_dir: str, out: Path, index: str, count: str, address: str) -> N
             "epochs": 2,
         }
     )
-    settled, info = train.settle(config)
-    streaming = loaders.make(settled, None)
+    resolved, info = train.resolve(config)
+    streaming = loaders.make(resolved, None)
     look_up = parallel.map_parts(
         lambda examples, ids: streaming.look_up(examples, ids[0])[1], (True, True), out_parts=True
     )
     ids, labels = [], []
-    for dispatch in streaming.train(0, config_lib.total_steps(settled, info.num_train), lambda: 1):
+    for dispatch in streaming.train(0, config_lib.total_steps(resolved, info.num_train), lambda: 1):
         found = look_up(dispatch.examples, dispatch.ids)
         ids.append(dispatch.ids.reshape(-1))
         labels.append(np.stack([part.data for part in found.addressable_shards]).reshape(-1))
     streaming.close()
-    rows = parallel.local_rows(settled.batch_size)
+    rows = parallel.local_rows(resolved.batch_size)
     np.savez(out / f"{index}-of-{count}.npz", ids=np.stack(ids), labels=np.stack(labels), rows=rows)
 
 

@@ -109,7 +109,7 @@ def _time_corruptions() -> None:
     table.add_column("corruption")
     table.add_column("seconds", justify="right")
     for name in ("random_labels", "shuffled_pixels", "random_pixels", "gaussian"):
-        config, _ = train.settle(config_lib.train("made_up", name), dataset)
+        config, _ = train.resolve(config_lib.train("made_up", name), dataset)
         seconds = []
         for _ in range(2):
             start = time.perf_counter()
@@ -132,11 +132,11 @@ def _time_config(what: str, seconds: float) -> None:
             config.data.data_dir = folder
         if what == "step":
             config.data.fake = True
-        settled, _ = train.settle(config)
+        resolved, _ = train.resolve(config)
         rows = (
-            rates.time_step(settled, seconds)
+            rates.time_step(resolved, seconds)
             if what == "step"
-            else loader.time_input(settled, IMAGES.value, seconds)
+            else loader.time_input(resolved, IMAGES.value, seconds)
         )
         device = jax.devices()[0].device_kind
         title = f"{what}: {jax.device_count()} × {device}, {os.cpu_count()} cores"

@@ -131,7 +131,7 @@ def time_input(config: ConfigDict, images: int, seconds: float) -> Iterator[Row]
     """Yields what is measured of a stream, in words: the loader and the bare loop in turns.
 
     Args:
-      config: settled.
+      config: resolved.
       images: that the loader is timed over.
       seconds: for each of the others.
     """

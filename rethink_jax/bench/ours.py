@@ -28,7 +28,7 @@ class Side:
         images, labels = task.make(model, examples)
         dataset = data.from_arrays((images, labels), (images[:100], labels[:100]), "made_up")
         config = task.recipe(model, examples, batch_size, dtype)
-        self._config, info = train.settle(config, dataset)
+        self._config, info = train.resolve(config, dataset)
         experiment = train.build(self._config, dataset)
         self._experiment, self._examples = experiment, examples
         self.parameters = experiment.parameters

@@ -21,7 +21,7 @@ def step_rate(config: ConfigDict, seconds: float) -> float:
     """Returns the training steps' images a second, with a batch that is on the devices already.
 
     Args:
-      config: settled.
+      config: resolved.
       seconds: how long, after the compilation.
     """
     config = ConfigDict(config.copy_and_resolve_references())
@@ -64,7 +64,7 @@ def training_flops(config: ConfigDict, num_classes: int, channels: int) -> float
     """Returns the floating-point operations of training on one image: three forward passes, as is common.
 
     Args:
-      config: settled.
+      config: resolved.
       num_classes: of the data set.
       channels: of its images.
     """

@@ -2,22 +2,22 @@
 
 from rethink_jax.config.base import base as base, get as get, train as train
 from rethink_jax.config.experiments import (
+    default_config_for as default_config_for,
     expressivity as expressivity,
     kernel as kernel,
     minimum_norm as minimum_norm,
     rademacher as rademacher,
-    reference_of as reference_of,
     stability as stability,
 )
 from rethink_jax.config.imagenet import (
     LABELS as LABELS,
     imagenet as imagenet,
-    imagenet_run as imagenet_run,
+    imagenet_entry as imagenet_entry,
     imagenet_sweep as imagenet_sweep,
 )
 from rethink_jax.config.resolve import (
     digest as digest,
-    settle as settle,
+    resolve as resolve,
     steps_per_epoch as steps_per_epoch,
     total_steps as total_steps,
 )
@@ -26,10 +26,10 @@ from rethink_jax.config.sweeps import (
     NETWORKS as NETWORKS,
     SIZES as SIZES,
     as_sweep as as_sweep,
+    cifar10_entry as cifar10_entry,
     data_and_size as data_and_size,
-    named_run as named_run,
-    paper_run as paper_run,
     sweep as sweep,
+    sweep_entry as sweep_entry,
     values_in as values_in,
 )
 from rethink_jax.config.validate import (

@@ -1,6 +1,6 @@
 """The base config: every field of a training run and its default.
 
-A config is an `ml_collections.ConfigDict`. A field that is `None` here is settled by `settle`, after the
+A config is an `ml_collections.ConfigDict`. A field that is `None` here is resolved by `resolve`, after the
 command line is read, from the model and the data set. What the paper prints is the default
 (section 3 of arXiv 1611.03530); what it leaves open is marked "ours".
 """
@@ -16,7 +16,7 @@ SMALL_SET = 10_000
 
 
 def base() -> ConfigDict:
-    """Returns the config of one training run, with the paper's values and `None` where `settle` decides."""
+    """Returns the config of one training run, with the paper's values and `None` where `resolve` decides."""
     return ConfigDict(
         {
             "experiment": "train",

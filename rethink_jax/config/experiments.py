@@ -127,7 +127,7 @@ _KINDS_OF_CONFIG: dict[str, Callable[[], ConfigDict]] = {
 }
 
 
-def reference_of(config: ConfigDict) -> ConfigDict:
+def default_config_for(config: ConfigDict) -> ConfigDict:
     """Returns a config of the same kind with its defaults."""
     kinds = [make for group, make in _KINDS_OF_CONFIG.items() if group in config]
     return kinds[-1]() if kinds else base()

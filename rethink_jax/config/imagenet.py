@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rethink_jax.config.base import train
-from rethink_jax.config.sweeps import as_sweep, data_and_size, fields_of_name, named_run
+from rethink_jax.config.sweeps import as_sweep, data_and_size, fields_of_name, sweep_entry
 
 # The labels of Table 2, by what a sweep calls them.
 LABELS: dict[str, dict[str, Any]] = {
@@ -44,7 +44,7 @@ def imagenet_sweep(
       name: of the table or the figure.
       argument: what follows the colon in `--config=FILE:DATA,SIZE`; for `smoke` small made-up images are taken,
         and there is no `small`.
-      runs: what `imagenet_run` returns, in the order in which they are to run.
+      runs: what `imagenet_entry` returns, in the order in which they are to run.
       fields: further fields for all runs, flattened.
 
     Raises:
@@ -89,7 +89,7 @@ _IMAGENET_SIZE_FIELDS: dict[str, dict[str, Any]] = {
 }
 
 
-def imagenet_run(name: str) -> dict[str, Any]:
+def imagenet_entry(name: str) -> dict[str, Any]:
     """Returns one run of a sweep on ImageNet, which its name describes: `true-augment-dropout-decay`.
 
     Args:
@@ -105,4 +105,4 @@ def imagenet_run(name: str) -> dict[str, Any]:
         "dropout": {"model.dropout": 0.2},
         "decay": {"optimizer.weight_decay": 4e-5},
     }
-    return named_run(name, fields_of_name(name, LABELS, options, tuple(options)))
+    return sweep_entry(name, fields_of_name(name, LABELS, options, tuple(options)))

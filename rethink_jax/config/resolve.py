@@ -1,4 +1,4 @@
-"""How the defaults that depend on the model and the data set are settled."""
+"""How the defaults that depend on the model and the data set are resolved."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from rethink_jax.config.base import SMALL_SET, get
 from rethink_jax.errors import require
 
 
-def settle(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
+def resolve(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
     """Returns a copy in which every default that depends on the model or the data set has its value.
 
     | field | up to 10,000 training examples (ours) | more |
@@ -70,7 +70,7 @@ def total_steps(config: ConfigDict, num_train: int) -> int:
 
 
 def digest(config: ConfigDict) -> str:
-    """Returns eight hexadecimal digits that name a settled config: equal configs, equal digits."""
+    """Returns eight hexadecimal digits that name a resolved config: equal configs, equal digits."""
     fields = config.to_dict()
     for field in ("experiment", "compilation_cache"):
         fields.pop(field, None)

@@ -24,7 +24,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 
 
-# "The default coefficient for each model"; the paper prints no value. Ours, on the weights that `settle` says.
+# "The default coefficient for each model"; the paper prints no value. Ours, on the weights that `resolve` says.
 WEIGHT_DECAY = {
     "inception": 4e-5,
     "inception_nobn": 4e-5,
@@ -61,7 +61,7 @@ def sweep(
       name: of the table or the figure.
       argument: what follows the colon in `--config=FILE:DATA,SIZE`; for `smoke` and `small` it sets how
         many examples are taken, how long they are trained on and how often evaluated.
-      runs: what `named_run` and `paper_run` return, in the order in which they are to run.
+      runs: what `sweep_entry` and `cifar10_entry` return, in the order in which they are to run.
       fields: further fields for all runs, flattened: `{"corruption.name": "random_labels"}`.
 
     Raises:
@@ -91,7 +91,7 @@ def as_sweep(
     return config
 
 
-# Ours. On few examples `settle` ends a run as soon as they are fitted.
+# Ours. On few examples `resolve` ends a run as soon as they are fitted.
 _SIZE_FIELDS: dict[str, dict[str, Any]] = {
     "smoke": {"data.examples": 256, "epochs": 3},
     "small": {"data.examples": 1000, "evaluate.every_epochs": 5},
@@ -99,7 +99,7 @@ _SIZE_FIELDS: dict[str, dict[str, Any]] = {
 }
 
 
-def named_run(
+def sweep_entry(
     name: str, fields: Mapping[str, Any], expect_divergence: bool = False
 ) -> dict[str, Any]:
     """Returns one run of a sweep.
@@ -112,7 +112,7 @@ def named_run(
     return {"name": name, "fields": dict(fields), "expect_divergence": expect_divergence}
 
 
-def paper_run(
+def cifar10_entry(
     name: str, fields: Mapping[str, Any] | None = None, expect_divergence: bool = False
 ) -> dict[str, Any]:
     """Returns one run of a sweep, which its name describes: `inception-crop-decay`, `mlp1-p0.3`.
@@ -120,8 +120,8 @@ def paper_run(
     Args:
       name: one of `NETWORKS`, then, after dashes, any of `crop`, `augment`, `decay` and `random`, and of
         `VALUES` with a number behind each.
-      fields: further fields, as for `named_run`.
-      expect_divergence: as for `named_run`.
+      fields: further fields, as for `sweep_entry`.
+      expect_divergence: as for `sweep_entry`.
 
     Raises:
       UserError: for a word that is none of these, or that contradicts another one or the fields.
@@ -140,7 +140,7 @@ def paper_run(
             raise UserError(
                 f"run {name!r} sets config.{field} to {told[field]!r} by its name, and to {value!r}"
             )
-    return named_run(name, {**told, **(fields or {})}, expect_divergence)
+    return sweep_entry(name, {**told, **(fields or {})}, expect_divergence)
 
 
 def values_in(name: str) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rethink_jax.config.base import get
-from rethink_jax.config.experiments import reference_of
+from rethink_jax.config.experiments import default_config_for
 from rethink_jax.errors import UserError, require
 
 # What a field of each type must be, in words.
@@ -87,7 +87,7 @@ def check_seeds(config: ConfigDict) -> None:
 
 def check_fields(config: ConfigDict) -> None:
     """Raises `UserError` unless a config has the fields of its kind, no others, each of its type."""
-    _check_fields(config, reference_of(config), "config")
+    _check_fields(config, default_config_for(config), "config")
 
 
 def _check_fields(config: ConfigDict, reference: ConfigDict, where: str) -> None:

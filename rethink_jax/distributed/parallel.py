@@ -159,7 +159,7 @@ def map_over_devices(
                 out_axes=None,
                 donate_argnums=(0,) if donate_first else (),
             )
-        return _settle(mapped[len(args)](*args))
+        return _block_on_cpu(mapped[len(args)](*args))
 
     return call
 
@@ -179,7 +179,7 @@ def map_parts(function: Callable, in_parts: tuple[bool, ...], out_parts: bool) -
         in_axes=tuple(0 if parts else None for parts in in_parts),
         out_axes=0 if out_parts else None,
     )
-    return lambda *args: _settle(mapped(*args))
+    return lambda *args: _block_on_cpu(mapped(*args))
 
 
 def local_parts(rows: np.ndarray) -> np.ndarray:
@@ -187,7 +187,7 @@ def local_parts(rows: np.ndarray) -> np.ndarray:
     return rows.reshape(len(devices()), -1, *rows.shape[1:])[_local_indices()]
 
 
-def _settle(tree: Any) -> Any:
+def _block_on_cpu(tree: Any) -> Any:
     # Simulated devices share one pool of threads: a second step waiting in a sum can starve the first.
     if jax.default_backend() == "cpu" and len(_local_devices()) > 1:
         jax.block_until_ready(tree)

@@ -52,7 +52,7 @@ def prepare(config: ConfigDict, dataset: Dataset) -> Inputs:
     the true ones, its authors' own code against the corrupted ones.
 
     Args:
-      config: a settled config.
+      config: a resolved config.
       dataset: as `rethink_jax.data.load` returns it.
     """
     moments = corruptions.pixel_moments(dataset.train.images, config.corruption.per_channel)

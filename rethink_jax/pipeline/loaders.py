@@ -71,7 +71,7 @@ class Resident:
     mapped = (2,)
 
     def __init__(self, config: ConfigDict, dataset: data.Dataset):
-        """Corrupts a data set as a settled config says, and copies it to the devices."""
+        """Corrupts a data set as a resolved config says, and copies it to the devices."""
         self._config, self.info = config, dataset.info
         for examples in (dataset.train, dataset.test):
             _check_part(config, len(examples.labels), examples.labels.__getitem__)
@@ -143,7 +143,7 @@ class Streamed:
     mapped = (1, 2)
 
     def __init__(self, config: ConfigDict, source: data.Source):
-        """Opens a data set as a settled config says; for `gaussian` its first images are read."""
+        """Opens a data set as a resolved config says; for `gaussian` its first images are read."""
         self._config = config
         self.info, self._splits = _first(source, config.data.examples)
         for encoded in self._splits.values():
@@ -258,7 +258,7 @@ def open_data(
 def make(
     config: ConfigDict, opened: data.Dataset | data.Source | None = None
 ) -> Resident | Streamed:
-    """Returns the feed that a settled config asks for, of what `open_data` has opened for it."""
+    """Returns the feed that a resolved config asks for, of what `open_data` has opened for it."""
     if opened is None:
         opened = open_data(config)
     if isinstance(opened, data.Source):

@@ -177,7 +177,7 @@ def check(config: ConfigDict, channels: int) -> None:
     """Raises `UserError` for a distortion of colours where images have none.
 
     Args:
-      config: settled.
+      config: resolved.
       channels: of the data set's images.
     """
     color, name = config.augment.color, config.data.name

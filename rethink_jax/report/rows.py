@@ -43,10 +43,10 @@ def _fields_of_rows() -> dict[str, dict[str, dict[str, Any]]]:
     levels = {"corruption.name": "partially_corrupted_labels"}
 
     def run(row: paper.Row) -> dict[str, Any]:
-        return dict(config_lib.paper_run(row.key)["fields"])
+        return dict(config_lib.cifar10_entry(row.key)["fields"])
 
     def on_imagenet(row: paper.Row) -> dict[str, Any]:
-        return dict(config_lib.imagenet_run(row.key)["fields"])
+        return dict(config_lib.imagenet_entry(row.key)["fields"])
 
     def longer(row: paper.Row) -> dict[str, Any]:
         return config_lib.LONGER if {"crop", "augment"} & {*row.key.split("-")} else {}
@@ -79,7 +79,7 @@ def settings_of(run: Run) -> str:
     """Returns in words what a run sets that changes no recipe, where it is not the default."""
     config = config_lib.base()
     config.data.size = run.config["data"]["size"]
-    usual = config_lib.settle(config, run.environment["num_train"], 32).to_dict()
+    usual = config_lib.resolve(config, run.environment["num_train"], 32).to_dict()
     return ", ".join(
         f"{field} {value}"
         for field, _, value in run_directory.differences(usual, run.config)
@@ -108,12 +108,12 @@ def _compare(run: Run) -> list[tuple[Row, list[tuple[str, Any, Any]]]]:
 
 @functools.cache
 def _recipe(table: str, key: str, data: str, num_train: int, size: int | None) -> dict[str, Any]:
-    """Returns a row's settled config, canonical."""
+    """Returns a row's resolved config, canonical."""
     make = config_lib.imagenet if table in ON_IMAGENET else config_lib.train
     config = make(data, "true_labels")
     config.data.size = size
     config.update_from_flattened_dict(_FIELDS[table][key])
-    return _canonical(config_lib.settle(config, num_train, 32).to_dict())
+    return _canonical(config_lib.resolve(config, num_train, 32).to_dict())
 
 
 def _canonical(config: dict[str, Any]) -> dict[str, Any]:

@@ -303,7 +303,7 @@ def changes_of(run: Run) -> str:
     own = run.config
     default = _recipe_of(run)
     side = own["data"]["size"]
-    usual = config_lib.settle(default, run.environment["num_train"], side).to_dict()
+    usual = config_lib.resolve(default, run.environment["num_train"], side).to_dict()
     return ", ".join(
         f"{field.rpartition('.')[2]} {value}"
         for field, _, value in run_directory.differences(usual, own)
@@ -312,15 +312,15 @@ def changes_of(run: Run) -> str:
 
 
 def _recipe_of(run: Run) -> ConfigDict:
-    """Returns the default recipe of what a run's row names, not settled; without the values in its name."""
+    """Returns the default recipe of what a run's row names, not resolved; without the values in its name."""
     first = run.row.partition("-")[0]
     if first in config_lib.LABELS:
         recipe = config_lib.imagenet(run.config["data"]["name"], "true_labels")
-        make, fields = config_lib.imagenet_run, {}
+        make, fields = config_lib.imagenet_entry, {}
     else:
         recipe = config_lib.base()
         recipe.data.size = run.config["data"]["size"]  # which is the data set's
-        make, fields = config_lib.paper_run, config_lib.NETWORKS["inception"]
+        make, fields = config_lib.cifar10_entry, config_lib.NETWORKS["inception"]
     with contextlib.suppress(UserError):  # the user's own name says nothing of a recipe
         fields = make(run.row)["fields"]
     for own in config_lib.values_in(run.row).values():

@@ -34,7 +34,7 @@ def refuse(path: epath.Path, config: ConfigDict, info: DatasetInfo | None = None
 
     Args:
       path: the run's directory.
-      config: settled, where it is a training run's.
+      config: resolved, where it is a training run's.
       info: of its data set.
     """
     for one in ignored(config, info):
@@ -47,8 +47,8 @@ def refuse_one(path: epath.Path, one: Ignored) -> None:
 
 
 def ignored(config: ConfigDict, info: DatasetInfo | None = None) -> list[Ignored]:
-    """Returns a config's settings that change nothing; settled where it is a training run's."""
-    default = config_lib.reference_of(config)
+    """Returns a config's settings that change nothing; resolved where it is a training run's."""
+    default = config_lib.default_config_for(config)
     found = []
     for field, is_used, allowed in _uses(config, info):
         value = config_lib.get(config, field)

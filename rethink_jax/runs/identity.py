@@ -30,7 +30,7 @@ def path_of(
 
     Args:
       workdir: the directory, if it is named.
-      config: settled.
+      config: resolved.
       fingerprint: returns the data's; it is called only where the name needs it.
       words: of the name: the config file's, the data set's, perhaps the model's.
       dataset: what is handed over.
@@ -57,7 +57,7 @@ def check_same_data(
 
     Args:
       path: the run's directory, whose config is this one but for what may be changed.
-      config: settled.
+      config: resolved.
       fingerprint: of the data before any corruption.
       older: returns what an older version has noted as `fingerprint`.
 

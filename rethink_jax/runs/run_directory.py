@@ -19,7 +19,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax.config import reference_of
+from rethink_jax.config import default_config_for
 from rethink_jax.errors import InUse, UserError
 from rethink_jax.runs import own_files
 from rethink_jax.runs.own_files import (
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 CHANGEABLE = (
     *("experiment", "epochs", "steps", "stop_when_fitted"),
     *("evaluate", "checkpoint", "grace_seconds", "compilation_cache", "solver", "data.workers"),
-    "data.data_dir",  # the data's fingerprint settles whether they are the same
+    "data.data_dir",  # the data's fingerprint tells whether they are the same
 )
 
 # What a file system without locks answers.
@@ -378,7 +378,7 @@ def read_json(path: epath.Path) -> dict[str, Any]:
 def read_config(path: epath.Path) -> dict[str, Any]:
     """Reads a run's `config.json`; fields that it lacks, newer than the run, have their defaults.
 
-    A field that `settle` fills in has no default here, so a new one must be left None where it is not set.
+    A field that `resolve` fills in has no default here, so a new one must be left None where it is not set.
 
     Raises:
       UserError: there is none, or it is damaged.
@@ -388,7 +388,7 @@ def read_config(path: epath.Path) -> dict[str, Any]:
 
 def complete(fields: dict[str, Any]) -> dict[str, Any]:
     """Returns a config's fields with the defaults of those that are newer than it."""
-    return with_defaults(fields, reference_of(ConfigDict(fields)).to_dict())
+    return with_defaults(fields, default_config_for(ConfigDict(fields)).to_dict())
 
 
 def with_defaults(fields: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

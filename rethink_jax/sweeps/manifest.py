@@ -25,7 +25,7 @@ class Run(NamedTuple):
     Attributes:
       name: as the config file has it.
       seed: of training.
-      config: settled.
+      config: resolved.
       path: its run directory.
       expect_divergence: whether a loss that is not finite is a result and no failure.
       total_steps: of the whole run.

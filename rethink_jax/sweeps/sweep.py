@@ -78,7 +78,7 @@ def run(
 
 
 def plan(config: ConfigDict, path: epath.Path, dataset: data.Dataset | None = None) -> list[Run]:
-    """Settles and checks every run of a sweep; the first seed of all comes before the second.
+    """Resolves and checks every run of a sweep; the first seed of all comes before the second.
 
     Raises:
       UserError: naming the run whose config has no run.
@@ -103,15 +103,15 @@ def plan(config: ConfigDict, path: epath.Path, dataset: data.Dataset | None = No
     for repeat in range(seeds):
         for entry in chosen:
             try:
-                settled, info = train.settle(_config_of(config, entry, repeat), dataset)
+                resolved, info = train.resolve(_config_of(config, entry, repeat), dataset)
             except UserError as error:
                 raise UserError(f"run {entry['name']}: {error}") from error
-            run_path = path / f"{entry['name']}-seed{settled.seed}"
-            total = config_lib.total_steps(settled, info.num_train)
+            run_path = path / f"{entry['name']}-seed{resolved.seed}"
+            total = config_lib.total_steps(resolved, info.num_train)
             expect = entry["expect_divergence"]
-            ignored = tuple(effects.ignored(settled, info))
-            name, seed = entry["name"], settled.seed
-            runs.append(Run(name, seed, settled, run_path, expect, total, ignored))
+            ignored = tuple(effects.ignored(resolved, info))
+            name, seed = entry["name"], resolved.seed
+            runs.append(Run(name, seed, resolved, run_path, expect, total, ignored))
     _refuse_ignored_by_all(config, runs)
     return runs
 
@@ -158,7 +158,7 @@ def _chosen(config: ConfigDict) -> list[dict[str, Any]]:
 
 
 def _check_runs(runs: Any) -> None:
-    what = "runs as rethink_jax.config.named_run returns them"
+    what = "runs as rethink_jax.config.sweep_entry returns them"
     kinds = {"name": str, "fields": dict, "expect_divergence": bool}
     for entry in runs:
         keys = isinstance(entry, dict) and {key: type(value) for key, value in entry.items()}

@@ -14,7 +14,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, data
-from rethink_jax.config import named_run
+from rethink_jax.config import sweep_entry
 from rethink_jax.distributed import parallel
 from rethink_jax.errors import require
 from rethink_jax.runs import display, effects, identity, run_directory
@@ -97,7 +97,7 @@ def begin(
     require(not stream, "data.stream", stream, f"False for {group}, whose data are in memory")
     settings = ConfigDict(config.to_dict())
     del settings[group]
-    settled, info = parallel.on_all(lambda: train.settle(settings))
+    resolved, info = parallel.on_all(lambda: train.resolve(settings))
 
     @functools.cache
     def load() -> data.Dataset:
@@ -106,7 +106,7 @@ def begin(
     path = identity.path_of(workdir, config, lambda: load().fingerprint, name, config.data.name)
     parallel.on_primary(lambda: run_directory.check_no_sweep(path))
     parallel.on_primary(lambda: run_directory.check_usable(path, config))
-    parallel.on_primary(lambda: effects.refuse(path, settled, info))
+    parallel.on_primary(lambda: effects.refuse(path, resolved, info))
     dataset = load()
     planned = parallel.on_all(lambda: sweep.plan(_both(settings, 1), path / RUNS, dataset))
 
@@ -142,7 +142,7 @@ def train_both(
 
 def _both(settings: ConfigDict, seeds: int) -> ConfigDict:
     both = ConfigDict(settings.to_dict())
-    runs = tuple(named_run(kind, {"corruption.name": kind}) for kind in (RANDOM, TRUE))
+    runs = tuple(sweep_entry(kind, {"corruption.name": kind}) for kind in (RANDOM, TRUE))
     config_lib.as_sweep(both, "rademacher", "full", runs)
     both.sweep.seeds = seeds
     return both

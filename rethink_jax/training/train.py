@@ -33,10 +33,10 @@ logger = logging.getLogger(__name__)
 
 
 class Experiment(NamedTuple):
-    """What a settled config stands for, on this machine's devices.
+    """What a resolved config stands for, on this machine's devices.
 
     Attributes:
-      config: settled.
+      config: resolved.
       dataset_info: sizes of the data set.
       feed: of both splits' examples.
       initial_state: of NumPy arrays.
@@ -82,7 +82,7 @@ def run(
       UserError: for a config or a directory that cannot be run, before any data is loaded.
       Stopped: when a signal came; the state is saved.
     """
-    config, info = parallel.on_all(lambda: settle(config, dataset))
+    config, info = parallel.on_all(lambda: resolve(config, dataset))
     open_data = _opener(config, dataset)
     path = _path(config, workdir, name, dataset, open_data)
     if not in_sweep:
@@ -159,7 +159,7 @@ def evaluate(
     Raises:
       UserError: where there is no such run, or none with a checkpoint, or one that was trained on other data.
     """
-    config, info = parallel.on_all(lambda: settle(config, dataset))
+    config, info = parallel.on_all(lambda: resolve(config, dataset))
     open_data = _opener(config, dataset)
     path = _path(config, workdir, name, dataset, open_data)
 
@@ -191,13 +191,13 @@ def evaluate(
     return record
 
 
-def settle(
+def resolve(
     config: ConfigDict, dataset: data.Dataset | None = None
 ) -> tuple[ConfigDict, data.DatasetInfo]:
-    """Checks a config and settles its defaults, before any data is loaded.
+    """Checks a config and resolves its defaults, before any data is loaded.
 
     Returns:
-      The settled config, and the sizes of its data set.
+      The resolved config, and the sizes of its data set.
 
     Raises:
       UserError: one line that names the field, its value and what is allowed.
@@ -220,8 +220,8 @@ def settle(
         config = ConfigDict(config.copy_and_resolve_references())
         config.data.name = info.name
     side = min(info.image_shape[:2])
-    config = config_lib.settle(config, info.num_train, side)
-    models.check(config)  # the model may have been left to be settled
+    config = config_lib.resolve(config, info.num_train, side)
+    models.check(config)  # the model may have been left to be resolved
     size = config.data.size
     if not config.data.stream:
         require(
@@ -233,7 +233,7 @@ def settle(
 
 
 def build(config: ConfigDict, opened: data.Dataset | data.Source | None = None) -> Experiment:
-    """Returns the experiment that a settled config and its data, which may be open, make: initializes, maps."""
+    """Returns the experiment of a resolved config and its data, which may be open: initializes, maps."""
     feed = feed_lib.make(config, opened)
     info = feed.info
     steps_per_epoch = config_lib.steps_per_epoch(config, info.num_train)
@@ -467,7 +467,7 @@ def finished_summary(
 
     Args:
       path: the run's directory.
-      config: settled.
+      config: resolved.
       total: the steps of the whole run.
       is_same_data: what `check_same_data` returned. Where it is not known, the checkpoint tells.
 
@@ -510,7 +510,7 @@ def _title(summary: dict[str, Any]) -> str:
 def _opener(
     config: ConfigDict, dataset: data.Dataset | None
 ) -> Callable[[], data.Dataset | data.Source]:
-    """Returns a function that opens a settled config's data, once; all processes call it."""
+    """Returns a function that opens a resolved config's data, once; all processes call it."""
 
     def open_data() -> data.Dataset | data.Source:
         opened = feed_lib.open_data(config, dataset)

@@ -70,7 +70,7 @@ def learning_rate(config: ConfigDict, steps_per_epoch: int, total_steps: int) ->
     to 1 over the first `warmup_epochs` (Goyal et al. 2017); both schedules begin with it, not after it.
 
     Args:
-      config: settled.
+      config: resolved.
       steps_per_epoch: of the run.
       total_steps: of the run.
     """
@@ -120,7 +120,7 @@ def make_optimizer(config: ConfigDict, rate: optax.Schedule) -> optax.GradientTr
     Weight decay is λw, added to the gradient; the reported loss leaves it out.
 
     Args:
-      config: settled.
+      config: resolved.
       rate: as `learning_rate` returns it.
     """
     sgd = optax.sgd(rate, momentum=config.optimizer.momentum or None)

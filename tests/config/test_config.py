@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, corruptions, models
-from rethink_jax.config import base, settle, train
+from rethink_jax.config import base, resolve, train
 from rethink_jax.distributed import parallel
 from rethink_jax.errors import UserError
 
@@ -36,7 +36,7 @@ def load(file):
     return module
 
 
-# Settling.
+# Resolving.
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def load(file):
     ],
 )
 def test_defaults(num_train, side, fields, expected):
-    config = settle(with_fields(**fields), num_train, side)
+    config = resolve(with_fields(**fields), num_train, side)
     assert expected == (
         config.model.name,
         config.optimizer.learning_rate,
@@ -67,7 +67,7 @@ def test_defaults(num_train, side, fields, expected):
 
 
 def test_no_decay_beside_a_cosine():
-    config = settle(with_fields(**{"optimizer.schedule": "cosine"}), 50_000, 32)
+    config = resolve(with_fields(**{"optimizer.schedule": "cosine"}), 50_000, 32)
     assert config.optimizer.decay_per_epoch == 1
     config_lib.check(config)
 
@@ -83,23 +83,23 @@ SET = {
 
 @pytest.mark.parametrize("num_train", [1500, 50_000])
 @pytest.mark.parametrize("field", SET)
-def test_settling_keeps_what_the_user_set(field, num_train):
-    untouched = settle(base(), num_train, 32)
+def test_resolving_keeps_what_the_user_set(field, num_train):
+    untouched = resolve(base(), num_train, 32)
     assert get(untouched, field) != SET[field]
-    config = settle(with_fields(**{field: SET[field]}), num_train, 32)
+    config = resolve(with_fields(**{field: SET[field]}), num_train, 32)
     assert get(config, field) == SET[field]
 
 
-def test_settling_leaves_its_argument_and_every_other_field():
+def test_resolving_leaves_its_argument_and_every_other_field():
     config = train("digits", "gaussian", per_channel=False)
     before = config.to_dict()
-    settled = settle(config, 1500, 8)
+    resolved = resolve(config, 1500, 8)
     assert config.to_dict() == before
-    settled.corruption.seed = 9
-    settled.optimizer.momentum = 0.5
+    resolved.corruption.seed = 9
+    resolved.optimizer.momentum = 0.5
     assert config.to_dict() == before
-    settled.corruption.seed, settled.optimizer.momentum = 0, 0.9
-    after = settled.to_dict()
+    resolved.corruption.seed, resolved.optimizer.momentum = 0, 0.9
+    after = resolved.to_dict()
     for field in (*SET, "stop_when_fitted", "optimizer.weight_decay_on"):
         *group, name = field.split(".")
         holders = before, after
@@ -110,15 +110,15 @@ def test_settling_leaves_its_argument_and_every_other_field():
     assert after == before
 
 
-def test_settling_again_changes_nothing():
-    settled = settle(train("digits", "gaussian"), 1500, 8)
-    assert settle(settled, 50_000, 32).to_dict() == settled.to_dict()
+def test_resolving_again_changes_nothing():
+    resolved = resolve(train("digits", "gaussian"), 1500, 8)
+    assert resolve(resolved, 50_000, 32).to_dict() == resolved.to_dict()
 
 
-def test_settling_a_locked_config():
+def test_resolving_a_locked_config():
     """As the command line hands it over."""
     config = base().lock()
-    assert settle(config, 1500, 8).model.name == "mlp"
+    assert resolve(config, 1500, 8).model.name == "mlp"
 
 
 # Epochs and steps.
@@ -147,7 +147,7 @@ def test_steps_go_before_epochs():
 
 
 def test_golden_digest():
-    config = settle(train("digits", "random_pixels"), 1500, 8)
+    config = resolve(train("digits", "random_pixels"), 1500, 8)
     frozen = {
         "experiment": "train",
         "seed": 0,
@@ -156,12 +156,12 @@ def test_golden_digest():
     }
     # sha256 of '{"data": {"name": "digits", "size": 8}, "optimizer": {"learning_rate": 0.01}, "seed": 0}'.
     assert config_lib.digest(ConfigDict(frozen)) == "1e8f1918"
-    again = settle(train("digits", "random_pixels"), 1500, 8)
+    again = resolve(train("digits", "random_pixels"), 1500, 8)
     assert config_lib.digest(config) == config_lib.digest(again)
 
 
 def test_digest_does_not_depend_on_the_order_of_fields():
-    fields = settle(base(), 1500, 8).to_dict()
+    fields = resolve(base(), 1500, 8).to_dict()
     turned = {name: fields[name] for name in reversed(fields)}
     turned["data"] = {name: fields["data"][name] for name in reversed(fields["data"])}
     assert list(turned) != list(fields)
@@ -169,11 +169,11 @@ def test_digest_does_not_depend_on_the_order_of_fields():
 
 
 def test_digest_ignores_what_does_not_change_the_result():
-    settled = settle(base(), 1500, 8)
-    digests = {config_lib.digest(settled)}
-    settled.experiment = "evaluate"
-    settled.compilation_cache = "elsewhere"
-    assert {config_lib.digest(settled)} == digests
+    resolved = resolve(base(), 1500, 8)
+    digests = {config_lib.digest(resolved)}
+    resolved.experiment = "evaluate"
+    resolved.compilation_cache = "elsewhere"
+    assert {config_lib.digest(resolved)} == digests
     others = {
         "seed": 1,
         "batch_size": 64,
@@ -187,15 +187,15 @@ def test_digest_ignores_what_does_not_change_the_result():
         "evaluate.every_epochs": 2,
     }
     for field, value in others.items():
-        config = settle(with_fields(**{field: value}), 1500, 8)
+        config = resolve(with_fields(**{field: value}), 1500, 8)
         digests.add(config_lib.digest(config))
     assert len(digests) == 1 + len(others)
     assert all(re.fullmatch("[0-9a-f]{8}", digest) for digest in digests)
 
 
 def test_digest_of_equal_numbers_written_differently():
-    one = settle(with_fields(**{"optimizer.learning_rate": 1}), 1500, 8)
-    other = settle(with_fields(**{"optimizer.learning_rate": 1.0}), 1500, 8)
+    one = resolve(with_fields(**{"optimizer.learning_rate": 1}), 1500, 8)
+    other = resolve(with_fields(**{"optimizer.learning_rate": 1.0}), 1500, 8)
     assert config_lib.digest(one) == config_lib.digest(other)
 
 
@@ -288,10 +288,10 @@ def test_check_refuses_two_schedules(field, value, allowed):
     assert str(error.value) == f"config.{field} is {value!r}; it must be {allowed}"
 
 
-def test_check_allows_the_defaults_before_and_after_settling():
+def test_check_allows_the_defaults_before_and_after_resolving():
     config_lib.check(base())
-    config_lib.check(settle(base(), 50_000, 32))
-    config_lib.check(settle(base(), 1, 1))
+    config_lib.check(resolve(base(), 50_000, 32))
+    config_lib.check(resolve(base(), 1, 1))
 
 
 # Fields.
@@ -390,7 +390,7 @@ def test_config_file(file):
     assert module.get_config().data.name == "cifar10"
     for room in (config_lib, corruptions, models, parallel):
         room.check(config)
-        room.check(settle(config, 50_000, 32))
+        room.check(resolve(config, 50_000, 32))
 
 
 @EACH_FILE

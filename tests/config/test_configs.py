@@ -84,7 +84,7 @@ def test_argument_that_is_none(argument):
 
 @pytest.mark.parametrize("size", config_lib.SIZES)
 @pytest.mark.parametrize("name", COUNTS)
-def test_every_run_of_every_size_settles(name, size, described, tmp_path):
+def test_every_run_of_every_size_resolves(name, size, described, tmp_path):
     config = config_of(name, size)
     runs = sweep.plan(config, tmp_path)
     assert len(runs) == COUNTS[name]
@@ -96,10 +96,10 @@ def test_every_run_of_every_size_settles(name, size, described, tmp_path):
         "full": ("cifar10", None, False),
     }
     for run in runs:
-        settled = run.config
-        got = (settled.data.name, settled.data.examples, settled.stop_when_fitted)
+        resolved = run.config
+        got = (resolved.data.name, resolved.data.examples, resolved.stop_when_fitted)
         assert got == expected[size]
-        assert settled.model.width == 512
+        assert resolved.model.width == 512
     assert set(described) == {expected[size][0]}
 
 
@@ -216,7 +216,7 @@ def test_fields_of_the_command_line_hold_for_all_runs(name, tmp_path, described)
 )
 def test_a_name_that_nobody_knows_is_refused(name, told):
     with pytest.raises(UserError, match=f"^run {re.escape(repr(name) + ' ' + told)}"):
-        config_lib.paper_run(name)
+        config_lib.cifar10_entry(name)
 
 
 @pytest.mark.parametrize(
@@ -232,15 +232,15 @@ def test_a_name_that_nobody_knows_is_refused(name, told):
 )
 def test_a_name_that_nobody_knows_is_refused_on_imagenet(name, told):
     with pytest.raises(UserError, match=f"^run {re.escape(repr(name) + ' ' + told)}"):
-        config_lib.imagenet_run(name)
+        config_lib.imagenet_entry(name)
 
 
 def test_fields_do_not_contradict_a_name():
-    twice = config_lib.paper_run("mlp1-p0.3", {"corruption.probability": 0.3})
-    assert twice == config_lib.paper_run("mlp1-p0.3")
+    twice = config_lib.cifar10_entry("mlp1-p0.3", {"corruption.probability": 0.3})
+    assert twice == config_lib.cifar10_entry("mlp1-p0.3")
     told = "run 'mlp1' sets config.model.depth to 1 by its name, and to 3"
     with pytest.raises(UserError, match=f"^{told}$"):
-        config_lib.paper_run("mlp1", {"model.depth": 3})
+        config_lib.cifar10_entry("mlp1", {"model.depth": 3})
 
 
 def test_numbers_in_names_set_what_they_say():
@@ -261,7 +261,7 @@ def test_numbers_in_names_set_what_they_say():
     "row", [row.key for row in (*paper.FIGURE1B, *paper.TABLE1, *paper.TABLE4)]
 )
 def test_every_row_of_the_paper_has_a_run(row):
-    config_lib.paper_run(row)
+    config_lib.cifar10_entry(row)
     level = row.partition("-p")[2]
     words = config_lib.values_in(row)
     assert words == ({f"p{level}": {"corruption.probability": float(level)}} if level else {})
@@ -271,13 +271,13 @@ def test_every_row_of_the_paper_has_a_run(row):
 # ImageNet.
 
 
-def settled_of(name, argument, tmp_path):
+def resolved_of(name, argument, tmp_path):
     return {run.name: run for run in sweep.plan(config_of(name, argument), tmp_path)}
 
 
 @pytest.mark.parametrize(("name", "count"), [("table2", 7), ("figure2a", 3)])
 def test_sweeps_on_imagenet(name, count, tmp_path, described):
-    runs = settled_of(f"imagenet/{name}", "", tmp_path)
+    runs = resolved_of(f"imagenet/{name}", "", tmp_path)
     assert len(runs) == count
     for run in runs.values():
         config = run.config
@@ -297,7 +297,7 @@ def test_sweeps_on_imagenet(name, count, tmp_path, described):
 
 
 def test_rows_of_table_2_are_the_papers(tmp_path, described):
-    runs = settled_of("imagenet/table2", "", tmp_path)
+    runs = resolved_of("imagenet/table2", "", tmp_path)
     for name, run in runs.items():
         config = run.config
         augment = (config.augment.random_crop, config.augment.flip, config.augment.color)
@@ -338,12 +338,12 @@ def test_single_runs_on_imagenet(name, described):
     assert config.to_dict() == load(FILES[f"imagenet/{name}"]).get_config().to_dict()
     assert config.corruption.name == name
     assert config_of(f"imagenet/{name}", "mine").data.name == "mine"
-    settled, info = train.settle(config)
-    assert (settled.model.name, settled.data.size) == ("inception_v3", 299)
-    assert config_lib.total_steps(settled, info.num_train) == 112_680
-    assert not any((settled.model.dropout, settled.optimizer.weight_decay, settled.augment.flip))
+    resolved, info = train.resolve(config)
+    assert (resolved.model.name, resolved.data.size) == ("inception_v3", 299)
+    assert config_lib.total_steps(resolved, info.num_train) == 112_680
+    assert not any((resolved.model.dropout, resolved.optimizer.weight_decay, resolved.augment.flip))
     config.model.name = "resnet50"
-    assert train.settle(config)[0].data.size == 224
+    assert train.resolve(config)[0].data.size == 224
 
 
 @pytest.mark.parametrize("name", IMAGENET)
@@ -359,11 +359,11 @@ def test_docstrings_of_configs_for_imagenet(name):
 
 def test_the_authors_demonstration(described):
     config = config_of("authors_demo", "cifar10")
-    settled, _ = train.settle(config)
-    assert (settled.model.name, settled.epochs, settled.batch_size) == ("wide_resnet", 300, 128)
-    assert (settled.data.size, settled.stop_when_fitted) == (32, False)
-    optimizer = settled.optimizer
+    resolved, _ = train.resolve(config)
+    assert (resolved.model.name, resolved.epochs, resolved.batch_size) == ("wide_resnet", 300, 128)
+    assert (resolved.data.size, resolved.stop_when_fitted) == (32, False)
+    optimizer = resolved.optimizer
     assert (optimizer.learning_rate, optimizer.momentum) == (0.1, 0.9)
     assert (optimizer.drop_epochs, optimizer.decay_per_epoch) == ((150, 225), 1.0)
     assert (optimizer.weight_decay, optimizer.weight_decay_on) == (1e-4, "all")
-    assert train.settle(config_of("authors_demo", "digits"))[0].data.size == 8
+    assert train.resolve(config_of("authors_demo", "digits"))[0].data.size == 8

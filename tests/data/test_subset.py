@@ -134,8 +134,8 @@ def test_a_stream_takes_the_same_examples_as_memory(folder):
         examples = decode_split(part, in_memory.info)
         np.testing.assert_array_equal(examples.images, held.images)
         np.testing.assert_array_equal(examples.labels, held.labels)
-    settled, _ = train.settle(config)
-    streamed = loaders.make(settled, None)
+    resolved, _ = train.resolve(config)
+    streamed = loaders.make(resolved, None)
     assert streamed.info == in_memory.info
     batches = streamed.evaluate(["train"])
     labels = [dispatch.examples.labels.ravel() for _, dispatch in batches]

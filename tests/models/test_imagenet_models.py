@@ -122,7 +122,7 @@ def test_images_that_are_too_small_for_the_second_classifier_are_refused():
 def test_other_models_have_no_second_classifier(name):
     config = config_lib.base()
     config.model.auxiliary = True
-    models.check(config)  # the model is left to be settled
+    models.check(config)  # the model is left to be resolved
     config.model.name = name
     line = f"config.model.auxiliary is True; it must be False for {name}, which has no second classifier"
     with pytest.raises(UserError, match=f"^{line}$"):

@@ -14,17 +14,17 @@ SIZE = 8  # of the toy's 12
 KEPT = {}  # most of these tests' time would go into compiling the same again
 
 
-def settled(dataset, name="true_labels", size=SIZE, **corruption):
+def resolved(dataset, name="true_labels", size=SIZE, **corruption):
     config = config_lib.train(dataset.info.name, name, **corruption)
     config.data.size = size
-    return config_lib.settle(config, dataset.info.num_train, min(dataset.info.image_shape[:2]))
+    return config_lib.resolve(config, dataset.info.num_train, min(dataset.info.image_shape[:2]))
 
 
 def prepare(dataset, *args, **corruption):
     call = (id(dataset), args, tuple(sorted(corruption.items())))
     if call not in KEPT:
         # The data set is kept too, so that no other one can get its id.
-        KEPT[call] = dataset, inputs.prepare(settled(dataset, *args, **corruption), dataset)
+        KEPT[call] = dataset, inputs.prepare(resolved(dataset, *args, **corruption), dataset)
     return KEPT[call][1]
 
 
@@ -180,7 +180,7 @@ def test_chunks_change_nothing(toy, name, chunk, monkeypatch):
     whole = prepare(toy, name)
     assert inputs._CHUNK > 300
     monkeypatch.setattr(inputs, "_CHUNK", chunk)
-    parts = inputs.prepare(settled(toy, name), toy)
+    parts = inputs.prepare(resolved(toy, name), toy)
     assert_same(parts.train, whole.train)
     assert_same(parts.test, whole.test)
     assert parts.fingerprint == whole.fingerprint
@@ -233,7 +233,7 @@ def test_fingerprint_holds_the_true_labels(toy):
 
 
 def test_fingerprint_does_not_depend_on_the_training(toy):
-    config = settled(toy, "shuffled_pixels")
+    config = resolved(toy, "shuffled_pixels")
     config.update(seed=5, batch_size=7, epochs=1, dtype="bfloat16")
     config.model.name = "small_alexnet"
     other = inputs.prepare(config, toy)

@@ -44,8 +44,8 @@ def streamed(folder, corruption="random_labels", **fields):
 
 
 def feed_of(config):
-    settled, _ = train.settle(config)
-    return settled, loaders.make(settled, None)
+    resolved, _ = train.resolve(config)
+    return resolved, loaders.make(resolved, None)
 
 
 def looked_up(streaming, dispatches):
@@ -163,8 +163,8 @@ def test_top1_and_top5_are_those_of_a_count_in_numpy(folder, tmp_path):
     config = streamed(folder, epochs=6)
     summary = train.run(config, tmp_path)
     params = run_directory.load_run(tmp_path).params
-    settled, streaming = feed_of(config)
-    model = models.create(settled.model, 1000)
+    resolved, streaming = feed_of(config)
+    model = models.create(resolved.model, 1000)
     for split, against in (("train", 2), ("test", 3)):
         ids, images, *labels = looked_up(streaming, evaluated(streaming, split))
         labels = labels[against - 2][ids != inputs.PADDING]
@@ -213,14 +213,14 @@ def test_a_damaged_record_ends_a_run_in_one_line(folder, tmp_path, monkeypatch):
 )
 def test_streams_that_cannot_be(fields, line, folder):
     with pytest.raises(UserError, match=line):
-        train.settle(streamed(folder, **fields))
+        train.resolve(streamed(folder, **fields))
 
 
 def test_sides_are_those_of_the_papers(folder):
     for model, side in (("inception_v3", 299), ("resnet18", 224), ("vgg11", 224)):
         config = streamed(folder, **{"model.name": model})
         config.data.size = None
-        assert train.settle(config)[0].data.size == side
+        assert train.resolve(config)[0].data.size == side
 
 
 def test_crops_are_those_of_the_model(folder):

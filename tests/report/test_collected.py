@@ -17,8 +17,10 @@ STEPS = {50_000: 391, 10_000: 79}
 
 def config_of(row, n=50_000, **fields):
     config = config_lib.train("cifar10_jpeg", "true_labels")
-    config.update_from_flattened_dict(config_lib.paper_run(row)["fields"] | {"epochs": 4} | fields)
-    return config_lib.settle(config, n, 32)
+    config.update_from_flattened_dict(
+        config_lib.cifar10_entry(row)["fields"] | {"epochs": 4} | fields
+    )
+    return config_lib.resolve(config, n, 32)
 
 
 def write(path, row, trained=4, n=50_000, status="finished", test=0.5, environment=None, **fields):

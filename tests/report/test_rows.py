@@ -17,14 +17,14 @@ SIZES = {
 
 
 def run_of(config, num_train=50_000, side=32):
-    settled = config_lib.settle(config, num_train, side).to_dict()
-    return Run("", settled["seed"], "finished", settled, {"num_train": num_train}, [], {})
+    resolved = config_lib.resolve(config, num_train, side).to_dict()
+    return Run("", resolved["seed"], "finished", resolved, {"num_train": num_train}, [], {})
 
 
 def changed(name, num_train=50_000, **fields):
     """A run of one of Table 1's rows with some fields changed; `a__b` stands for the field a.b."""
     config = config_lib.base()
-    config.update_from_flattened_dict(config_lib.paper_run(name)["fields"])
+    config.update_from_flattened_dict(config_lib.cifar10_entry(name)["fields"])
     config.update_from_flattened_dict(
         {field.replace("__", "."): value for field, value in fields.items()}
     )

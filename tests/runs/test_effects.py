@@ -3,7 +3,7 @@
 import pytest
 
 from rethink_jax import config as config_lib, data, models
-from rethink_jax.config import named_run
+from rethink_jax.config import sweep_entry
 from rethink_jax.errors import UserError
 from rethink_jax.kernels import interpolation
 from rethink_jax.runs import effects, run_once
@@ -15,10 +15,10 @@ from tests.sweeps.test_sweep import TRUE, sweep_config
 INFO = data.DatasetInfo("toy", 300, 60, (12, 12, 3), 5)
 
 
-def settled(**fields):
+def resolved(**fields):
     config = config_lib.base()
     config.update_from_flattened_dict({"model.name": "mlp", **fields})
-    return config_lib.settle(config, 300, 12)
+    return config_lib.resolve(config, 300, 12)
 
 
 def fields_of(config, info=INFO):
@@ -54,17 +54,17 @@ def fields_of(config, info=INFO):
     ids=str,
 )
 def test_what_changes_nothing(fields, ignored):
-    assert fields_of(settled(**fields)) == ignored
+    assert fields_of(resolved(**fields)) == ignored
 
 
 def test_a_crop_out_of_images_that_are_larger_one_way(toy):
     wide = data.DatasetInfo("toy", 300, 60, (12, 14, 3), 5)
-    assert fields_of(settled(**{"augment.random_crop": True}), wide) == []
+    assert fields_of(resolved(**{"augment.random_crop": True}), wide) == []
 
 
 @pytest.mark.parametrize("name", sorted(models.MODELS))
 def test_what_a_model_takes_is_not_ignored(name):
-    config = settled(**{"model.name": name, "model.dropout": 0.5})
+    config = resolved(**{"model.name": name, "model.dropout": 0.5})
     assert "model.dropout" not in fields_of(config)
 
 
@@ -111,7 +111,7 @@ def test_a_run_refuses_it_and_what_has_begun_goes_on(toy, tmp_path, monkeypatch)
 
 
 def test_a_sweep_tells_which_of_its_runs_ignore_a_setting(toy, tmp_path, caplog):
-    runs = [TRUE, named_run("crop", {"augment.random_crop": True})]
+    runs = [TRUE, sweep_entry("crop", {"augment.random_crop": True})]
     with caplog.at_level("INFO", "rethink_jax"):
         sweep.run(sweep_config(*runs, epochs=1), tmp_path, toy)
     told = [text for text in caplog.messages if "nothing" in text]
@@ -119,7 +119,7 @@ def test_a_sweep_tells_which_of_its_runs_ignore_a_setting(toy, tmp_path, caplog)
 
 
 def test_a_sweep_refuses_what_none_of_its_runs_uses(toy, tmp_path):
-    other = named_run("other", {"model.name": "small_alexnet"})
+    other = sweep_entry("other", {"model.name": "small_alexnet"})
     fields = {"model.name": None, "corruption.probability": 0.5}
     config = sweep_config(TRUE, other, **fields)
     with pytest.raises(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rethink_jax import config as config_lib, data
-from rethink_jax.config import named_run
+from rethink_jax.config import sweep_entry
 from rethink_jax.data import synthetic_imagenet
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.kernels import interpolation
@@ -85,8 +85,12 @@ def test_other_arrays_have_a_default_directory_of_their_own(tmp_path, monkeypatc
     assert train.run(small(), dataset=arrays()) == first
     assert train.evaluate(small(experiment="evaluate"), dataset=arrays(1))["step"] == 2
     assert len([*(tmp_path / "runs").iterdir()]) == 2
-    sweep.run(config_lib.sweep("s", "mine", (named_run("a", {}),), small_fields()), None, arrays())
-    sweep.run(config_lib.sweep("s", "mine", (named_run("a", {}),), small_fields()), None, arrays(1))
+    sweep.run(
+        config_lib.sweep("s", "mine", (sweep_entry("a", {}),), small_fields()), None, arrays()
+    )
+    sweep.run(
+        config_lib.sweep("s", "mine", (sweep_entry("a", {}),), small_fields()), None, arrays(1)
+    )
     assert len([*(tmp_path / "runs").iterdir()]) == 4
 
 
@@ -259,7 +263,9 @@ def test_without_a_checkpoint_they_are_refused(spoil, tmp_path):
 
 
 def test_a_sweep_whose_data_changed(tmp_path):
-    config = config_lib.sweep("s", "mine", (named_run("a", {}), named_run("b", {})), small_fields())
+    config = config_lib.sweep(
+        "s", "mine", (sweep_entry("a", {}), sweep_entry("b", {})), small_fields()
+    )
     config.sweep.only = "a"
     sweep.run(config, tmp_path / "s", arrays())
     for only in ("a", "*"):
@@ -375,7 +381,7 @@ def test_examples_of_arrays_that_are_handed_over(tmp_path):
     ],
 )
 def test_fields_that_cannot_hold_for_arrays(fields, line, tmp_path):
-    config = config_lib.sweep("s", "mine", (named_run("a", {}),), {**small_fields(), **fields})
+    config = config_lib.sweep("s", "mine", (sweep_entry("a", {}),), {**small_fields(), **fields})
     for run, asked, before in ((train.run, small(**fields), ""), (sweep.run, config, "run a: ")):
         with pytest.raises(UserError, match="^" + before + line):
             run(asked, tmp_path / "run", arrays())

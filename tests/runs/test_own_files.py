@@ -12,7 +12,7 @@ import pytest
 from etils import epath
 
 from rethink_jax import config as config_lib
-from rethink_jax.config import base, settle
+from rethink_jax.config import base, resolve
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.kernels import interpolation
 from rethink_jax.runs import own_files, run_directory
@@ -47,8 +47,8 @@ def write(folder, name, text="mine"):
     file.write_text(text)
 
 
-def settled():
-    return settle(base(), 1500, 8)
+def resolved():
+    return resolve(base(), 1500, 8)
 
 
 @pytest.mark.parametrize("name", FOREIGN)
@@ -56,8 +56,8 @@ def test_a_directory_of_other_files_is_refused(name, tmp_path):
     write(tmp_path, name)
     before = content_of(tmp_path)
     for begin in (
-        lambda path: run_directory.summary_of(path, settled()),
-        lambda path: run_directory.open_run(path, settled()).__enter__(),
+        lambda path: run_directory.summary_of(path, resolved()),
+        lambda path: run_directory.open_run(path, resolved()).__enter__(),
     ):
         with pytest.raises(UserError) as error:
             begin(epath.Path(tmp_path))
@@ -75,8 +75,8 @@ def test_what_may_be_there_before_a_run(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     write(tmp_path, "lock", "process 3 on node since 2026-01-01 00:00:00\n")
     path = epath.Path(tmp_path)
-    with run_directory.open_run(path, settled()):
-        run_directory.describe(path, settled())
+    with run_directory.open_run(path, resolved()):
+        run_directory.describe(path, resolved())
     for name in kept:
         assert (tmp_path / name).read_text() == "mine"
     assert not list(tmp_path.glob("*.partial"))
@@ -92,7 +92,7 @@ def test_another_programs_lock(tmp_path):
 def test_a_sweep_that_has_lost_its_list(tmp_path):
     path = epath.Path(tmp_path)
     (path / "mlp1-seed0").mkdir()
-    run_directory.describe(path / "mlp1-seed0", settled())
+    run_directory.describe(path / "mlp1-seed0", resolved())
     write(tmp_path, "report/report.json")
     write(tmp_path, "jobs/17_0_log.out")
     own_files.check(path, run_directory.SWEEP)
@@ -108,7 +108,7 @@ def experiments():
     training = config_lib.train("digits", "random_labels")
     training.epochs = 1
     table = config_lib.sweep("digits", "smoke", ())
-    table.sweep.runs = (config_lib.named_run("a", {"model.width": 4}),)
+    table.sweep.runs = (config_lib.sweep_entry("a", {"model.width": 4}),)
     return {
         "train": (train.run, training),
         "evaluate": (train.evaluate, training),
@@ -176,10 +176,10 @@ def test_no_locks(code, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(fcntl, "flock", refuse)
     path = epath.Path(tmp_path) / "run"
     for _ in range(2):
-        with run_directory.open_run(path, settled()):
-            run_directory.describe(path, settled())
+        with run_directory.open_run(path, resolved()):
+            run_directory.describe(path, resolved())
         run_directory.check_free(path)
-    assert run_directory.load_run(path).config == settled()
+    assert run_directory.load_run(path).config == resolved()
     assert [
         r.getMessage() for r in caplog.records if r.name == "rethink_jax.runs.run_directory"
     ] == [f"{path} cannot be locked on its file system; see that no other process runs in it"] * 2
@@ -193,7 +193,7 @@ def test_a_read_only_directory(tmp_path, monkeypatch):
     monkeypatch.setattr(run_directory, "open", refuse, raising=False)
     with (
         pytest.raises(UserError, match="cannot be written: Read-only file system; choose another"),
-        run_directory.open_run(path, settled()),
+        run_directory.open_run(path, resolved()),
     ):
         pass
 
@@ -317,7 +317,7 @@ def test_changed_numbers_of_other_experiments_are_refused(tmp_path):
 
 def test_a_summary_and_its_digest_fit_after_a_kill_between_them(tmp_path, monkeypatch):
     path = epath.Path(tmp_path)
-    run_directory.describe(path, settled())
+    run_directory.describe(path, resolved())
     run_directory.write_summary(path, {"status": "finished", "n": 1})
     with monkeypatch.context() as patch:
         patch.setattr(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from rethink_jax.config import base, kernel, settle
+from rethink_jax.config import base, kernel, resolve
 from rethink_jax.errors import UserError
 from rethink_jax.runs import run_directory
 from rethink_jax.training.checkpoints import Checkpoints, Saved
@@ -31,8 +31,8 @@ def opened(path, config):
         run_directory.describe(path, config)
 
 
-def settled(**fields):
-    config = settle(base(), 1500, 8)
+def resolved(**fields):
+    config = resolve(base(), 1500, 8)
     config.update_from_flattened_dict(fields, strip_prefix="")
     return config
 
@@ -56,7 +56,7 @@ def another(value):
     return 3 if value is None else value / 2 or 0.5 if isinstance(value, float) else value + 1
 
 
-FIELDS = dict(flat(settle(base(), 1500, 8).to_dict()))
+FIELDS = dict(flat(resolve(base(), 1500, 8).to_dict()))
 FREE = ["experiment", "epochs", "steps", "stop_when_fitted"]
 FREE += ["evaluate.every_epochs", "evaluate.examples", "grace_seconds", "compilation_cache"]
 FREE += ["checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.keep", "data.workers"]
@@ -67,7 +67,7 @@ FREE += ["data.data_dir"]
 
 
 def test_opening_writes_the_config(path):
-    config = settled(seed=3)
+    config = resolved(seed=3)
     opened(path, config)
     assert {file.name for file in path.iterdir()} == FILES
     assert run_directory.load_run(path).config == config
@@ -77,10 +77,10 @@ def test_opening_writes_the_config(path):
 
 @pytest.mark.parametrize("field", sorted(FIELDS))
 def test_another_value_of_a_field(path, field):
-    opened(path, settled())
+    opened(path, resolved())
     text = ("data.data_dir", "compilation_cache")
     new = "elsewhere" if field in text else another(FIELDS[field])
-    other = settled(**{field: new})
+    other = resolved(**{field: new})
     if field in FREE:
         opened(path, other)
         assert run_directory.load_run(path).config.to_dict() == other.to_dict()
@@ -91,12 +91,12 @@ def test_another_value_of_a_field(path, field):
         f"{path} holds a run of another config (config.{field} {FIELDS[field]!r} → {new!r}); "
         "choose another --workdir"
     )
-    assert run_directory.load_run(path).config.to_dict() == settled().to_dict()
+    assert run_directory.load_run(path).config.to_dict() == resolved().to_dict()
 
 
 def start(path, step):
-    with run_directory.open_run(path, settled()):
-        run_directory.describe(path, settled(), start_step=step, num_train=1500)
+    with run_directory.open_run(path, resolved()):
+        run_directory.describe(path, resolved(), start_step=step, num_train=1500)
     return run_directory.read_json(path / "run.json")
 
 
@@ -113,7 +113,7 @@ def test_every_start_of_a_run_is_kept(path, monkeypatch):
 
 
 def test_a_run_of_an_older_version_has_a_start_of_which_little_is_known(path):
-    opened(path, settled())
+    opened(path, resolved())
     earlier = run_directory.read_json(path / "run.json")
     assert "sessions" not in earlier
     first, second = start(path, 12)["sessions"]
@@ -123,15 +123,15 @@ def test_a_run_of_an_older_version_has_a_start_of_which_little_is_known(path):
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"sessions": 3}', '{"sessions": [3]}'])
 def test_damaged_starts_stop_no_run(path, content):
-    opened(path, settled())
+    opened(path, resolved())
     (path / "run.json").write_text(content)
     first, second = start(path, 12)["sessions"]
     assert (first["step"], second["step"]) == (None, 12)
 
 
 def test_every_difference_is_listed(path):
-    opened(path, settled())
-    other = settled(**{"seed": 1, "epochs": 7, "model.depth": 3, "optimizer.learning_rate": 0.5})
+    opened(path, resolved())
+    other = resolved(**{"seed": 1, "epochs": 7, "model.depth": 3, "optimizer.learning_rate": 0.5})
     with pytest.raises(UserError) as error:
         opened(path, other)
     listed = (
@@ -155,14 +155,14 @@ def forget(path, *fields):
 
 @pytest.mark.parametrize("field", ["label_smoothing", "augment.color", "augment", "data.workers"])
 def test_a_field_newer_than_the_run_has_its_default(path, field):
-    opened(path, settled())
+    opened(path, resolved())
     forget(path, field)
-    assert run_directory.load_run(path).config == settled()
-    other = settled(**{"label_smoothing": 0.1, "augment.color": True})
+    assert run_directory.load_run(path).config == resolved()
+    other = resolved(**{"label_smoothing": 0.1, "augment.color": True})
     if field != "data.workers":
         with pytest.raises(UserError, match=r"config\.augment\.color False → True"):
             opened(path, other)
-    opened(path, settled())
+    opened(path, resolved())
     assert "label_smoothing" in json.loads((path / "config.json").read_text())
 
 
@@ -189,7 +189,7 @@ def test_a_directory_without_a_run(tmp_path, path):
 
 
 def test_a_run_that_has_not_saved(path):
-    opened(path, settled())
+    opened(path, resolved())
     run = run_directory.load_run(path)
     assert (run.metrics, run.summary, run.params, run.batch_stats) == ([], {}, None, {})
     assert not (path / "checkpoints").exists()
@@ -197,7 +197,7 @@ def test_a_run_that_has_not_saved(path):
 
 @pytest.mark.parametrize("batch_stats", [{}, {"BatchNorm_0": {"mean": np.arange(3.0)}}])
 def test_a_whole_run(path, batch_stats):
-    opened(path, settled())
+    opened(path, resolved())
     params = {"Dense_0": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}
     batch_stats = jax.tree.map(np.float32, batch_stats)
     checkpoints = Checkpoints(path)
@@ -217,7 +217,7 @@ def test_a_whole_run(path, batch_stats):
 
 
 def test_reading_a_run_changes_nothing(path):
-    opened(path, settled())
+    opened(path, resolved())
     checkpoints = Checkpoints(path, keep=3)
     for step in (1, 2, 3):
         checkpoints.save(
@@ -261,33 +261,33 @@ def test_a_damaged_line_is_named(path):
 
 
 def test_a_damaged_config_is_named(path):
-    opened(path, settled())
+    opened(path, resolved())
     (path / "config.json").write_text('{"seed": 0')
     for read in (
         run_directory.load_run,
-        lambda path: run_directory.check_same_run(path, settled()),
+        lambda path: run_directory.check_same_run(path, resolved()),
     ):
         with pytest.raises(UserError, match=r"config.json is damaged: Expecting"):
             read(path)
 
 
 def test_an_error_of_reading_is_no_damage(path, monkeypatch):
-    opened(path, settled())
+    opened(path, resolved())
 
     def fail(*arguments, **options):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(type(path), "read_text", fail)
     with pytest.raises(OSError, match="Input/output error"):
-        run_directory.check_same_run(path, settled())
+        run_directory.check_same_run(path, resolved())
 
 
 # The lock.
 
 
 def test_a_directory_in_use_is_refused(path):
-    with run_directory.open_run(path, settled()):
-        with pytest.raises(UserError) as error, run_directory.open_run(path, settled()):
+    with run_directory.open_run(path, resolved()):
+        with pytest.raises(UserError) as error, run_directory.open_run(path, resolved()):
             pass
         with pytest.raises(UserError):
             run_directory.check_free(path)
@@ -295,7 +295,7 @@ def test_a_directory_in_use_is_refused(path):
     assert str(error.value).startswith(line)
     assert str(error.value).endswith("; wait for it, or choose another --workdir")
     run_directory.check_free(path)
-    opened(path, settled())
+    opened(path, resolved())
 
 
 def test_the_lock_of_a_dead_process_is_taken_over(path):
@@ -314,13 +314,13 @@ def test_the_lock_of_a_dead_process_is_taken_over(path):
         with pytest.raises(UserError, match=f"in use by process {process.pid} on "):
             run_directory.check_free(path)
         process.kill()
-    opened(path, settled())
+    opened(path, resolved())
 
 
 def test_half_written_files_are_removed(path):
     path.mkdir()
     (path / "summary.json.partial").write_text("{")
-    opened(path, settled())
+    opened(path, resolved())
     assert {file.name for file in path.iterdir()} == FILES
 
 
@@ -427,8 +427,8 @@ def test_no_repository(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("field", ["epochs", "steps"])
 def test_a_cosine_cannot_be_made_longer(path, field):
-    opened(path, settled(**{"optimizer.schedule": "cosine"}))
-    longer = settled(**{"optimizer.schedule": "cosine", field: 700})
+    opened(path, resolved(**{"optimizer.schedule": "cosine"}))
+    longer = resolved(**{"optimizer.schedule": "cosine", field: 700})
     with (
         pytest.raises(UserError, match=rf"config\.{field} \w+ → 700"),
         run_directory.open_run(path, longer),

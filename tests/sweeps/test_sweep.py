@@ -11,7 +11,7 @@ from etils import epath
 from submitit.slurm import slurm
 
 from rethink_jax import config as config_lib, data
-from rethink_jax.config import named_run
+from rethink_jax.config import sweep_entry
 from rethink_jax.distributed import parallel, preemption
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.runs import display, run_directory
@@ -21,8 +21,8 @@ from rethink_jax.training import train
 from tests.door import make_place
 from tests.test_bad_input import assert_refused, content, mine
 
-TRUE = named_run("true", {})
-RANDOM = named_run("random", {"corruption.name": "random_labels"})
+TRUE = sweep_entry("true", {})
+RANDOM = sweep_entry("random", {"corruption.name": "random_labels"})
 # Diverges in its first step: the MLP's loss is then infinite or no number.
 WILD = {"optimizer.learning_rate": 1e30}
 
@@ -89,7 +89,7 @@ def test_runs_every_run_in_a_directory_of_its_own(toy, tmp_path, capsys):
 
 
 def test_only_some_of_the_runs(toy, tmp_path, trained, capsys):
-    config = sweep_config(TRUE, RANDOM, named_run("random-wide", {"model.depth": 2}))
+    config = sweep_config(TRUE, RANDOM, sweep_entry("random-wide", {"model.depth": 2}))
     config.sweep.only = "true"
     sweep.run(config, tmp_path, toy)
     assert trained == ["true-seed0"]
@@ -147,7 +147,7 @@ def test_more_epochs_go_on_with_what_is_finished(toy, tmp_path, trained):
 
 
 def test_stopped_by_a_signal_the_same_command_goes_on(toy, tmp_path, monkeypatch, trained):
-    config = sweep_config(TRUE, RANDOM, named_run("last", {"model.depth": 2}))
+    config = sweep_config(TRUE, RANDOM, sweep_entry("last", {"model.depth": 2}))
     sweep.run(config, tmp_path / "whole", toy)
     shard_ids, calls = parallel.shard_ids, itertools.count()
     steps_and_evaluations = 6 + 4
@@ -190,7 +190,7 @@ def test_a_signal_between_two_runs(toy, tmp_path, monkeypatch):
 
 
 def test_a_failure_does_not_stop_the_rest(toy, tmp_path, trained, capsys):
-    config = sweep_config(named_run("wild", WILD), RANDOM)
+    config = sweep_config(sweep_entry("wild", WILD), RANDOM)
     with pytest.raises(RunFailed, match=r"^1 of 2 runs are not done: wild-seed0; run the same"):
         sweep.run(config, tmp_path, toy)
     assert statuses(tmp_path) == {"wild-seed0": "failed", "random-seed0": "finished"}
@@ -201,7 +201,7 @@ def test_a_failure_does_not_stop_the_rest(toy, tmp_path, trained, capsys):
 
 
 def test_a_full_disk_is_no_divergence(toy, tmp_path, monkeypatch, trained):
-    config = sweep_config(named_run("true", {}, expect_divergence=True))
+    config = sweep_config(sweep_entry("true", {}, expect_divergence=True))
     with monkeypatch.context() as patch:
 
         def full(*args):
@@ -217,7 +217,7 @@ def test_a_full_disk_is_no_divergence(toy, tmp_path, monkeypatch, trained):
 
 
 def test_an_expected_divergence_is_a_result(toy, tmp_path, trained, capsys):
-    config = sweep_config(named_run("wild", WILD, expect_divergence=True), RANDOM)
+    config = sweep_config(sweep_entry("wild", WILD, expect_divergence=True), RANDOM)
     result = sweep.run(config, tmp_path, toy)
     entry = result["runs"][0]
     assert (entry["status"], entry["diverged"]) == ("failed", True)
@@ -228,7 +228,7 @@ def test_an_expected_divergence_is_a_result(toy, tmp_path, trained, capsys):
 
 
 def test_what_is_expected_to_diverge_may_also_finish(toy, tmp_path):
-    sweep.run(sweep_config(named_run("true", {}, expect_divergence=True)), tmp_path, toy)
+    sweep.run(sweep_config(sweep_entry("true", {}, expect_divergence=True)), tmp_path, toy)
     assert statuses(tmp_path) == {"true-seed0": "finished"}
 
 
@@ -239,8 +239,8 @@ def test_seeds_vary_training_and_corruption(toy, tmp_path, trained):
     result = sweep.run(config, tmp_path, toy)
     assert trained == [f"{name}-seed{seed}" for seed in range(3) for name in ("true", "random")]
     for entry in result["runs"]:
-        settled = run_directory.load_run(tmp_path / entry["directory"]).config
-        assert (settled.seed, settled.corruption.seed) == (entry["seed"], entry["seed"])
+        resolved = run_directory.load_run(tmp_path / entry["directory"]).config
+        assert (resolved.seed, resolved.corruption.seed) == (entry["seed"], entry["seed"])
     fingerprints = {
         json.loads((tmp_path / f"random-seed{seed}" / "run.json").read_text())["fingerprint"]
         for seed in range(3)
@@ -307,7 +307,7 @@ def test_a_job_that_dies_is_a_failure(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(sweep, "_executor", lambda config, path: Executor())
     fields = {"model.name": "mlp", "model.width": 4, "data.examples": 64, "epochs": 1}
-    config = config_lib.sweep("toys", "digits", [named_run("wild", {}), TRUE], fields)
+    config = config_lib.sweep("toys", "digits", [sweep_entry("wild", {}), TRUE], fields)
     config.launcher = "submitit_local"
     with pytest.raises(RunFailed, match=r"^1 of 2 runs are not done: wild-seed0; "):
         sweep.run(config, tmp_path)
@@ -334,29 +334,33 @@ def test_without_submitit(tmp_path, monkeypatch):
     ("runs", "fields", "line"),
     [
         (
-            [TRUE, named_run("bad", {"model.width": -1})],
+            [TRUE, sweep_entry("bad", {"model.width": -1})],
             {"model.width": 512},
             "run bad: config.model.width is -1; it must be 1 or more",
         ),
-        ([TRUE, named_run("bad", {"nope": 1})], {}, "run bad: config.nope is no field"),
-        ([TRUE, named_run("bad", {"seed.x": 1})], {}, "run bad: config.seed.x is no field"),
+        ([TRUE, sweep_entry("bad", {"nope": 1})], {}, "run bad: config.nope is no field"),
+        ([TRUE, sweep_entry("bad", {"seed.x": 1})], {}, "run bad: config.seed.x is no field"),
         (
-            [named_run("bad", {"seed": "x"})],
+            [sweep_entry("bad", {"seed": "x"})],
             {},
             "run bad: config.seed is 'x', which is of another type",
         ),
         (
-            [named_run("bad", {"data.size": 13})],
+            [sweep_entry("bad", {"data.size": 13})],
             {},
             "run bad: config.data.size is 13; it must be at most 12, the side of toy's images",
         ),
         (
-            [named_run("deep", {"model.depth": 3})],
+            [sweep_entry("deep", {"model.depth": 3})],
             {"model.depth": 2},
             "run deep: config.model.depth is 2; it must be left to the runs of the sweep",
         ),
         ([TRUE, TRUE], {}, "config.sweep.runs is ['true', 'true']; it must be runs of different"),
-        ([named_run("../up", {})], {}, "config.sweep.runs is '../up'; it must be names of letters"),
+        (
+            [sweep_entry("../up", {})],
+            {},
+            "config.sweep.runs is '../up'; it must be names of letters",
+        ),
         ([{"name": "a"}], {}, "config.sweep.runs is ({'name': 'a'},); it must be runs as"),
         ([TRUE], {"sweep.seeds": 0}, "config.sweep.seeds is 0; it must be in [1, 1000]"),
         ([TRUE], {"launcher": "pbs"}, "config.launcher is 'pbs'; it must be one of local, slurm"),
@@ -380,7 +384,7 @@ def test_no_runs(toy, tmp_path):
 
 
 def test_how_long_runs_train_the_sweeps_config_says_first(toy, tmp_path):
-    config = sweep_config(named_run("long", {"epochs": 100}), TRUE)
+    config = sweep_config(sweep_entry("long", {"epochs": 100}), TRUE)
     lengths = {run.name: run.config.epochs for run in sweep.plan(config, tmp_path, toy)}
     assert lengths == {"long": 2, "true": 2}
     config.epochs = None

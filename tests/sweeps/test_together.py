@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from rethink_jax import config as config_lib
-from rethink_jax.config import named_run
+from rethink_jax.config import sweep_entry
 from rethink_jax.distributed import parallel
 from rethink_jax.errors import Diverged, InUse, RunFailed, UserError
 from rethink_jax.runs import run_directory
@@ -21,7 +21,7 @@ from tests.door import make_place
 from tests.sweeps.test_sweep import RANDOM, TRUE, statuses, sweep_config
 from tests.test_bad_input import assert_refused, content
 
-OTHERS = tuple(named_run(f"other{i}", {"model.depth": 2}) for i in range(3))
+OTHERS = tuple(sweep_entry(f"other{i}", {"model.depth": 2}) for i in range(3))
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_two_sweeps_in_one_directory_keep_each_others_rows(toy, tmp_path, monkey
 
 def test_many_sweeps_at_once_lose_no_row(toy, tmp_path, stubbed):
     """As threads, each of which opens the lock for itself as a process does."""
-    runs = [named_run(f"run{i}", {}) for i in range(8)]
+    runs = [sweep_entry(f"run{i}", {}) for i in range(8)]
     config = sweep_config(*runs)
     ledgers = []
     for i in range(8):
@@ -173,7 +173,7 @@ def test_data_that_do_not_load_are_a_failure_of_their_run(toy, tmp_path, monkeyp
         return toy
 
     monkeypatch.setattr(sweep.data, "load", load)
-    config = sweep_config(named_run("few", {"data.examples": 7}), RANDOM)
+    config = sweep_config(sweep_entry("few", {"data.examples": 7}), RANDOM)
     with pytest.raises(RunFailed, match="few-seed0"):
         sweep.run(config, tmp_path)
     assert statuses(tmp_path) == {"few-seed0": "failed", "random-seed0": "finished"}

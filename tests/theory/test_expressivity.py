@@ -50,8 +50,8 @@ def test_labels_are_those_of_a_training_run(toy):
     config = config_lib.expressivity("toy")
     points, labels = expressivity._points(config, toy)
     np.testing.assert_array_equal(points, toy.train.images.reshape(len(points), -1))
-    settled, _ = train.settle(config_lib.train("toy", "random_labels"), toy)
-    np.testing.assert_array_equal(labels, inputs.prepare(settled, toy).train.labels)
+    resolved, _ = train.resolve(config_lib.train("toy", "random_labels"), toy)
+    np.testing.assert_array_equal(labels, inputs.prepare(resolved, toy).train.labels)
 
 
 def test_many_points_are_run_in_part(tmp_path):

@@ -64,8 +64,8 @@ def test_fitted_means_the_whole_set(toy, tmp_path):
         train.run(settings(**{"evaluate.examples": 5, "stop_when_fitted": True}), tmp_path, toy)
     config = settings(**{"evaluate.examples": 5})
     config.stop_when_fitted = None
-    settled, _ = train.settle(config, toy)
-    assert settled.stop_when_fitted is False
+    resolved, _ = train.resolve(config, toy)
+    assert resolved.stop_when_fitted is False
 
 
 @pytest.mark.parametrize("value", [0, -1, 2**31])
@@ -76,12 +76,12 @@ def test_how_many_is_checked(value, toy, tmp_path):
 
 
 def test_a_directory_named_before_the_field_keeps_its_name(toy):
-    settled, _ = train.settle(settings(), toy)
-    fields = settled.to_dict()
+    resolved, _ = train.resolve(settings(), toy)
+    fields = resolved.to_dict()
     del fields["evaluate"]["examples"]
-    assert config_lib.digest(settled) == config_lib.digest(config_lib.ConfigDict(fields))
-    other, _ = train.settle(settings(**{"evaluate.examples": 7}), toy)
-    assert config_lib.digest(other) != config_lib.digest(settled)
+    assert config_lib.digest(resolved) == config_lib.digest(config_lib.ConfigDict(fields))
+    other, _ = train.resolve(settings(**{"evaluate.examples": 7}), toy)
+    assert config_lib.digest(other) != config_lib.digest(resolved)
 
 
 def test_a_report_says_which_numbers_are_not_of_the_whole_set(toy, tmp_path):

@@ -34,7 +34,7 @@ def rate_of(config, n):
 def make(split, dtype="float32", **model):
     config = config_lib.base()
     config.model.update(model)
-    config = config_lib.settle(config, len(split.labels), split.images.shape[1])
+    config = config_lib.resolve(config, len(split.labels), split.images.shape[1])
     module = models.create(config.model, 10, dtype, parallel.AXIS)
     optimizer = train_state.make_optimizer(config, rate_of(config, N))
     state = train_state.create(module, optimizer, split.images.shape[1:], config.seed)

@@ -98,7 +98,7 @@ def test_top_5_is_exact(tmp_path):
 
 
 def train_inputs(dataset):
-    config, _ = train.settle(mlp_config("random_labels", epochs=2), dataset)
+    config, _ = train.resolve(mlp_config("random_labels", epochs=2), dataset)
     return config, dataset
 
 
@@ -345,7 +345,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(toy, tmp_path):
 
 
 def test_weights_that_are_not_finite_are_not_saved(toy, tmp_path):
-    config, _ = train.settle(mlp_config(), toy)
+    config, _ = train.resolve(mlp_config(), toy)
     state = train.build(config, toy).initial_state
     request = preemption.StopRequest()
     with Recorder(train.epath.Path(tmp_path), config, "abc", toy.info, request) as recorder:

@@ -120,7 +120,7 @@ def test_the_default_rates_are_exactly_optaxs():
 
 
 def test_the_rate_falls_along_a_cosine():
-    config = config_lib.settle(config_with(schedule="cosine"), 50_000, 32)
+    config = config_lib.resolve(config_with(schedule="cosine"), 50_000, 32)
     rate = train_state.learning_rate(config, steps_per_epoch=3, total_steps=10)
     rates = [float(rate(step)) for step in range(11)]
     expected = 0.25 * (1 + np.cos(np.pi * np.arange(11) / 10))
