@@ -18,7 +18,7 @@ import pytest
 from rethink_jax import data
 from rethink_jax.distributed import parallel
 from rethink_jax.training import metrics
-from tests.door import ForkingDoor
+from tests.entry_point import ForkedEntryPoint
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=25)
 hypothesis.settings.load_profile("default")
@@ -45,9 +45,9 @@ def own_directories(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def door():
-    with ForkingDoor() as door:
-        yield door
+def entry_point():
+    with ForkedEntryPoint() as forked:
+        yield forked
 
 
 @pytest.fixture(params=[1, 2, 4], ids="{} devices".format)

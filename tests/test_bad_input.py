@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.door import make_place
+from tests.entry_point import make_place
 
 PLAIN = "--config=configs/true_labels.py --workdir=run "
 DIGITS = "--config=configs/true_labels.py:digits --workdir=run "
@@ -501,11 +501,11 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def trained(door, tmp_path_factory):
+def trained(entry_point, tmp_path_factory):
     """The place of a finished run, with its images and its cache."""
     here = make_place(tmp_path_factory.mktemp("trained") / "here")
     images(here, *(f"images/{name}/{i}.png" for name in ("cat", "dog") for i in range(9)))
-    outcome = door.start(shlex.split(RUN), here)
+    outcome = entry_point.start(shlex.split(RUN), here)
     assert outcome.code == 0, outcome.stderr
     return here
 
@@ -531,7 +531,7 @@ def assert_refused(outcome, line):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.arguments} → {case.line}"[:150])
-def test_one_line_and_nothing_written(case, door, request, tmp_path):
+def test_one_line_and_nothing_written(case, entry_point, request, tmp_path):
     here = tmp_path / "here"
     if case.trained:
         shutil.copytree(request.getfixturevalue("trained"), here, symlinks=True)
@@ -541,16 +541,16 @@ def test_one_line_and_nothing_written(case, door, request, tmp_path):
         if case.given and (held := case.given(here)):
             stack.enter_context(held)
         before = content(here)
-        outcome = door.start(shlex.split(case.arguments), here, **case.environment)
+        outcome = entry_point.start(shlex.split(case.arguments), here, **case.environment)
         assert content(here) == before
     assert_refused(outcome, case.line.replace("HERE", str(here)))
 
 
-def test_an_error_of_the_program_is_one_line_too(door, tmp_path):
+def test_an_error_of_the_program_is_one_line_too(entry_point, tmp_path):
     here = make_place(tmp_path / "here")
     broken = "import rethink_jax.models\nrethink_jax.models.check = lambda config: 1 / 0\n"
     mine(broken + BASE.format("c.data.name = 'digits'"))(here)
-    outcome = door.start(["--config=mine.py"], here)
+    outcome = entry_point.start(["--config=mine.py"], here)
     assert outcome.stderr == (
         "rethink_jax: ZeroDivisionError: division by zero (--debug shows where)\n"
     )

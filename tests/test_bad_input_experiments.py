@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from rethink_jax.report import __main__ as report
-from tests.door import _environment, make_place
+from tests.entry_point import environment_of_a_command, make_place
 from tests.test_bad_input import EVIL, assert_refused, content, mine
 
 KERNEL, THEOREM = "configs/kernel_mnist.py:digits", "configs/expressivity.py:digits"
@@ -250,13 +250,13 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]} → {case[1]}"[:150])
-def test_one_line_and_nothing_written(case, door, tmp_path):
+def test_one_line_and_nothing_written(case, entry_point, tmp_path):
     arguments, line, text = case
     here = make_place(tmp_path / "here")
     if text is not None:
         mine(text)(here)
     before = content(here)
-    outcome = door.start([*shlex.split(arguments), "--workdir=run"], here)
+    outcome = entry_point.start([*shlex.split(arguments), "--workdir=run"], here)
     assert content(here) == before
     assert_refused(outcome, line)
 
@@ -335,7 +335,7 @@ def test_every_command_as_a_user_runs_it(command, tmp_path):
     result = subprocess.run(
         [sys.executable, "-m", *shlex.split(command)],
         cwd=here,
-        env=_environment(),
+        env=environment_of_a_command(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -9,7 +9,7 @@ import pytest
 from rethink_jax import models
 from rethink_jax.bench import task, turns
 from rethink_jax.data import synthetic_imagenet
-from tests.door import ROOT
+from tests.entry_point import ROOT
 
 SMALL = (
     *("--seconds=0.2", "--config.model.name=mlp", "--config.model.width=8"),

@@ -1,4 +1,4 @@
-"""Short forms of `python -m rethink_jax.chaos`, through the one door, and two processes beside one."""
+"""Short forms of `python -m rethink_jax.chaos`, through the entry point, and two processes beside one."""
 
 import random
 import re

@@ -19,7 +19,7 @@ from rethink_jax.errors import UserError
 from rethink_jax.kernels import interpolation
 from rethink_jax.runs import run_directory
 from rethink_jax.training import steps, train, train_state
-from tests.door import make_place, start
+from tests.entry_point import make_place, start
 from tests.test_bad_input import BASE, DIGITS, assert_refused, mine
 
 
@@ -63,34 +63,34 @@ def test_errors_of_our_threads_are_told(capsys):
     assert capsys.readouterr().err == ("rethink_jax: OSError: broken pipe (--debug shows where)\n")
 
 
-def crash(door, tmp_path, statement):
+def crash(entry_point, tmp_path, statement):
     here = make_place(tmp_path / "here")
     broken = (
         f"import ctypes, os, rethink_jax.models\nrethink_jax.models.check = lambda c: {statement}\n"
     )
     mine(broken + BASE.format("c.data.name = 'digits'"))(here)
-    return door.start(["--config=mine.py"], here)
+    return entry_point.start(["--config=mine.py"], here)
 
 
-def test_a_crash_tells_where(door, tmp_path):
-    outcome = crash(door, tmp_path, "ctypes.string_at(0)")
+def test_a_crash_tells_where(entry_point, tmp_path):
+    outcome = crash(entry_point, tmp_path, "ctypes.string_at(0)")
     assert outcome.code == -signal.SIGSEGV
     assert "Fatal Python error: Segmentation fault" in outcome.stderr
     assert "mine.py" in outcome.stderr
 
 
-def test_an_abort_is_left_to_who_aborts(door, tmp_path):
-    outcome = crash(door, tmp_path, "os.abort()")
+def test_an_abort_is_left_to_who_aborts(entry_point, tmp_path):
+    outcome = crash(entry_point, tmp_path, "os.abort()")
     assert (outcome.code, outcome.stderr) == (-signal.SIGABRT, "")
 
 
-def test_a_process_of_several_that_finds_no_others_is_refused(door, tmp_path):
+def test_a_process_of_several_that_finds_no_others_is_refused(entry_point, tmp_path):
     here = make_place(tmp_path / "here")
     line = (
         "the cluster's environment tells of several processes, but JAX finds no others by it "
         "(SLURM_PROCID='1'); …"
     )
-    assert_refused(door.start(shlex.split(DIGITS), here, SLURM_PROCID="1"), line)
+    assert_refused(entry_point.start(shlex.split(DIGITS), here, SLURM_PROCID="1"), line)
     assert not (here / "run").exists()
 
 

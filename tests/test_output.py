@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.door import ROOT, _environment, make_place
+from tests.entry_point import ROOT, environment_of_a_command, make_place
 
 MAIN = "rethink_jax.main --config=configs/random_labels.py:digits --workdir=run --config.epochs=3"
 FULL = Path("/dev/full")
@@ -24,7 +24,7 @@ def shell(command, here, **environment):
     result = subprocess.run(
         ["bash", "-c", command],
         cwd=here,
-        env={**_environment(), "PATH": f"{bin_}:{os.environ['PATH']}", **environment},
+        env={**environment_of_a_command(), "PATH": f"{bin_}:{os.environ['PATH']}", **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 
-from tests.door import ROOT
+from tests.entry_point import ROOT
 
 OF_THE_READER = """
 import numpy as np

@@ -16,7 +16,7 @@ from rethink_jax.models.layers import dropout
 from rethink_jax.pipeline import inputs, preprocess, train_keys
 from rethink_jax.runs import run_directory
 from rethink_jax.training import train, train_state
-from tests.door import make_place, start
+from tests.entry_point import make_place, start
 
 IDS = np.array([5, 0, 7, 3, 2], np.int32)
 HOSTILE = {

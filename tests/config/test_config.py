@@ -388,9 +388,9 @@ def test_config_file(file):
     assert config.corruption.name == file.stem
     assert config.data.name == "digits"
     assert module.get_config().data.name == "cifar10"
-    for room in (config_lib, corruptions, models, parallel):
-        room.check(config)
-        room.check(resolve(config, 50_000, 32))
+    for checked in (config_lib, corruptions, models, parallel):
+        checked.check(config)
+        checked.check(resolve(config, 50_000, 32))
 
 
 @EACH_FILE

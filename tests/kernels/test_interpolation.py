@@ -10,7 +10,7 @@ from rethink_jax.distributed import preemption
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.kernels import features, interpolation
 from rethink_jax.runs import display
-from tests.door import make_place
+from tests.entry_point import make_place
 from tests.test_bad_input import assert_refused
 
 
@@ -268,18 +268,18 @@ def test_other_data_in_the_same_directory(from_toy, toy, tmp_path, monkeypatch):
         interpolation.run(make(), tmp_path)
 
 
-def test_digits_through_the_door(door, tmp_path):
+def test_digits_through_the_entry_point(entry_point, tmp_path):
     here = make_place(tmp_path / "here")
     arguments = [
         *("--config=configs/kernel_mnist.py:digits", "--config.data.examples=500", "--workdir=run"),
         "--config.kernel.gammas=(0.5,)",
     ]
-    outcome = door.start(arguments, here)
+    outcome = entry_point.start(arguments, here)
     assert (outcome.code, outcome.stderr) == (0, "")
     summary = read(here / "run")
     assert summary["test_error"] < 0.1
     assert f"test error                       │   {summary['test_error']:.2%}" in outcome.stdout
-    again = door.start(arguments, here)
+    again = entry_point.start(arguments, here)
     assert again.code == 0
     assert "run is finished" in again.stdout
 
@@ -318,8 +318,10 @@ def test_digits_through_the_door(door, tmp_path):
         ("--config.data.examples=1501", "config.data.examples is 1501; it must be in [1, 1500], …"),
     ],
 )
-def test_one_line_and_nothing_written(door, arguments, line, tmp_path):
+def test_one_line_and_nothing_written(entry_point, arguments, line, tmp_path):
     here = make_place(tmp_path / "here")
-    outcome = door.start(["--config=configs/kernel_mnist.py:digits", *arguments.split()], here)
+    outcome = entry_point.start(
+        ["--config=configs/kernel_mnist.py:digits", *arguments.split()], here
+    )
     assert_refused(outcome, line)
     assert not (here / "runs").exists()

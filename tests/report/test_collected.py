@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from rethink_jax import config as config_lib
 from rethink_jax.errors import UserError
 from rethink_jax.report import collect, contents, figures, sections
-from tests.report.test_report import markdown_row, record, run_door, write_run, write_sweep
+from tests.report.test_report import markdown_row, record, run_report, write_run, write_sweep
 
 STEPS = {50_000: 391, 10_000: 79}
 
@@ -319,7 +319,7 @@ def test_without_curves_there_is_no_figure_of_them(tmp_path):
 def test_a_file_that_is_no_report(content, tmp_path, capsys):
     file = tmp_path / "report.json"
     file.write_text(content)
-    code, line = run_door(capsys, f"--workdir={file}", f"--out={tmp_path / 'out'}")
+    code, line = run_report(capsys, f"--workdir={file}", f"--out={tmp_path / 'out'}")
     assert (code, str(file) in line) == (2, True)
     assert not (tmp_path / "out").exists()
 
@@ -375,14 +375,14 @@ def test_files_that_are_no_reports_are_left_alone(name, two, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
     (out / name).write_text("{}")
-    code, line = run_door(capsys, *(f"--workdir={path}" for path in two), f"--out={out}")
+    code, line = run_report(capsys, *(f"--workdir={path}" for path in two), f"--out={out}")
     assert (code, f"{out} holds {name}, which is no file of a report" in line) == (2, True)
     assert [path.read_text() for path in out.iterdir()] == ["{}"]
 
 
 def test_a_file_in_the_way(two, tmp_path, capsys):
     (tmp_path / "out").touch()
-    code, line = run_door(capsys, f"--workdir={two[0]}", f"--out={tmp_path / 'out'}")
+    code, line = run_report(capsys, f"--workdir={two[0]}", f"--out={tmp_path / 'out'}")
     assert (code, f"{tmp_path / 'out'} is a file" in line) == (2, True)
 
 
@@ -390,7 +390,7 @@ def test_a_report_beside_a_run_leaves_foreign_files_alone(two, capsys):
     notes = two[0] / "report" / "report.md"
     notes.parent.mkdir()
     notes.write_text("my thesis")
-    code, line = run_door(capsys, f"--workdir={two[0]}")
+    code, line = run_report(capsys, f"--workdir={two[0]}")
     assert (code, f"{notes.parent} holds report.md" in line) == (2, True)
     assert [path.name for path in notes.parent.iterdir()] == ["report.md"]
     assert notes.read_text() == "my thesis"
@@ -412,9 +412,9 @@ def test_a_report_of_an_older_version_is_written_over(two):
 
 def test_a_directory_with_nothing_to_report(two, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    code, line = run_door(capsys, f"--workdir={two[0]}", f"--workdir={tmp_path / 'empty'}")
+    code, line = run_report(capsys, f"--workdir={two[0]}", f"--workdir={tmp_path / 'empty'}")
     assert (code, f"--workdir is {tmp_path / 'empty'}; it holds no sweep" in line) == (2, True)
-    code, line = run_door(capsys, f"--workdir={two[0]}", f"--workdir={tmp_path / 'nowhere'}")
+    code, line = run_report(capsys, f"--workdir={two[0]}", f"--workdir={tmp_path / 'nowhere'}")
     assert (code, "nowhere; there is no such directory" in line) == (2, True)
 
 
@@ -436,7 +436,7 @@ def test_a_damaged_file_is_told_in_one_line(name, content, two, capsys):
     write(two[0].parent / "c", "mlp3", 2, status="stopped")
     place = two[0].parent / "c"
     (place / name).write_text(content)
-    code, line = run_door(capsys, f"--workdir={two[0]}", f"--workdir={place}")
+    code, line = run_report(capsys, f"--workdir={two[0]}", f"--workdir={place}")
     assert (code, str(place) in line) == (2, True)
     with pytest.raises(UserError):
         collect.read([place])

@@ -7,7 +7,7 @@ import pytest
 
 from rethink_jax import config as config_lib, data
 from rethink_jax.kernels import interpolation
-from rethink_jax.report import __main__ as door, contents, experiments
+from rethink_jax.report import __main__ as command, contents, experiments
 from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
 from tests.report.test_collected import write
 
@@ -97,7 +97,7 @@ def test_made_up_data_are_told_first(table3, tmp_path):
 
 
 def test_one_run_has_a_report_of_its_own(table3, capsys):
-    door.main([f"--workdir={table3 / 'a'}"])
+    command.main([f"--workdir={table3 / 'a'}"])
     assert "report.html" in capsys.readouterr().out
     assert "<title>" in (table3 / "a" / "report" / "report.html").read_text()
 
@@ -151,7 +151,7 @@ def test_an_older_summary_is_told_in_one_line(table3, capsys, tmp_path):
         (tmp_path / file).write_bytes((table3 / "a" / file).read_bytes())
     (tmp_path / "summary.json").write_text('{"test_error": 0.1}')
     with pytest.raises(SystemExit) as end:
-        door.main([f"--workdir={tmp_path}"])
+        command.main([f"--workdir={tmp_path}"])
     assert end.value.code == 2
     assert "is damaged, or was made by an older version (KeyError" in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from rethink_jax import config as config_lib, paper
 from rethink_jax.errors import UserError
-from rethink_jax.report import __main__ as door, contents, figures, measures, runs
+from rethink_jax.report import __main__ as command, contents, figures, measures, runs
 from rethink_jax.report.runs import read_sweep
 from rethink_jax.sweeps import estimates
 
@@ -550,27 +550,27 @@ def test_the_papers_disagreements_are_told(table1):
     assert "errors of 30.11 % and 23.93 %" in text.partition("disagrees with itself")[2]
 
 
-def run_door(capsys, *arguments):
+def run_report(capsys, *arguments):
     with pytest.raises(SystemExit) as end:
-        door.main(list(arguments))
+        command.main(list(arguments))
     (line,) = capsys.readouterr().err.splitlines()
     return end.value.code, line
 
 
-def test_the_door(table1, capsys):
-    door.main([f"--workdir={table1}"])
+def test_the_command(table1, capsys):
+    command.main([f"--workdir={table1}"])
     assert str(table1 / "report") in capsys.readouterr().out
 
 
 def test_bad_input_is_told_in_one_line(tmp_path, capsys):
-    code, line = run_door(capsys)
+    code, line = run_report(capsys)
     assert (code, "--workdir" in line) == (2, True)
-    code, line = run_door(capsys, f"--workdir={tmp_path}/nowhere")
+    code, line = run_report(capsys, f"--workdir={tmp_path}/nowhere")
     assert (code, line) == (
         2,
         f"rethink_jax: --workdir is {tmp_path}/nowhere; there is no such directory",
     )
-    code, line = run_door(capsys, f"--workdir={tmp_path}")
+    code, line = run_report(capsys, f"--workdir={tmp_path}")
     assert (code, line) == (
         2,
         f"rethink_jax: --workdir is {tmp_path}; it holds no sweep: sweep.json is missing there, "
@@ -600,7 +600,7 @@ def test_bad_input_is_told_in_one_line(tmp_path, capsys):
 )
 def test_a_damaged_sweep_is_told_in_one_line(content, told, tmp_path, capsys):
     (tmp_path / "sweep.json").write_text(content)
-    code, line = run_door(capsys, f"--workdir={tmp_path}")
+    code, line = run_report(capsys, f"--workdir={tmp_path}")
     assert code == 2
     assert told in line
 
@@ -610,7 +610,7 @@ def test_a_run_of_an_older_version_is_told_in_one_line(table1, capsys):
     environment = json.loads(file.read_text())
     del environment["num_train"]
     file.write_text(json.dumps(environment))
-    code, line = run_door(capsys, f"--workdir={table1}")
+    code, line = run_report(capsys, f"--workdir={table1}")
     assert code == 2
     assert "is damaged, or was made by an older version (KeyError: 'num_train')" in line
     assert not (table1 / "report").exists()
@@ -621,7 +621,7 @@ def test_an_error_of_the_report_is_not_the_runs_fault(table1, capsys, monkeypatc
         return {}["lost"]
 
     monkeypatch.setattr("rethink_jax.report.tables.how_measured", broken)
-    code, line = run_door(capsys, f"--workdir={table1}")
+    code, line = run_report(capsys, f"--workdir={table1}")
     assert (code, line) == (
         *(1, "rethink_jax: the report failed, the runs are as they were: KeyError: 'lost'"),
     )
@@ -636,7 +636,7 @@ def test_damaged_metrics_are_told(figure1bc):
 
 def test_a_file_in_a_reports_place_is_refused(table1, capsys):
     (table1 / "report").write_text("in the way")
-    code, line = run_door(capsys, f"--workdir={table1}")
+    code, line = run_report(capsys, f"--workdir={table1}")
     assert code == 2
     assert f"{table1 / 'report'} is a file" in line
     assert (table1 / "report").read_text() == "in the way"

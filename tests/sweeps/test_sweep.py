@@ -18,7 +18,7 @@ from rethink_jax.runs import display, run_directory
 from rethink_jax.sweeps import launchers, sweep
 from rethink_jax.sweeps.manifest import Outcome
 from rethink_jax.training import train
-from tests.door import make_place
+from tests.entry_point import make_place
 from tests.test_bad_input import assert_refused, content, mine
 
 TRUE = sweep_entry("true", {})
@@ -115,7 +115,7 @@ def test_a_choice_of_no_run_is_refused(only, toy, tmp_path):
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_run_is_what_the_door_makes_of_its_config(toy, tmp_path):
+def test_a_run_is_what_the_entry_point_makes_of_its_config(toy, tmp_path):
     sweep.run(sweep_config(RANDOM), tmp_path / "sweep", toy)
     config = config_lib.train("toy", "random_labels")
     config.update_from_flattened_dict({"model.name": "mlp", "model.width": 16, "epochs": 2})
@@ -415,35 +415,35 @@ def test_a_run_in_the_same_directory(toy, tmp_path):
         sweep.run(sweep_config(), tmp_path, toy)
 
 
-# Through the one door.
+# Through the entry point.
 
 
 SMOKE = "--config=configs/figure1a.py:smoke"
 
 
-def test_through_the_door(door, tmp_path):
+def test_through_the_entry_point(entry_point, tmp_path):
     here = make_place(tmp_path / "here")
     arguments = [SMOKE, "--config.model.name=mlp", "--config.epochs=1", "--config.data.examples=99"]
     # Figure 1a's network is the sweep's own, so that the command line may name another.
-    outcome = door.start(arguments, here)
+    outcome = entry_point.start(arguments, here)
     assert (outcome.code, outcome.stderr) == (0, "")
     (path,) = (here / "runs").iterdir()
     assert path.name.startswith("figure1a-digits-")
     assert set(statuses(path).values()) == {"finished"}
     assert "run 5 of 5: random_labels, seed 0" in outcome.stdout
-    again = door.start([*arguments, "--config.sweep.seeds=2"], here)
+    again = entry_point.start([*arguments, "--config.sweep.seeds=2"], here)
     assert again.code == 0
     assert "5 of 10 runs are done already" in again.stdout
 
 
-def test_a_job_for_each_run(door, tmp_path):
+def test_a_job_for_each_run(entry_point, tmp_path):
     """Submitit's local executor runs what Slurm would, each in a process of its own."""
     here = make_place(tmp_path / "here")
     arguments = [
         *("--config=configs/table1.py:smoke", "--config.sweep.only=mlp1,mlp1-random"),
         *("--config.launcher=submitit_local", "--config.epochs=1", "--workdir=table1"),
     ]
-    outcome = door.start(arguments, here)
+    outcome = entry_point.start(arguments, here)
     assert (outcome.code, outcome.stderr) == (0, "")
     assert statuses(here / "table1") == {"mlp1-seed0": "finished", "mlp1-random-seed0": "finished"}
     assert "run 2 of 2: mlp1-random, seed 0  job " in outcome.stdout
@@ -582,12 +582,12 @@ def test_what_a_job_cannot_ask_for(launcher, field, value, allowed, tmp_path):
         (f"{SMOKE} --config.launcher=slurm", "config.launcher is 'slurm'…"),
     ],
 )
-def test_one_line_and_nothing_written(arguments, line, door, tmp_path):
+def test_one_line_and_nothing_written(arguments, line, entry_point, tmp_path):
     here = make_place(tmp_path / "here")
     mine(
         "from rethink_jax import config\ndef get_config():\n"
         "    c = config.sweep('a', 'digits', []); del c.sweep.seeds; return c\n"
     )(here)
     before = content(here)
-    assert_refused(door.start(arguments.split(), here), line)
+    assert_refused(entry_point.start(arguments.split(), here), line)
     assert content(here) == before

@@ -17,7 +17,7 @@ from rethink_jax.runs import run_directory
 from rethink_jax.sweeps import sweep
 from rethink_jax.theory import stability
 from rethink_jax.training import train
-from tests.door import make_place
+from tests.entry_point import make_place
 from tests.sweeps.test_sweep import RANDOM, TRUE, statuses, sweep_config
 from tests.test_bad_input import assert_refused, content
 
@@ -262,7 +262,7 @@ KINDS = {
 
 @pytest.mark.parametrize("file", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("place", ["table1", "table1/mine", "table1/mlp1-seed0"])
-def test_every_experiment_keeps_out_of_a_sweeps_folder(file, place, door, tmp_path):
+def test_every_experiment_keeps_out_of_a_sweeps_folder(file, place, entry_point, tmp_path):
     here = make_place(tmp_path / "here")
     (here / "table1").mkdir()
     entry = {"name": "mlp1", "seed": 0, "directory": "mlp1-seed0", "status": "not run yet"}
@@ -270,7 +270,7 @@ def test_every_experiment_keeps_out_of_a_sweeps_folder(file, place, door, tmp_pa
     listed = {"name": "another", "size": "full", "runs": [entry]}
     (here / "table1" / "sweep.json").write_text(json.dumps(listed))
     before = content(here)
-    outcome = door.start([f"--config={file}", f"--workdir={place}"], here)
+    outcome = entry_point.start([f"--config={file}", f"--workdir={place}"], here)
     assert_refused(outcome, f"{here / place} …")
     assert content(here) == before
 

@@ -7,7 +7,7 @@ import pytest
 from rethink_jax import config as config_lib, data
 from rethink_jax.errors import UserError
 from rethink_jax.theory import expressivity
-from tests.door import make_place
+from tests.entry_point import make_place
 from tests.test_bad_input import assert_refused
 
 
@@ -18,10 +18,10 @@ def synthetic(points=200, **theorem):
     return config
 
 
-def test_digits_through_the_door(door, tmp_path):
+def test_digits_through_the_entry_point(entry_point, tmp_path):
     here = make_place(tmp_path / "here")
     arguments = ["--config=configs/expressivity.py:digits", "--workdir=run"]
-    outcome = door.start(arguments, here)
+    outcome = entry_point.start(arguments, here)
     assert (outcome.code, outcome.stderr) == (0, "")
     assert "Theorem 1: 1,500 points in 64 dimensions, 3,064 weights" in outcome.stdout
     summary = json.loads((here / "run" / "summary.json").read_text())
@@ -37,7 +37,7 @@ def test_digits_through_the_door(door, tmp_path):
     assert config["corruption"]["name"] == "random_labels"
     environment = json.loads((here / "run" / "run.json").read_text())
     assert environment["num_train"] == 1500
-    again = door.start(arguments, here)
+    again = entry_point.start(arguments, here)
     assert again.code == 0
     assert "run is finished" in again.stdout
     assert "two layers, every unit, float64" in again.stdout
@@ -125,8 +125,10 @@ def test_equal_images_are_named_and_nothing_is_written(toy, tmp_path, monkeypatc
         ("--config.epochs=3", "config.epochs is no field; config has compilation_cache, …"),
     ],
 )
-def test_one_line_and_nothing_written(door, arguments, line, tmp_path):
+def test_one_line_and_nothing_written(entry_point, arguments, line, tmp_path):
     here = make_place(tmp_path / "here")
-    outcome = door.start(["--config=configs/expressivity.py:digits", *arguments.split()], here)
+    outcome = entry_point.start(
+        ["--config=configs/expressivity.py:digits", *arguments.split()], here
+    )
     assert_refused(outcome, line)
     assert not (here / "runs").exists()

@@ -6,7 +6,7 @@ import pytest
 from rethink_jax import config as config_lib, data
 from rethink_jax.errors import UserError
 from rethink_jax.theory import minimum_norm
-from tests.door import make_place
+from tests.entry_point import make_place
 from tests.test_bad_input import assert_refused
 
 RNG = np.random.default_rng(0)
@@ -105,8 +105,10 @@ def test_random_labels_are_those_of_a_training_run(toy):
         ),
     ],
 )
-def test_one_line_and_nothing_written(door, arguments, line, tmp_path):
+def test_one_line_and_nothing_written(entry_point, arguments, line, tmp_path):
     here = make_place(tmp_path / "here")
-    outcome = door.start(["--config=configs/minimum_norm.py:digits", *arguments.split()], here)
+    outcome = entry_point.start(
+        ["--config=configs/minimum_norm.py:digits", *arguments.split()], here
+    )
     assert_refused(outcome, line)
     assert not (here / "runs").exists()

@@ -11,7 +11,7 @@ from rethink_jax.distributed import preemption
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.runs import display, run_directory
 from rethink_jax.theory import rademacher
-from tests.door import make_place
+from tests.entry_point import make_place
 from tests.test_bad_input import assert_refused
 
 
@@ -122,8 +122,8 @@ def test_two_classes(toy):
         ("--config.data.examples=0", "config.data.examples is 0; it must be in [1, 2**31)"),
     ],
 )
-def test_one_line_and_nothing_written(door, arguments, line, tmp_path):
+def test_one_line_and_nothing_written(entry_point, arguments, line, tmp_path):
     here = make_place(tmp_path / "here")
-    outcome = door.start(["--config=configs/rademacher.py:digits", *arguments.split()], here)
+    outcome = entry_point.start(["--config=configs/rademacher.py:digits", *arguments.split()], here)
     assert_refused(outcome, line)
     assert not (here / "runs").exists()

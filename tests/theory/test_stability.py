@@ -8,7 +8,7 @@ from rethink_jax import config as config_lib
 from rethink_jax.errors import UserError
 from rethink_jax.runs import run_directory
 from rethink_jax.theory import rademacher, stability
-from tests.door import make_place
+from tests.entry_point import make_place
 from tests.test_bad_input import assert_refused
 
 KINDS = ("true_labels", "random_labels")
@@ -124,8 +124,8 @@ def test_another_config_is_refused(from_toy, tmp_path):
         ("--config.model.depth=0", "config.model.depth is 0; it must be 1 or more"),
     ],
 )
-def test_one_line_and_nothing_written(door, arguments, line, tmp_path):
+def test_one_line_and_nothing_written(entry_point, arguments, line, tmp_path):
     here = make_place(tmp_path / "here")
-    outcome = door.start(["--config=configs/stability.py:digits", *arguments.split()], here)
+    outcome = entry_point.start(["--config=configs/stability.py:digits", *arguments.split()], here)
     assert_refused(outcome, line)
     assert not (here / "runs").exists()

@@ -195,7 +195,7 @@ def test_regularizers_change_the_run(toy, tmp_path):
     config = mlp_config("true_labels", epochs=1)
     losses = {"none": train.run(config, tmp_path / "none", toy)["train_loss"]}
     for field, value in REGULARIZED.items():
-        if field not in ("data.size", "augment.random_crop"):  # which has room in smaller squares
+        if field not in ("data.size", "augment.random_crop"):  # which smaller squares may have
             config = mlp_config("true_labels", epochs=1, **{field: value})
             losses[field] = train.run(config, tmp_path / field, toy)["train_loss"]
     assert len(set(losses.values())) == len(losses)

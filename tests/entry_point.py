@@ -1,4 +1,4 @@
-"""The one door, `python -m rethink_jax.main`, for tests: as a process of its own, or forked in no time."""
+"""The entry point, `python -m rethink_jax.main`, for tests: as a process of its own, or forked in no time."""
 
 import gc
 import json
@@ -32,7 +32,7 @@ def start(arguments, here, **environment):
     result = subprocess.run(
         [sys.executable, "-m", "rethink_jax.main", *arguments],
         cwd=here,
-        env={**_environment(), **environment},
+        env={**environment_of_a_command(), **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -40,7 +40,7 @@ def start(arguments, here, **environment):
     return Outcome(result.returncode, result.stdout, result.stderr)
 
 
-class ForkingDoor:
+class ForkedEntryPoint:
     """A process that has imported everything and used nothing; a fork of it runs a command.
 
     What takes a process of its own three seconds, importing, is done once. JAX has no backend
@@ -49,9 +49,9 @@ class ForkingDoor:
 
     def __enter__(self):
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.door"],
+            [sys.executable, "-m", "tests.entry_point"],
             cwd=ROOT,
-            env=_environment(),
+            env=environment_of_a_command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -72,7 +72,7 @@ class ForkingDoor:
         return Outcome(code, *(file.read_text() for file in output))
 
 
-def _environment():
+def environment_of_a_command():
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("JAX_")},
         **PLACES,
