@@ -51,7 +51,7 @@ _CLOCK = ("seconds", "images_per_second")
 _NEEDED = ("state/d/*", "state/manifest.ocdbt", "state/_METADATA", "meta/metadata")
 
 
-class Outcome(NamedTuple):
+class TrialOutcome(NamedTuple):
     """How the trials of one kind went; `note` tells what else was seen."""
 
     trial: str
@@ -133,7 +133,9 @@ def differences(path: Path, reference: Path) -> list[str]:
     return found
 
 
-def kill(count: int, folder: Path, reference: Path, lifetime: float, rng: random.Random) -> Outcome:
+def kill(
+    count: int, folder: Path, reference: Path, lifetime: float, rng: random.Random
+) -> TrialOutcome:
     """Kills runs at random moments, every second one while it writes a checkpoint, and finishes them.
 
     Half of either kind are started by `uv run`, which is killed with what it started.
@@ -153,12 +155,12 @@ def kill(count: int, folder: Path, reference: Path, lifetime: float, rng: random
         return killed
 
     passed = _stop_in_a_row(count, folder / "kill", reference, stop)
-    return Outcome("SIGKILL", passed, count, f"{in_a_write} left a half-written checkpoint")
+    return TrialOutcome("SIGKILL", passed, count, f"{in_a_write} left a half-written checkpoint")
 
 
 def terminate(
     count: int, folder: Path, reference: Path, lifetime: float, rng: random.Random
-) -> Outcome:
+) -> TrialOutcome:
     """Sends runs SIGTERM at random moments, and finishes them."""
     slowest, wrong = 0.0, []
 
@@ -177,12 +179,12 @@ def terminate(
 
     passed = _stop_in_a_row(count, folder / "term", reference, stop)
     note = f"the slowest left after {slowest:.1f} s"
-    return Outcome(
+    return TrialOutcome(
         "SIGTERM", passed - len(wrong), count, note + (f", codes {wrong}" if wrong else "")
     )
 
 
-def damage(count: int, folder: Path, reference: Path, rng: random.Random) -> Outcome:
+def damage(count: int, folder: Path, reference: Path, rng: random.Random) -> TrialOutcome:
     """Damages the newest checkpoint of a stopped run, and finishes it."""
     stopped = folder / "stopped"
     finish(stopped, f"--config.epochs={EPOCHS // 2}")
@@ -202,10 +204,10 @@ def damage(count: int, folder: Path, reference: Path, rng: random.Random) -> Out
         passed += good
         by_kind[kind] += good
     note = ", ".join(f"{kind}: {number}" for kind, number in by_kind.items())
-    return Outcome("damaged newest checkpoint", passed, count, note)
+    return TrialOutcome("damaged newest checkpoint", passed, count, note)
 
 
-def kill_one_of_two(count: int, folder: Path, rng: random.Random) -> Outcome:
+def kill_one_of_two(count: int, folder: Path, rng: random.Random) -> TrialOutcome:
     """Kills one of two processes, sees that the other ends, and finishes both."""
     reference = folder / "pair"
     began = time.monotonic()
@@ -229,7 +231,9 @@ def kill_one_of_two(count: int, folder: Path, rng: random.Random) -> Outcome:
         finish_pair(path)
         passed += code not in (None, 0) and not _report(path, reference)
         trial += 1
-    return Outcome("one of two killed", passed, count, f"the other left within {slowest:.1f} s")
+    return TrialOutcome(
+        "one of two killed", passed, count, f"the other left within {slowest:.1f} s"
+    )
 
 
 def _stop_in_a_row(

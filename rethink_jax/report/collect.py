@@ -12,7 +12,7 @@ from rethink_jax.errors import UserError
 from rethink_jax.report import experiments
 from rethink_jax.report.runs import (
     DIVERGED,
-    Run,
+    ReportedRun,
     circumstances,
     hardware_of,
     read_finished,
@@ -31,8 +31,8 @@ _DAMAGE = (KeyError, TypeError, AttributeError, ValueError, ArithmeticError)
 class Found(NamedTuple):
     """What directories hold: training runs, and finished runs of kernels and theory."""
 
-    trained: list[Run]
-    others: list[Run]
+    trained: list[ReportedRun]
+    others: list[ReportedRun]
 
 
 def read(workdirs: Iterable[epath.PathLike]) -> Found:
@@ -44,7 +44,7 @@ def read(workdirs: Iterable[epath.PathLike]) -> Found:
     Raises:
       UserError: one of them is neither, or holds no run, or one that is damaged.
     """
-    found: dict[str, Run] = {}
+    found: dict[str, ReportedRun] = {}
     for workdir in workdirs:
         top = run_directory.path_of(workdir)
         here = _read_report(top) if top.is_file() else _read_all(top)
@@ -65,7 +65,7 @@ def read(workdirs: Iterable[epath.PathLike]) -> Found:
     )
 
 
-def _read_report(file: epath.Path) -> list[Run]:
+def _read_report(file: epath.Path) -> list[ReportedRun]:
     """Reads the runs of a report; those that had not begun or not finished in a sweep left nothing there."""
     try:
         entries = [entry for entry in run_directory.read_json(file)["runs"] if entry["config"]]
@@ -86,11 +86,11 @@ def _reported(
     environment: dict[str, Any],
     summary: dict[str, Any],
     rows: list[Any] | None = None,
-) -> Run:
+) -> ReportedRun:
     """Returns a run from the fields of its entry in a report; without `rows` it is of a sweep."""
     fields = run_directory.complete(config)
     environment, summary = with_losses_told(environment), with_losses_told(summary)
-    run = Run("", seed, state, fields, environment, [], summary)
+    run = ReportedRun("", seed, state, fields, environment, [], summary)
     if fields["experiment"] != "train":
         return run._replace(row=name)
     circumstances(run), hardware_of(run)  # so that what is damaged is told here
@@ -98,7 +98,7 @@ def _reported(
     return run._replace(place=place)
 
 
-def _read_all(top: epath.Path) -> list[Run]:
+def _read_all(top: epath.Path) -> list[ReportedRun]:
     return [run for path in _runs_in(top) if (run := _read_run(path, top)) is not None]
 
 
@@ -112,7 +112,7 @@ def _runs_in(path: epath.Path, depth: int = _DEPTH) -> Iterator[epath.Path]:
                 yield from _runs_in(inner, depth - 1)
 
 
-def _read_run(path: epath.Path, top: epath.Path) -> Run | None:
+def _read_run(path: epath.Path, top: epath.Path) -> ReportedRun | None:
     """Reads a run directory; None for one of kernels or theory that is not finished."""
     try:
         config = run_directory.read_config(path)
@@ -136,7 +136,7 @@ def _read_run(path: epath.Path, top: epath.Path) -> Run | None:
         ) from error
 
 
-def _read_training(path: epath.Path, config: dict[str, Any]) -> Run:
+def _read_training(path: epath.Path, config: dict[str, Any]) -> ReportedRun:
     """Reads a training run, finished or not; what is not has its summary made from its evaluations."""
     environment = with_losses_told(run_directory.read_json(path / run_directory.ENVIRONMENT))
     history = run_directory.read_metrics(path)
@@ -151,7 +151,7 @@ def _read_training(path: epath.Path, config: dict[str, Any]) -> Run:
         state = (DIVERGED if _has_diverged(path) else "failed") if failed else "stopped"
         parameters = summary.get("parameters", 0)
         summary = metrics.summarize(history, state, parameters) if history else {}
-    return Run("", config["seed"], state, config, environment, history, summary)
+    return ReportedRun("", config["seed"], state, config, environment, history, summary)
 
 
 def _has_diverged(path: epath.Path) -> bool:
@@ -167,13 +167,13 @@ def _has_diverged(path: epath.Path) -> bool:
         raise UserError(f"{file} is damaged: {type(error).__name__}: {error}") from error
 
 
-def _content(run: Run) -> str:
+def _content(run: ReportedRun) -> str:
     """Returns what tells a run from others wherever it lies: a copy has the same, and its entry in a report."""
     (entry,) = runs_to_list([run._replace(row="")])
     return json.dumps(entry, sort_keys=True)
 
 
-def _named_apart(runs: list[Run]) -> list[Run]:
+def _named_apart(runs: list[ReportedRun]) -> list[ReportedRun]:
     """Returns the runs with numbers behind names that are another run's, too."""
     seen: dict[str, int] = {}
 

@@ -12,7 +12,7 @@ from rethink_jax.report.measures import SECTIONS
 from rethink_jax.report.pages import Block, Bullets, Heading, Text, to_html, to_markdown
 from rethink_jax.report.runs import (
     LostField,
-    Run,
+    ReportedRun,
     Sweep,
     read_sweep,
     runs_to_list,
@@ -174,7 +174,7 @@ def _of_sweep(path: epath.Path) -> Report:
     return Report(name, blocks, {"report.csv": table}, to_dict(sweep))
 
 
-def _of_experiments(runs: list[Run]) -> Report:
+def _of_experiments(runs: list[ReportedRun]) -> Report:
     name = title(experiments.SUBJECT, runs)
     blocks: list[Block] = [
         Heading(name, 1),
@@ -241,16 +241,16 @@ def _of_collection(found: collect.Found) -> Report:
     return Report(name, blocks, texts, content)
 
 
-def _sweeps(runs: list[Run], of_rows: dict[str, list[rows.Row]]) -> list[Sweep]:
+def _sweeps(runs: list[ReportedRun], of_rows: dict[str, list[rows.Row]]) -> list[Sweep]:
     """Returns the runs of each table or figure that any of them belongs to."""
-    found: dict[str, list[Run]] = {name: [] for name in SECTIONS}
+    found: dict[str, list[ReportedRun]] = {name: [] for name in SECTIONS}
     for run in runs:
         for row in of_rows[run.place]:
             found[row.table].append(run._replace(row=row.key))
     return [Sweep(name, "full", tuple(of), collected=True) for name, of in found.items() if of]
 
 
-def _count(found: collect.Found, others: list[Run]) -> str:
+def _count(found: collect.Found, others: list[ReportedRun]) -> str:
     """Returns how many runs there are and how they ended."""
     states = Counter(run.state for run in found.trained)
     ended = ", ".join(f"{count} {state}" for state, count in states.items())

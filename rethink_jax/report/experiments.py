@@ -12,7 +12,7 @@ from rethink_jax import paper
 from rethink_jax.kernels import interpolation
 from rethink_jax.report.figures import Picture, draw
 from rethink_jax.report.pages import Block, Heading, Text
-from rethink_jax.report.runs import Run, hardware_of
+from rethink_jax.report.runs import ReportedRun, hardware_of
 from rethink_jax.report.tables import NOTHING, Table, describe_data, number
 from rethink_jax.runs import display
 from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
@@ -40,7 +40,7 @@ _SGD = (
 )
 
 
-def blocks(runs: list[Run]) -> list[Block]:
+def blocks(runs: list[ReportedRun]) -> list[Block]:
     """Returns what the report says of finished runs of these experiments."""
     said: list[Block] = []
     solved = [run for run in runs if run.config["experiment"] == "kernel"]
@@ -57,7 +57,7 @@ def blocks(runs: list[Run]) -> list[Block]:
     return said
 
 
-def table3(runs: list[Run]) -> Table:
+def table3(runs: list[ReportedRun]) -> Table:
     """Returns Table 3 again, ours beside the paper's; rows of the paper that were not run are there, too."""
     columns = ["row", "test error (%): ours", "paper", "difference", "norm, one-hot", "norm, ±1"]
     columns += ["norm: paper", "residual", "γ", "ridge", "data", "features", "devices", "seconds"]
@@ -88,7 +88,7 @@ def _printed(error: float | None) -> str:
     return NOTHING if error is None else f"{100 * error:.1f}"
 
 
-def key_of(run: Run, solution: dict[str, Any]) -> str:
+def key_of(run: ReportedRun, solution: dict[str, Any]) -> str:
     """Returns the key of Table 3's row that a solution is of, or of one that the paper has not."""
     config = run.config
     features = {"pixels": "", "gabor": "-gabor", "random_convolutions": "-random_filters"}
@@ -98,7 +98,7 @@ def key_of(run: Run, solution: dict[str, Any]) -> str:
     return key + ("-l2" if solution["ridge"] > 0 else "")
 
 
-def norms(runs: list[Run]) -> Picture:
+def norms(runs: list[ReportedRun]) -> Picture:
     """Returns test errors against norms, ours and the paper's."""
 
     def fill(figure: Figure) -> None:
@@ -120,7 +120,7 @@ def norms(runs: list[Run]) -> Picture:
     return draw("table3", _NORMS, fill)
 
 
-def _how(run: Run) -> str:
+def _how(run: ReportedRun) -> str:
     data = run.config["data"]["name"]
     if data != expressivity.SYNTHETIC:
         data = describe_data(run)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from rethink_jax import config as config_lib, paper
 from rethink_jax.report import measures
 from rethink_jax.report.measures import Censored, Quantity, Reading
-from rethink_jax.report.runs import Circumstances, Run, Sweep, circumstances
+from rethink_jax.report.runs import Circumstances, ReportedRun, Sweep, circumstances
 
 # Narrow, so that the letters can be read on a phone.
 _WIDTH = 4.6
@@ -190,7 +190,7 @@ def ratios(models: list[tuple[str, str, float]]) -> Picture:
     return draw("parameters", caption, fill, 1.1 + 0.25 * len(models))
 
 
-def level_of(run: Run) -> tuple[str, float] | None:
+def level_of(run: ReportedRun) -> tuple[str, float] | None:
     """Returns a run's model and p, None for a row that is not of Figures 1b and 1c."""
     model, _, word = run.row.partition("-")
     level = config_lib.values_in(run.row).get(word, {}).get("corruption.probability")
@@ -255,17 +255,19 @@ def _draw_readings(
     )
 
 
-def _drawn(sweep: Sweep, row: str) -> list[Run]:
+def _drawn(sweep: Sweep, row: str) -> list[ReportedRun]:
     """Returns the runs of a row that have a curve: finished ones, and of collected ones those that stopped."""
     return [run for run in (sweep.of if sweep.collected else sweep.finished)(row) if run.history]
 
 
-def _mark_stop(axes: Axes, run: Run, steps: list[int], values: list[float], colour: str) -> None:
+def _mark_stop(
+    axes: Axes, run: ReportedRun, steps: list[int], values: list[float], colour: str
+) -> None:
     if run.state != "finished":
         axes.plot(steps[-1], values[-1], "x", color=colour)
 
 
-def _curve(run: Run, name: str) -> tuple[list[int], list[float]]:
+def _curve(run: ReportedRun, name: str) -> tuple[list[int], list[float]]:
     return [r["step"] for r in run.history], [r[name] for r in run.history]
 
 

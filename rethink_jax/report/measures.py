@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from rethink_jax import paper
-from rethink_jax.report.runs import Run, Sweep
+from rethink_jax.report.runs import ReportedRun, Sweep
 from rethink_jax.sweeps.estimates import Estimate, estimate
 
 
@@ -32,7 +32,7 @@ class Quantity(NamedTuple):
     key: str
     title: str
     unit: str
-    read: Callable[[Run, Sweep], Reading]
+    read: Callable[[ReportedRun, Sweep], Reading]
     paper_key: str | None = None
     in_parentheses: bool = False
 
@@ -96,7 +96,7 @@ class Section(NamedTuple):
         return list(dict.fromkeys([row.key for row in self.rows] + [run.row for run in sweep.runs]))
 
     def measure(
-        self, sweep: Sweep, key: str, quantity: Quantity, line: list[Run] | None = None
+        self, sweep: Sweep, key: str, quantity: Quantity, line: list[ReportedRun] | None = None
     ) -> Measure:
         """Returns one row's numbers, or those of one of its lines: the finished runs', or a stopped one's."""
         runs = sweep.of(key) if line is None else line
@@ -117,29 +117,29 @@ class Section(NamedTuple):
         )
 
 
-def from_summary(key: str) -> Callable[[Run, Sweep], Reading]:
+def from_summary(key: str) -> Callable[[ReportedRun, Sweep], Reading]:
     """Returns a reader of one of the summary's numbers."""
     return lambda run, sweep: run.summary.get(key)
 
 
-def _online(run: Run, sweep: Sweep) -> Reading:
+def _online(run: ReportedRun, sweep: Sweep) -> Reading:
     return run.history[-1].get("train_accuracy_online") if run.history else None
 
 
-def _test_error(run: Run, sweep: Sweep, labels: str = "") -> Reading:
+def _test_error(run: ReportedRun, sweep: Sweep, labels: str = "") -> Reading:
     accuracy = run.summary.get("test_accuracy" + labels)
     if accuracy is None and run.config["corruption"]["name"] == "true_labels":
         accuracy = run.summary.get("test_accuracy")
     return None if accuracy is None else 1 - accuracy
 
 
-def epochs_to_fit(run: Run, sweep: Sweep, key: str = "epochs_to_fit") -> float | Censored:
+def epochs_to_fit(run: ReportedRun, sweep: Sweep, key: str = "epochs_to_fit") -> float | Censored:
     """Returns when a run fitted, or for how long it did not."""
     epoch = run.summary.get(key)
     return Censored(run.summary["epochs"]) if epoch is None else epoch
 
 
-def _relative_epochs(run: Run, sweep: Sweep) -> Reading:
+def _relative_epochs(run: ReportedRun, sweep: Sweep) -> Reading:
     """Returns Inception's epochs to fit over their mean at p = 0, as Figure 1b draws them."""
     model, _, _ = run.row.partition("-p")
     at_zero = [epochs_to_fit(other, sweep) for other in sweep.beside(run, "inception-p0.0")]
@@ -151,8 +151,8 @@ def _relative_epochs(run: Run, sweep: Sweep) -> Reading:
     return Censored(reading.until / base) if isinstance(reading, Censored) else reading / base
 
 
-def _epochs_to_loss(loss: float) -> Callable[[Run, Sweep], Reading]:
-    def read(run: Run, sweep: Sweep) -> Reading:
+def _epochs_to_loss(loss: float) -> Callable[[ReportedRun, Sweep], Reading]:
+    def read(run: ReportedRun, sweep: Sweep) -> Reading:
         if not run.history:
             return None
         fitted = (record["epoch"] for record in run.history if record["train_loss"] <= loss)

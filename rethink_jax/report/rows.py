@@ -4,7 +4,7 @@ import functools
 from typing import Any, NamedTuple
 
 from rethink_jax import config as config_lib, paper
-from rethink_jax.report.runs import Run
+from rethink_jax.report.runs import ReportedRun
 from rethink_jax.runs import run_directory
 
 CIFAR10 = ("cifar10", "cifar10_jpeg")
@@ -65,17 +65,17 @@ def _fields_of_rows() -> dict[str, dict[str, dict[str, Any]]]:
 _FIELDS = _fields_of_rows()
 
 
-def rows_of(run: Run) -> list[Row]:
+def rows_of(run: ReportedRun) -> list[Row]:
     """Returns the rows whose recipe a run has; none where it has another one."""
     return [row for row, differing in _compare(run) if not differing]
 
 
-def nearest(run: Run) -> Other:
+def nearest(run: ReportedRun) -> Other:
     """Returns the row that a run differs least from."""
     return Other(*min(_compare(run), key=lambda pair: len(pair[1])))
 
 
-def settings_of(run: Run) -> str:
+def settings_of(run: ReportedRun) -> str:
     """Returns in words what a run sets that changes no recipe, where it is not the default."""
     config = config_lib.base()
     config.data.size = run.config["data"]["size"]
@@ -87,7 +87,7 @@ def settings_of(run: Run) -> str:
     )
 
 
-def _compare(run: Run) -> list[tuple[Row, list[tuple[str, Any, Any]]]]:
+def _compare(run: ReportedRun) -> list[tuple[Row, list[tuple[str, Any, Any]]]]:
     data = run.config["data"]
     own = _canonical(run.config)
     found = []

@@ -17,7 +17,7 @@ STATUSES = ("finished", "stopped", "failed", "not run yet", "not run")
 DIVERGED = "diverged"
 
 
-class Run(NamedTuple):
+class ReportedRun(NamedTuple):
     """One run of a sweep.
 
     Attributes:
@@ -53,22 +53,22 @@ class Sweep(NamedTuple):
 
     name: str
     size: str
-    runs: tuple[Run, ...]
+    runs: tuple[ReportedRun, ...]
     collected: bool = False
 
-    def of(self, row: str) -> list[Run]:
+    def of(self, row: str) -> list[ReportedRun]:
         """Returns a row's runs, by seed."""
         return sorted((run for run in self.runs if run.row == row), key=lambda run: run.seed)
 
-    def finished(self, row: str) -> list[Run]:
+    def finished(self, row: str) -> list[ReportedRun]:
         """Returns those that finished: the only ones that numbers are taken from."""
         return [run for run in self.of(row) if run.state == "finished"]
 
-    def lines(self, row: str) -> list[list[Run]]:
+    def lines(self, row: str) -> list[list[ReportedRun]]:
         """Returns the runs of each line of a row, one at least; collected ones by what may be averaged."""
         return group(self.of(row)) or [[]] if self.collected else [self.of(row)]
 
-    def beside(self, run: Run, row: str) -> list[Run]:
+    def beside(self, run: ReportedRun, row: str) -> list[ReportedRun]:
         """Returns the finished runs of another row that a run may be held against."""
         if not self.collected:
             return self.finished(row)
@@ -95,7 +95,7 @@ class Circumstances(NamedTuple):
     devices: tuple[str, ...]
 
 
-def circumstances(run: Run) -> Circumstances:
+def circumstances(run: ReportedRun) -> Circumstances:
     """Returns those of a run."""
     kinds = [kind for start in _starts(run.environment) for kind in _kinds_of_devices(start)]
     return Circumstances(
@@ -116,19 +116,19 @@ def _kinds_of_devices(environment: dict[str, Any]) -> list[str]:
     return [environment["cpu"]] if environment["backend"] == "cpu" else environment["devices"]
 
 
-def planned_epochs(run: Run) -> float:
+def planned_epochs(run: ReportedRun) -> float:
     """Returns for how many epochs a run was to train."""
     if run.config["steps"] is None:
         return float(run.config["epochs"])
     return run.config["steps"] / math.ceil(run.environment["num_train"] / run.config["batch_size"])
 
 
-def group(runs: list[Run]) -> list[list[Run]]:
+def group(runs: list[ReportedRun]) -> list[list[ReportedRun]]:
     """Returns the runs that may be averaged together: finished, of equal circumstances, each of another seed.
 
     Most examples come first, and what is not finished last, each run by itself.
     """
-    groups: list[list[Run]] = []
+    groups: list[list[ReportedRun]] = []
     for run in runs:
         fitting = (
             members
@@ -145,7 +145,7 @@ def group(runs: list[Run]) -> list[list[Run]]:
     return sorted(groups, key=lambda members: (-data_of(members[0])[1], data_of(members[0])))
 
 
-def _seeds(run: Run) -> tuple[int, int]:
+def _seeds(run: ReportedRun) -> tuple[int, int]:
     return run.seed, run.config["corruption"]["seed"]
 
 
@@ -175,7 +175,7 @@ def _read_run(
     expect_divergence: bool = False,
     diverged: bool = False,
     **_: Any,
-) -> Run:
+) -> ReportedRun:
     """Reads one run from the fields of its entry in the sweep's list."""
     if status not in STATUSES:
         raise UserError(
@@ -184,7 +184,7 @@ def _read_run(
         )
     state = DIVERGED if expect_divergence and diverged else status.removesuffix(" yet")
     if state != "finished":
-        return Run(name, seed, state, {}, {}, [], {})
+        return ReportedRun(name, seed, state, {}, {}, [], {})
     return read_finished(path / directory, name, seed)
 
 
@@ -206,7 +206,7 @@ def with_losses_told(value: Any) -> Any:
     return [with_losses_told(inner) for inner in value] if isinstance(value, list) else value
 
 
-def read_finished(place: epath.Path, row: str, seed: int) -> Run:
+def read_finished(place: epath.Path, row: str, seed: int) -> ReportedRun:
     """Reads the directory of a finished run; a row's key and the seed come from elsewhere."""
     config = run_directory.read_config(place)
     environment, summary = (
@@ -214,7 +214,7 @@ def read_finished(place: epath.Path, row: str, seed: int) -> Run:
         for file in (run_directory.ENVIRONMENT, run_directory.SUMMARY)
     )
     history = run_directory.read_metrics(place)
-    return Run(row, seed, "finished", config, environment, history, summary)
+    return ReportedRun(row, seed, "finished", config, environment, history, summary)
 
 
 def to_dict(sweep: Sweep) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def to_dict(sweep: Sweep) -> dict[str, Any]:
     return {"name": sweep.name, "size": sweep.size, "runs": runs_to_list(sweep.runs)}
 
 
-def runs_to_list(runs: Iterable[Run]) -> list[dict[str, Any]]:
+def runs_to_list(runs: Iterable[ReportedRun]) -> list[dict[str, Any]]:
     """Returns what runs left, likewise."""
     found = []
     for run in runs:
@@ -249,24 +249,24 @@ def _without_paths(environment: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def data_of(run: Run) -> tuple[str, int]:
+def data_of(run: ReportedRun) -> tuple[str, int]:
     """Returns the data set's name, or that it was made up, and its number of training examples."""
     name = run.config["data"]["name"]
     return f"made-up {name}" if _is_made_up(run) else name, run.environment["num_train"]
 
 
-def _is_made_up(run: Run) -> bool:
+def _is_made_up(run: ReportedRun) -> bool:
     # Runs that are not finished have no config here, those of earlier versions no such field.
     return bool(run.config.get("data", {}).get("fake"))
 
 
-def title(what: str, runs: Iterable[Run]) -> str:
+def title(what: str, runs: Iterable[ReportedRun]) -> str:
     """Returns a report's title, which says where data are made up."""
     more = ", made-up data" if any(map(_is_made_up, runs)) else ""
     return f"Zhang et al. 2017, {what}{more}: ours beside the paper's"
 
 
-def warn_of_made_up(runs: Iterable[Run]) -> list[str]:
+def warn_of_made_up(runs: Iterable[ReportedRun]) -> list[str]:
     """Returns what a report has to say first where data are made up; nothing where none are."""
     found = [_is_made_up(run) for run in runs if run.config]
     if not any(found):
@@ -278,7 +278,7 @@ def warn_of_made_up(runs: Iterable[Run]) -> list[str]:
     ]
 
 
-def warn_of_parts(runs: Iterable[Run]) -> list[str]:
+def warn_of_parts(runs: Iterable[ReportedRun]) -> list[str]:
     """Returns what a report has to say first where only a part of the examples was evaluated."""
     found = [run for run in runs if {"train_evaluated", "test_evaluated"} & run.summary.keys()]
     if not found:
@@ -298,7 +298,7 @@ _TOLD_ELSEWHERE = (
 )
 
 
-def changes_of(run: Run) -> str:
+def changes_of(run: ReportedRun) -> str:
     """Returns in words what a run changes in the default recipe, beside what its row's name tells."""
     own = run.config
     default = _recipe_of(run)
@@ -311,7 +311,7 @@ def changes_of(run: Run) -> str:
     )
 
 
-def _recipe_of(run: Run) -> ConfigDict:
+def _recipe_of(run: ReportedRun) -> ConfigDict:
     """Returns the default recipe of what a run's row names, not resolved; without the values in its name."""
     first = run.row.partition("-")[0]
     if first in config_lib.LABELS:
@@ -329,7 +329,7 @@ def _recipe_of(run: Run) -> ConfigDict:
     return recipe
 
 
-def hardware_of(run: Run) -> str:
+def hardware_of(run: ReportedRun) -> str:
     """Returns the devices of all of a run's starts in words: "2 × NVIDIA H200", or "AMD EPYC, 2 cores"."""
     return "; ".join(dict.fromkeys(map(_hardware, _starts(run.environment))))
 
@@ -341,7 +341,7 @@ def _hardware(found: dict[str, Any]) -> str:
     return ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
 
 
-def times_resumed(run: Run) -> str | None:
+def times_resumed(run: ReportedRun) -> str | None:
     """Returns how often a run was resumed, in words, empty for never; None where no one kept count."""
     sessions = run.environment.get("sessions")
     if sessions is None:
@@ -351,7 +351,7 @@ def times_resumed(run: Run) -> str | None:
     return f"{least}{times} time{'' if times == 1 else 's'}" if times else ""
 
 
-def precision_of(run: Run) -> str:
+def precision_of(run: ReportedRun) -> str:
     """Returns what matrix products are computed in, in words."""
     found = run.environment
     dtype, setting = run.config["dtype"], found["matmul_precision"]
@@ -362,7 +362,7 @@ def precision_of(run: Run) -> str:
     return f"float32, products at {setting} precision"
 
 
-def versions(runs: Iterable[Run]) -> list[str]:
+def versions(runs: Iterable[ReportedRun]) -> list[str]:
     """Returns with which code and packages the runs were made, a sentence for each that there is."""
     found: dict[str, int] = {}
     for run in runs:

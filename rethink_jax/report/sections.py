@@ -7,7 +7,7 @@ from rethink_jax.report import figures, measures, tables
 from rethink_jax.report.measures import SECTIONS, Censored, Section
 from rethink_jax.report.pages import Block, Bullets, Heading, Text
 from rethink_jax.report.rows import CIFAR10, ON_IMAGENET
-from rethink_jax.report.runs import Run, Sweep, circumstances, data_of
+from rethink_jax.report.runs import ReportedRun, Sweep, circumstances, data_of
 from rethink_jax.sweeps.estimates import rank_correlation
 from rethink_jax.training import metrics
 
@@ -111,7 +111,7 @@ def _is_drawn(sweep: Sweep) -> bool:
 
 def _by_data(sweep: Sweep) -> list[Sweep]:
     """Returns collected runs apart by data set and number of examples."""
-    runs: dict[tuple[str, int], list[Run]] = {}
+    runs: dict[tuple[str, int], list[ReportedRun]] = {}
     for run in sweep.runs:
         runs.setdefault(data_of(run), []).append(run)
     return [
@@ -189,7 +189,7 @@ def _order(epochs: list[tuple[str, float]]) -> str:
 
 def _fits(sweep: Sweep) -> list[str]:
     """Returns for each model how many runs never fitted, and the rank correlation with p."""
-    models: dict[tuple[object, ...], list[tuple[float, Run]]] = {}
+    models: dict[tuple[object, ...], list[tuple[float, ReportedRun]]] = {}
     for run in sweep.runs:
         level = figures.level_of(run)
         if run.state == "finished" and level:

@@ -19,7 +19,7 @@ from rethink_jax.report.measures import (
 from rethink_jax.report.rows import Other, Row, settings_of
 from rethink_jax.report.runs import (
     DIVERGED,
-    Run,
+    ReportedRun,
     Sweep,
     changes_of,
     data_of,
@@ -80,7 +80,7 @@ def results(sweep: Sweep, section: Section) -> Table:
     return Table([*columns, "seeds"], rows)
 
 
-def finished(runs: list[Run]) -> list[Run]:
+def finished(runs: list[ReportedRun]) -> list[ReportedRun]:
     """Returns those of a line's runs that finished."""
     return [run for run in runs if run.state == "finished"]
 
@@ -99,12 +99,12 @@ def _in_a_sentence(column: str, text: str) -> str:
     return text if column in ("data", "devices", "precision") else f"{column}: {text}"
 
 
-def _kind(line: list[Run]) -> list[str]:
+def _kind(line: list[ReportedRun]) -> list[str]:
     """Returns on what and for how long the runs of one line were, in words."""
     return [describe_data(line[0]), trained_for(line), _distinct(map(hardware_of, line))]
 
 
-def trained_for(line: list[Run]) -> str:
+def trained_for(line: list[ReportedRun]) -> str:
     """Returns for how many epochs a line's runs were trained, in words, and whether that was all."""
     planned = planned_epochs(line[0])
     epochs = sorted({run.summary.get("epochs", 0) for run in line})
@@ -175,7 +175,7 @@ def _estimate(estimate: Estimate, unit: str) -> str:
     )
 
 
-def state(runs: list[Run]) -> str:
+def state(runs: list[ReportedRun]) -> str:
     """Returns how a row's runs ended, in words: "not run", or "2 finished, 1 failed"."""
     states = [run.state for run in runs]
     kinds = dict.fromkeys(states)
@@ -184,7 +184,7 @@ def state(runs: list[Run]) -> str:
     return ", ".join(f"{states.count(kind)} {_WORDS.get(kind, kind)}" for kind in kinds)
 
 
-def seeds(runs: list[Run]) -> str:
+def seeds(runs: list[ReportedRun]) -> str:
     """Returns how many seeds a row's numbers are from."""
     whole = len(finished(runs))
     return f"{whole} of {len(runs)}" if 0 < whole < len(runs) else str(whole)
@@ -235,7 +235,7 @@ SETTINGS_OF_RUNS = (
 )
 
 
-def all_runs(runs: list[Run], of_rows: dict[str, list[Row]]) -> Table:
+def all_runs(runs: list[ReportedRun], of_rows: dict[str, list[Row]]) -> Table:
     """Returns what each training run was, and what it measures."""
     columns = [
         "run",
@@ -278,7 +278,7 @@ def _shown(value: object) -> str:
 _SHOWN_OF_OTHERS = (TRAIN, TEST, BEST, EPOCHS)
 
 
-def other_recipes(runs: list[tuple[Run, Other]]) -> Table:
+def other_recipes(runs: list[tuple[ReportedRun, Other]]) -> Table:
     """Returns the runs of no row, each with the row that it differs least from, and in what."""
     columns = ["run", "the nearest row", "what differs", "data", "epochs", "devices", "seed"]
     columns += [column for q in _SHOWN_OF_OTHERS for column in _columns(q, beside=False)]
@@ -299,7 +299,7 @@ def other_recipes(runs: list[tuple[Run, Other]]) -> Table:
     return Table(columns, cells)
 
 
-def _circumstances(runs: list[Run]) -> list[str]:
+def _circumstances(runs: list[ReportedRun]) -> list[str]:
     """Returns data, devices, precision, epochs, changes and seconds in words."""
     if not runs:
         return [NOTHING] * 6
@@ -318,7 +318,7 @@ def _distinct(texts: object) -> str:
     return "; ".join(dict.fromkeys(texts))  # type: ignore[call-overload]
 
 
-def describe_data(run: Run) -> str:
+def describe_data(run: ReportedRun) -> str:
     """Returns the data set's name and number of training examples in words."""
     name, examples = data_of(run)
     return f"{name}, {examples:,} examples"
@@ -344,7 +344,9 @@ def to_csv(measured: list[tuple[Sweep, tuple[Section, ...]]]) -> str:
     return stream.getvalue()
 
 
-def _csv_lines(sweep: Sweep, section: Section, key: str, line: list[Run]) -> list[list[object]]:
+def _csv_lines(
+    sweep: Sweep, section: Section, key: str, line: list[ReportedRun]
+) -> list[list[object]]:
     """Returns a line for each quantity of a row."""
     found = finished(line) or (line if sweep.collected else [])
     how = [state(line) if finished(line) or not sweep.collected or not line else trained_for(line)]

@@ -17,33 +17,33 @@ from rethink_jax.distributed import parallel
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-class Screen(NamedTuple):
+class ProgressDisplay(NamedTuple):
     """Where a sweep and its runs are shown together.
 
     Attributes:
       console: quiet on other processes than the primary one.
-      progress: on it, where it is a terminal; else None.
+      bars: on it, where it is a terminal; else None.
     """
 
     console: Console
-    progress: Progress | None
+    bars: Progress | None
 
 
 @contextmanager
-def _screen(*columns: ProgressColumn) -> Iterator[Screen]:
+def _open(*columns: ProgressColumn) -> Iterator[ProgressDisplay]:
     console = Console(soft_wrap=True, quiet=not parallel.is_primary())
     if console.quiet or not sys.stdout.isatty():
-        yield Screen(console, None)
+        yield ProgressDisplay(console, None)
         return
-    with Progress(*columns, console=console) as progress:
-        yield Screen(console, progress)
+    with Progress(*columns, console=console) as bars:
+        yield ProgressDisplay(console, bars)
 
 
 class EvaluationDisplay:
     """How far an evaluation is and how long it still takes: on a run's bar, elsewhere a line now and then."""
 
-    def __init__(self, screen: Screen):
-        self._console, self._progress = screen
+    def __init__(self, progress: ProgressDisplay):
+        self._console, self._bars = progress
         self._task: Any = None
         self._start = self._shown = time.monotonic()
 
@@ -54,27 +54,27 @@ class EvaluationDisplay:
             self._start = self._shown = now
         left = _duration((now - self._start) / done * (total - done)) if done else ""
         text = f"evaluating: {done:,} of {total:,} examples" + (f", {left} left" if left else "")
-        if self._progress is not None:
+        if self._bars is not None:
             self._show_bar(text, done, total)
         elif now > self._shown + _SECONDS_BETWEEN_LINES and done < total:
             self._console.print(text, highlight=False)
             self._shown = now
 
     def _show_bar(self, text: str, done: int, total: int) -> None:
-        assert self._progress is not None
+        assert self._bars is not None
         if self._task is None:
-            self._task = self._progress.add_task("evaluating", total=total, status="")
-        self._progress.update(self._task, completed=done, total=total, status=text)
+            self._task = self._bars.add_task("evaluating", total=total, status="")
+        self._bars.update(self._task, completed=done, total=total, status=text)
         if done >= total:
-            self._progress.remove_task(self._task)
+            self._bars.remove_task(self._task)
             self._task = None
 
 
 @contextmanager
 def show_evaluation() -> Iterator[EvaluationDisplay]:
     """Yields the display of an evaluation by itself."""
-    with _screen(BarColumn(), TextColumn("{task.fields[status]}")) as screen:
-        yield EvaluationDisplay(screen)
+    with _open(BarColumn(), TextColumn("{task.fields[status]}")) as progress:
+        yield EvaluationDisplay(progress)
 
 
 def _duration(seconds: float) -> str:
@@ -84,21 +84,21 @@ def _duration(seconds: float) -> str:
 class RunDisplay:
     """A bar of the steps on a terminal, a line for each evaluation elsewhere."""
 
-    def __init__(self, screen: Screen, total_steps: int):
-        self._console, self._progress = screen
-        if self._progress is not None:
-            self._task = self._progress.add_task("training", total=total_steps, status="")
-        self._evaluation = EvaluationDisplay(screen)
+    def __init__(self, progress: ProgressDisplay, total_steps: int):
+        self._console, self._bars = progress
+        if self._bars is not None:
+            self._task = self._bars.add_task("training", total=total_steps, status="")
+        self._evaluation = EvaluationDisplay(progress)
 
     def remove(self) -> None:
         """Takes the bar away."""
-        if self._progress is not None:
-            self._progress.remove_task(self._task)
+        if self._bars is not None:
+            self._bars.remove_task(self._task)
 
     def step(self, step: int) -> None:
         """Shows how far the run is."""
-        if self._progress is not None:
-            self._progress.update(self._task, completed=step)
+        if self._bars is not None:
+            self._bars.update(self._task, completed=step)
 
     def evaluating(self, done: int, total: int) -> None:
         """Shows how far an evaluation is, in examples; the bar is there until it is over."""
@@ -112,8 +112,8 @@ class RunDisplay:
         )
         if "train_evaluated" in record:
             text += _of_the_first(record, "train_accuracy")
-        if self._progress is not None:
-            self._progress.update(self._task, status=text, completed=record["step"])
+        if self._bars is not None:
+            self._bars.update(self._task, status=text, completed=record["step"])
         else:
             self._console.print(
                 f"epoch {record['epoch']:g}  step {record['step']}  {text}  "
@@ -123,10 +123,10 @@ class RunDisplay:
 
 
 @contextmanager
-def show_run(total_steps: int, screen: Screen | None = None) -> Iterator[RunDisplay]:
-    """Yields the display of a run, on a sweep's screen or on one of its own."""
-    if screen is not None:
-        run_display = RunDisplay(screen, total_steps)
+def show_run(total_steps: int, progress: ProgressDisplay | None = None) -> Iterator[RunDisplay]:
+    """Yields the display of a run, in a sweep's progress display or in one of its own."""
+    if progress is not None:
+        run_display = RunDisplay(progress, total_steps)
         try:
             yield run_display
         finally:
@@ -136,7 +136,7 @@ def show_run(total_steps: int, screen: Screen | None = None) -> Iterator[RunDisp
         *(TextColumn("{task.completed:.0f}/{task.total:.0f} steps"), BarColumn()),
         *(TextColumn("{task.fields[status]}"), TimeRemainingColumn()),
     )
-    with _screen(*columns) as own:
+    with _open(*columns) as own:
         yield RunDisplay(own, total_steps)
 
 
@@ -147,19 +147,19 @@ def show_parts() -> Iterator[Callable[[str, float], None]]:
         *(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %")),
         TimeRemainingColumn(),
     )
-    with _screen(*columns) as screen:
-        if screen.progress is not None:
-            task = screen.progress.add_task("", total=1.0)
+    with _open(*columns) as progress:
+        if progress.bars is not None:
+            task = progress.bars.add_task("", total=1.0)
         shown_part, shown_at = "", 0.0
 
         def show(part: str, fraction: float) -> None:
             nonlocal shown_part, shown_at
-            if screen.progress is not None:
+            if progress.bars is not None:
                 if part != shown_part:
-                    screen.progress.reset(task, total=1.0)
-                screen.progress.update(task, description=part, completed=fraction)
+                    progress.bars.reset(task, total=1.0)
+                progress.bars.update(task, description=part, completed=fraction)
             elif part != shown_part or time.monotonic() > shown_at + _SECONDS_BETWEEN_LINES:
-                screen.console.print(f"{part}  {fraction:.0%}", highlight=False)
+                progress.console.print(f"{part}  {fraction:.0%}", highlight=False)
                 shown_at = time.monotonic()
             shown_part = part
 
@@ -170,16 +170,16 @@ class SweepDisplay:
     """A bar of the runs on a terminal, elsewhere two lines for each run.
 
     Attributes:
-      screen: for the runs.
+      progress: for the runs.
     """
 
-    def __init__(self, screen: Screen, total: int):
-        self.screen = screen
+    def __init__(self, progress: ProgressDisplay, total: int):
+        self.progress = progress
         self._total = total
         self._begun = self._done = self._done_here = 0
         self._start = time.monotonic()
-        if screen.progress is not None:
-            self._task = screen.progress.add_task("sweep", total=total, status="")
+        if progress.bars is not None:
+            self._task = progress.bars.add_task("sweep", total=total, status="")
 
     def skip(self, count: int) -> None:
         """Counts runs that are done already."""
@@ -198,19 +198,19 @@ class SweepDisplay:
         self._done += 1
         self._done_here += 1
         self._print(f"{name}: {how}")
-        if self.screen.progress is not None:
-            self.screen.progress.update(self._task, completed=self._done, status=self._time_left())
+        if self.progress.bars is not None:
+            self.progress.bars.update(self._task, completed=self._done, status=self._time_left())
 
     def _show(self, title: str, status: str) -> None:
-        if self.screen.progress is None:
+        if self.progress.bars is None:
             self._print(f"{title}  {status}".rstrip())
         else:
-            self.screen.progress.update(
+            self.progress.bars.update(
                 self._task, description=title, completed=self._done, status=status
             )
 
     def _print(self, line: str) -> None:
-        self.screen.console.print(line, highlight=False, markup=False)
+        self.progress.console.print(line, highlight=False, markup=False)
 
     def _time_left(self) -> str:
         """Returns how long the runs that are left take, if they take as long as those done here."""
@@ -227,12 +227,12 @@ def show_sweep(total: int) -> Iterator[SweepDisplay]:
         *(TextColumn("{task.description}"), BarColumn()),
         TextColumn("{task.fields[status]}"),
     )
-    with _screen(*columns) as screen:
-        if screen.progress is None:
-            yield SweepDisplay(screen, total)
+    with _open(*columns) as progress:
+        if progress.bars is None:
+            yield SweepDisplay(progress, total)
             return
         with _without_log():
-            yield SweepDisplay(screen, total)
+            yield SweepDisplay(progress, total)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from rethink_jax.errors import require
 
 _DEFAULT_MINUTES = 24 * 60
 # What fields of their own say, and what submitit needs.
-_TAKEN = (
+_RESERVED = (
     *("gpus-per-node", "gres", "mem", "cpus-per-task", "partition", "time", "job-name", "output"),
     *("error", "array", "nodes", "ntasks", "ntasks-per-node", "signal", "open-mode", "wckey"),
 )
@@ -34,7 +34,7 @@ def check(config: ConfigDict) -> None:
         ("cpus", lambda value: 1 <= value <= 65_536, "in [1, 65536]"),
         ("minutes", lambda value: 1 <= value <= 525_600, "in [1, 525600], a year at most"),
         ("partition", lambda value: bool(re.fullmatch(r"[\w.,-]+", value)), "a partition's name"),
-        ("parameters", _are_parameters, f"words like account=mine, none of {', '.join(_TAKEN)}"),
+        ("parameters", _are_parameters, f"words like account=mine, none of {', '.join(_RESERVED)}"),
     ):
         value = config.slurm[field]
         if value is None:
@@ -48,25 +48,25 @@ def check(config: ConfigDict) -> None:
 
 def _are_parameters(text: str) -> bool:
     matches = [re.fullmatch(r"(?:--)?([a-z][a-z-]*)(=\S+)?", word) for word in text.split()]
-    return bool(matches) and all(match and match[1] not in _TAKEN for match in matches)
+    return bool(matches) and all(match and match[1] not in _RESERVED for match in matches)
 
 
 def parameters_of(config: ConfigDict) -> dict[str, Any]:
     """Returns the arguments of `update_parameters` of submitit's `AutoExecutor`, for a checked config."""
-    asked = config.slurm
-    words = [word.removeprefix("--").partition("=") for word in (asked.parameters or "").split()]
-    found = {
+    slurm = config.slurm
+    words = [word.removeprefix("--").partition("=") for word in (slurm.parameters or "").split()]
+    arguments = {
         "name": config.sweep.name,
-        "timeout_min": asked.minutes or _DEFAULT_MINUTES,
-        "gpus_per_node": asked.gpus,
-        "mem_gb": asked.memory_gb,
-        "cpus_per_task": asked.cpus,
-        "slurm_partition": asked.partition,
+        "timeout_min": slurm.minutes or _DEFAULT_MINUTES,
+        "gpus_per_node": slurm.gpus,
+        "mem_gb": slurm.memory_gb,
+        "cpus_per_task": slurm.cpus,
+        "slurm_partition": slurm.partition,
         "slurm_additional_parameters": {
             name: value if equals else True for name, equals, value in words
         },
     }
-    return {name: value for name, value in found.items() if value not in (None, {})}
+    return {name: value for name, value in arguments.items() if value not in (None, {})}
 
 
 class Job:

@@ -12,14 +12,14 @@ from rethink_jax import data
 from rethink_jax.distributed import parallel
 from rethink_jax.errors import UserError
 from rethink_jax.runs import effects, own_files, run_directory
-from rethink_jax.runs.display import Screen, percent
+from rethink_jax.runs.display import ProgressDisplay, percent
 from rethink_jax.training import train
 
 # Experiments with sweeps in their own folders.
 _HOLDERS = ("rademacher", "stability")
 
 
-class Run(NamedTuple):
+class PlannedRun(NamedTuple):
     """One run of a sweep.
 
     Attributes:
@@ -41,7 +41,7 @@ class Run(NamedTuple):
     ignored: tuple[effects.Ignored, ...] = ()
 
 
-class Outcome(NamedTuple):
+class RunOutcome(NamedTuple):
     """How an attempt at a run ended.
 
     Attributes:
@@ -55,7 +55,7 @@ class Outcome(NamedTuple):
     in_use: bool = False
 
 
-class Ledger:
+class SweepManifest:
     """What is known of the runs of a sweep, and `sweep.json`, which says it; all processes call alike.
 
     Attributes:
@@ -69,7 +69,7 @@ class Ledger:
         path: epath.Path,
         name: str,
         size: str,
-        runs: list[Run],
+        runs: list[PlannedRun],
         open_data: Callable[[ConfigDict], data.Dataset | data.Source],
     ):
         """Looks what is there; `open_data`, of a run's config, is called where a run has begun.
@@ -80,14 +80,14 @@ class Ledger:
         self.path = path
         self.runs = runs
         self.content: dict[str, Any] = {"name": name, "size": size, "runs": []}
-        self._outcomes: dict[epath.Path, Outcome] = {}
+        self._outcomes: dict[epath.Path, RunOutcome] = {}
         self._summaries: dict[str, dict[str, Any]] = {}
         self._open_data = open_data
         self._of_same_data: set[epath.Path] = set()  # on the primary process
-        parallel.on_primary(self._take_up)
+        parallel.on_primary(self._check_directory)
         self.refresh()
 
-    def _take_up(self) -> None:
+    def _check_directory(self) -> None:
         """Refuses another sweep's directory, a run's, and a place in one of them; writes nothing."""
         if (self.path / run_directory.CONFIG).exists():
             raise UserError(f"{self.path} holds a run and no sweep; choose another --workdir")
@@ -101,7 +101,7 @@ class Ledger:
                 self._is_of_same_data(run)
         self._noted()
 
-    def _is_of_same_data(self, run: Run) -> bool:
+    def _is_of_same_data(self, run: PlannedRun) -> bool:
         """Returns whether a run that has begun is known to be of its config's data, which are opened once.
 
         Raises:
@@ -133,41 +133,41 @@ class Ledger:
             )
         return entries
 
-    def left(self) -> list[Run]:
+    def unfinished(self) -> list[PlannedRun]:
         """Returns the runs that are not done."""
         return [run for run in self.runs if not self.is_done(run)]
 
-    def is_done(self, run: Run) -> bool:
+    def is_done(self, run: PlannedRun) -> bool:
         """Returns whether a run is finished, or has diverged as expected."""
         entry = self._entry(run)
         return entry["status"] == "finished" or (entry["diverged"] and run.expect_divergence)
 
-    def name_of(self, run: Run) -> str:
+    def name_of(self, run: PlannedRun) -> str:
         """Returns the name of a run's directory, and whether another process has it open."""
         elsewhere = f" ({self.status(run)})" if self.is_elsewhere(run) else ""
         return run.path.name + elsewhere
 
-    def is_elsewhere(self, run: Run) -> bool:
+    def is_elsewhere(self, run: PlannedRun) -> bool:
         """Returns whether another process had a run open when its turn came."""
-        return self._outcomes.get(run.path, Outcome()).in_use and not self.is_done(run)
+        return self._outcomes.get(run.path, RunOutcome()).in_use and not self.is_done(run)
 
-    def status(self, run: Run) -> str:
+    def status(self, run: PlannedRun) -> str:
         """Returns what `sweep.json` says of a run, or that it has diverged or runs elsewhere."""
         if self.is_elsewhere(run):
             return "running elsewhere"
         entry = self._entry(run)
         return "diverged" if entry["diverged"] else entry["status"]
 
-    def summary(self, run: Run) -> dict[str, Any]:
+    def summary(self, run: PlannedRun) -> dict[str, Any]:
         """Returns what the run's `summary.json` says; nothing where there is none."""
         return self._summaries[run.path.name]
 
-    def end(self, run: Run, outcome: Outcome) -> None:
+    def end(self, run: PlannedRun, outcome: RunOutcome) -> None:
         """Notes how a run ended."""
         self._outcomes[run.path] = outcome
         self.refresh()
 
-    def _entry(self, run: Run) -> dict[str, Any]:
+    def _entry(self, run: PlannedRun) -> dict[str, Any]:
         return next(e for e in self.content["runs"] if e["directory"] == run.path.name)
 
     def refresh(self) -> None:
@@ -188,8 +188,8 @@ class Ledger:
         found = parallel.on_primary(write)
         self.content, self._summaries = found["content"], found["summaries"]
 
-    def _look(self, run: Run, noted: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        outcome = self._outcomes.get(run.path, Outcome())
+    def _look(self, run: PlannedRun, noted: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        outcome = self._outcomes.get(run.path, RunOutcome())
         summary = run_directory.read_summary(run.path) or {}
         began = (run.path / run_directory.CONFIG).exists()
         finished = None
@@ -217,7 +217,7 @@ class Ledger:
             "summary": summary,
         }
 
-    def print_table(self, screen: Screen) -> None:
+    def print_table(self, progress: ProgressDisplay) -> None:
         """Prints a line for each run."""
         table = Table(title=self.content["name"])
         table.add_column("run")
@@ -233,7 +233,7 @@ class Ledger:
                 percent(summary.get("test_accuracy")),
                 f"{summary['seconds']:.0f}" if summary else "",
             )
-        screen.console.print(table)
+        progress.console.print(table)
 
 
 def check_place(path: epath.Path) -> None:

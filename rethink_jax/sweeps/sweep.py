@@ -21,7 +21,7 @@ from rethink_jax.errors import Diverged, InUse, RunFailed, UserError, require
 from rethink_jax.pipeline import loaders
 from rethink_jax.runs import display, effects, identity, run_directory
 from rethink_jax.sweeps import launchers
-from rethink_jax.sweeps.manifest import Ledger, Outcome, Run
+from rethink_jax.sweeps.manifest import PlannedRun, RunOutcome, SweepManifest
 from rethink_jax.training import train
 
 logger = logging.getLogger(__name__)
@@ -60,24 +60,26 @@ def run(
             stack.enter_context(stop_request.defer())
         runs = parallel.on_all(lambda: plan(config, path, dataset))
         executor = None if config.launcher == "local" else _executor(config, path)
-        ledger = Ledger(path, config.sweep.name, config.sweep.size, runs, open_data)
+        manifest = SweepManifest(path, config.sweep.name, config.sweep.size, runs, open_data)
         _tell_ignored(runs)
         shown = stack.enter_context(display.show_sweep(len(runs)))
         if executor is None:
-            _run_here(ledger, open_data, shown, stop_request)
+            _run_here(manifest, open_data, shown, stop_request)
         else:
-            _run_in_jobs(ledger, executor, shown, stop_request)
-    ledger.refresh()  # other processes' runs may have ended meanwhile
-    ledger.print_table(shown.screen)
-    if left := [ledger.name_of(run) for run in ledger.left()]:
+            _run_in_jobs(manifest, executor, shown, stop_request)
+    manifest.refresh()  # other processes' runs may have ended meanwhile
+    manifest.print_table(shown.progress)
+    if names := [manifest.name_of(run) for run in manifest.unfinished()]:
         raise RunFailed(
-            f"{len(left)} of {len(runs)} runs are not done: {', '.join(left)}; "
+            f"{len(names)} of {len(runs)} runs are not done: {', '.join(names)}; "
             "run the same command again to try them again"
         )
-    return ledger.content
+    return manifest.content
 
 
-def plan(config: ConfigDict, path: epath.Path, dataset: data.Dataset | None = None) -> list[Run]:
+def plan(
+    config: ConfigDict, path: epath.Path, dataset: data.Dataset | None = None
+) -> list[PlannedRun]:
     """Resolves and checks every run of a sweep; the first seed of all comes before the second.
 
     Raises:
@@ -111,34 +113,34 @@ def plan(config: ConfigDict, path: epath.Path, dataset: data.Dataset | None = No
             expect = entry["expect_divergence"]
             ignored = tuple(effects.ignored(resolved, info))
             name, seed = entry["name"], resolved.seed
-            runs.append(Run(name, seed, resolved, run_path, expect, total, ignored))
+            runs.append(PlannedRun(name, seed, resolved, run_path, expect, total, ignored))
     _refuse_ignored_by_all(config, runs)
     return runs
 
 
-def _refuse_ignored_by_all(config: ConfigDict, runs: list[Run]) -> None:
+def _refuse_ignored_by_all(config: ConfigDict, runs: list[PlannedRun]) -> None:
     """Raises `UserError` for a setting of the sweep's that changes nothing in any of its runs."""
-    for field, those in _ignored(runs).items():
+    for field, ignoring in _ignored(runs).items():
         value = config_lib.get(config, field)
         is_shared = value != config_lib.get(config_lib.base(), field)
-        if is_shared and len(those) == len(runs):
-            for run, one in those:
-                effects.refuse_one(run.path, one)
+        if is_shared and len(ignoring) == len(runs):
+            for run, setting in ignoring:
+                effects.refuse_one(run.path, setting)
 
 
-def _ignored(runs: list[Run]) -> dict[str, list[tuple[Run, effects.Ignored]]]:
+def _ignored(runs: list[PlannedRun]) -> dict[str, list[tuple[PlannedRun, effects.Ignored]]]:
     """Returns the fields that runs ignore, with the runs that do."""
-    found: dict[str, list[tuple[Run, effects.Ignored]]] = {}
+    fields: dict[str, list[tuple[PlannedRun, effects.Ignored]]] = {}
     for run in runs:
-        for one in run.ignored:
-            found.setdefault(one.field, []).append((run, one))
-    return found
+        for setting in run.ignored:
+            fields.setdefault(setting.field, []).append((run, setting))
+    return fields
 
 
-def _tell_ignored(runs: list[Run]) -> None:
-    for field, those in _ignored(runs).items():
-        names = ", ".join(dict.fromkeys(run.name for run, _ in those))
-        logger.info("config.%s is %r and changes nothing in %s", field, those[0][1].value, names)
+def _tell_ignored(runs: list[PlannedRun]) -> None:
+    for field, ignoring in _ignored(runs).items():
+        names = ", ".join(dict.fromkeys(run.name for run, _ in ignoring))
+        logger.info("config.%s is %r and changes nothing in %s", field, ignoring[0][1].value, names)
 
 
 def _chosen(config: ConfigDict) -> list[dict[str, Any]]:
@@ -217,18 +219,18 @@ def _opener(
 
 
 def _run_here(
-    ledger: Ledger,
+    manifest: SweepManifest,
     open_data: Callable[[ConfigDict], data.Dataset | data.Source],
     shown: display.SweepDisplay,
     stop_request: preemption.StopRequest,
 ) -> None:
     """Runs what is left, one run after another, in this process."""
-    left = ledger.left()
-    shown.skip(len(ledger.runs) - len(left))
-    for run in left:
-        done = len(ledger.runs) - len(ledger.left())
+    unfinished = manifest.unfinished()
+    shown.skip(len(manifest.runs) - len(unfinished))
+    for run in unfinished:
+        done = len(manifest.runs) - len(manifest.unfinished())
         stop_request.saved = (
-            f"stopped; {done} of {len(ledger.runs)} runs are done in {ledger.path}; "
+            f"stopped; {done} of {len(manifest.runs)} runs are done in {manifest.path}; "
             "run the same command again to go on"
         )
         parallel.raise_if_stopped(stop_request)
@@ -236,54 +238,54 @@ def _run_here(
         try:
             opened = parallel.on_all(functools.partial(open_data, run.config))
             own = opened if isinstance(opened, data.Dataset) else None
-            outcome = _attempt(run.config, run.path, own, shown.screen)
+            outcome = _attempt(run.config, run.path, own, shown.progress)
         except preemption.Stopped:
-            ledger.end(run, Outcome())
+            manifest.end(run, RunOutcome())
             raise
         except Exception as error:  # the data do not load
             outcome = _outcome_of(error)
-        ledger.end(run, outcome)
-        shown.end(_title(run), _how_it_ended(run, outcome, ledger))
+        manifest.end(run, outcome)
+        shown.end(_title(run), _how_it_ended(run, outcome, manifest))
 
 
 def _attempt(
     config: ConfigDict,
     path: epath.PathLike,
     dataset: data.Dataset | None = None,
-    screen: display.Screen | None = None,
-) -> Outcome:
+    progress: display.ProgressDisplay | None = None,
+) -> RunOutcome:
     """Runs one run to its end, whatever that is, but for a signal."""
     try:
-        train.run(config, path, dataset, screen=screen, in_sweep=True)
+        train.run(config, path, dataset, progress=progress, in_sweep=True)
     except Exception as error:
         return _outcome_of(error)
-    return Outcome()
+    return RunOutcome()
 
 
-def _outcome_of(error: Exception) -> Outcome:
+def _outcome_of(error: Exception) -> RunOutcome:
     """Returns what is noted of what ended a run: too little memory, a dead worker, whatever it is."""
     if isinstance(error, RunFailed | UserError):
-        return Outcome(str(error), isinstance(error, Diverged), isinstance(error, InUse))
+        return RunOutcome(str(error), isinstance(error, Diverged), isinstance(error, InUse))
     if jax.process_count() > 1:
         raise error  # the others may wait
     line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-    return Outcome(line.removesuffix(": "))
+    return RunOutcome(line.removesuffix(": "))
 
 
 def _run_in_jobs(
-    ledger: Ledger,
+    manifest: SweepManifest,
     executor: Any,
     shown: display.SweepDisplay,
     stop_request: preemption.StopRequest,
 ) -> None:
     """Submits a job for each run that is left, and waits for them."""
-    left = ledger.left()
-    shown.skip(len(ledger.runs) - len(left))
+    unfinished = manifest.unfinished()
+    shown.skip(len(manifest.runs) - len(unfinished))
     stop_request.saved = "the jobs go on; run the same command again when they have ended"
     waiting = []
-    for run in left:
+    for run in unfinished:
         job = executor.submit(
-            launchers.Job(_attempt, Outcome()), run.config.to_dict(), str(run.path)
+            launchers.Job(_attempt, RunOutcome()), run.config.to_dict(), str(run.path)
         )
         waiting.append((run, job))
         shown.begin(_title(run), f"job {job.job_id}")
@@ -293,9 +295,9 @@ def _run_in_jobs(
         ended = [(run, job) for run, job in waiting if job.done()]
         for run, job in ended:
             error = job.exception()
-            outcome = Outcome(" ".join(str(error).split())[-500:]) if error else job.result()
-            ledger.end(run, outcome)
-            shown.end(_title(run), _how_it_ended(run, outcome, ledger))
+            outcome = RunOutcome(" ".join(str(error).split())[-500:]) if error else job.result()
+            manifest.end(run, outcome)
+            shown.end(_title(run), _how_it_ended(run, outcome, manifest))
         waiting = [pair for pair in waiting if all(pair[1] is not job for _, job in ended)]
 
 
@@ -316,15 +318,15 @@ def _executor(config: ConfigDict, path: epath.Path) -> Any:
     return executor
 
 
-def _title(run: Run) -> str:
+def _title(run: PlannedRun) -> str:
     return f"{run.name}, seed {run.seed}"
 
 
-def _how_it_ended(run: Run, outcome: Outcome, ledger: Ledger) -> str:
-    text = ledger.status(run)
+def _how_it_ended(run: PlannedRun, outcome: RunOutcome, manifest: SweepManifest) -> str:
+    text = manifest.status(run)
     if outcome.error is not None:
-        return f"{text}{', as expected' if ledger.is_done(run) else ''}: {outcome.error}"
-    if summary := ledger.summary(run):
+        return f"{text}{', as expected' if manifest.is_done(run) else ''}: {outcome.error}"
+    if summary := manifest.summary(run):
         train_accuracy, test_accuracy = (
             display.percent(summary[f"{split}_accuracy"]) for split in ("train", "test")
         )

@@ -132,7 +132,7 @@ def begin(
 
 def train_both(
     settings: ConfigDict, path: epath.Path, dataset: data.Dataset, seeds: int
-) -> list[sweep.Run]:
+) -> list[sweep.PlannedRun]:
     """Trains on random and on true labels, as a sweep in a directory, and returns the runs."""
     both = _both(settings, seeds)
     planned = parallel.on_all(lambda: sweep.plan(both, path, dataset))
@@ -161,7 +161,7 @@ def two_classes(dataset: data.Dataset) -> data.Dataset:
     )
 
 
-def summarize_runs(runs: list[sweep.Run], n: int) -> dict[str, Any]:
+def summarize_runs(runs: list[sweep.PlannedRun], n: int) -> dict[str, Any]:
     """Returns `summary.json` from runs on n examples, as `train_both` returns them."""
     found = [(run.name, run_directory.read_summary(run.path) or {}) for run in runs]
     return summarize(found, runs[0].config.model.name, n)

@@ -88,7 +88,7 @@ def run(
 
 def _train_all(
     settings: ConfigDict, path: epath.Path, dataset: data.Dataset, ids: list[int]
-) -> list[list[sweep.Run]]:
+) -> list[list[sweep.PlannedRun]]:
     """Trains on the data set, and with each of these examples replaced; a failure does not stop the rest."""
     trained, failed = [], []
     places = [path / RUNS, *(path / REPLACED / str(number) for number in range(len(ids)))]
@@ -114,7 +114,7 @@ def replace(dataset: data.Dataset, id_: int, number: int) -> data.Dataset:
 
 
 def _measure(
-    seen: inputs.Inputs, one: sweep.Run, replaced: list[sweep.Run], ids: np.ndarray
+    seen: inputs.Inputs, one: sweep.PlannedRun, replaced: list[sweep.PlannedRun], ids: np.ndarray
 ) -> dict[str, Any]:
     """Returns what the network trained on one kind of labels shows, beside those with a replaced example."""
     train, test = seen.train, seen.test

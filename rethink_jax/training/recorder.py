@@ -67,7 +67,10 @@ class Recorder:
         self._open_files.close()
 
     def restore(
-        self, initial_state: TrainState, total_steps: int, screen: display.Screen | None = None
+        self,
+        initial_state: TrainState,
+        total_steps: int,
+        progress: display.ProgressDisplay | None = None,
     ) -> TrainState:
         """Returns the state to go on from, with `history` as it was then, and begins to write and to show.
 
@@ -104,7 +107,7 @@ class Recorder:
             logger.info("run directory: %s", self._path)
 
         parallel.on_primary(begin)
-        self._display = self._open_files.enter_context(display.show_run(total_steps, screen))
+        self._display = self._open_files.enter_context(display.show_run(total_steps, progress))
         return state
 
     def _refuse_damaged(self) -> None:

@@ -61,7 +61,7 @@ def run(
     workdir: epath.PathLike | None = None,
     dataset: data.Dataset | None = None,
     name: str = "train",
-    screen: display.Screen | None = None,
+    progress: display.ProgressDisplay | None = None,
     in_sweep: bool = False,
 ) -> dict[str, Any]:
     """Trains as a config says, or goes on with a run that was stopped, and reports.
@@ -72,7 +72,7 @@ def run(
         and folders of images with digits of the data, too.
       dataset: what `rethink_jax.data.from_arrays` made of one's own arrays, in place of `config.data.name`.
       name: of the config file, for the default directory.
-      screen: a sweep's, which shows the results itself.
+      progress: a sweep's, which shows the results itself.
       in_sweep: whether it is one of a sweep's runs, in the sweep's folder.
 
     Returns:
@@ -103,10 +103,10 @@ def run(
             experiment = parallel.on_all(lambda: build(config, opened))
             if not stop_request.deferred:  # some library may have swallowed what the signal raised
                 stop_request.raise_if_stopped()
-            summary = _run(experiment, path, total, stop_request, screen, opened.fingerprint)
+            summary = _run(experiment, path, total, stop_request, progress, opened.fingerprint)
         else:
             logger.info("%s is finished", path)
-    if screen is None:
+    if progress is None:
         display.print_result(_title(summary), summary, info.num_classes)
     return summary
 
@@ -116,14 +116,14 @@ def _run(
     path: epath.Path,
     total: int,
     stop_request: preemption.StopRequest,
-    screen: display.Screen | None,
+    progress: display.ProgressDisplay | None,
     data_fingerprint: str,
 ) -> dict[str, Any]:
     """Trains in a run directory from what is there, and returns the summary that it leaves."""
     fingerprint, info = experiment.feed.fingerprint, experiment.dataset_info
     recorder = Recorder(path, experiment.config, fingerprint, info, stop_request, data_fingerprint)
     with contextlib.closing(experiment.feed), recorder:
-        state = recorder.restore(experiment.initial_state, total, screen)
+        state = recorder.restore(experiment.initial_state, total, progress)
         with stop_request.defer():
             try:
                 whole = _train(experiment, state, total, recorder, stop_request)

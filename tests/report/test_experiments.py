@@ -158,7 +158,7 @@ def test_an_older_summary_is_told_in_one_line(table3, capsys, tmp_path):
 
 def test_keys_of_table3():
     config = config_lib.kernel("mnist", (1.0,)).to_dict()
-    run = experiments.Run("a", 0, "finished", config, {}, [], {})
+    run = experiments.ReportedRun("a", 0, "finished", config, {}, [], {})
     assert experiments.key_of(run, {"ridge": 0.0}) == "mnist"
     config["features"]["name"], config["kernel"]["name"] = "gabor", "linear"
     assert experiments.key_of(run, {"ridge": np.float64(0.1)}) == "mnist-gabor-linear-l2"

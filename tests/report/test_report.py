@@ -667,5 +667,5 @@ def test_what_a_run_changes_beside_its_name(row, fields, changes):
     config = config_lib.base()
     config.update_from_flattened_dict({"model.name": "mlp", **fields})
     resolved = config_lib.resolve(config, 50_000, 32).to_dict()
-    run = runs.Run(row, 0, "finished", resolved, {"num_train": 50_000}, [], {})
+    run = runs.ReportedRun(row, 0, "finished", resolved, {"num_train": 50_000}, [], {})
     assert sorted(runs.changes_of(run).split(", ")) == sorted(changes.split(", "))

@@ -4,7 +4,7 @@ import pytest
 
 from rethink_jax import config as config_lib, data
 from rethink_jax.report import rows
-from rethink_jax.report.runs import Run
+from rethink_jax.report.runs import ReportedRun
 from rethink_jax.sweeps import sweep
 from tests.config.test_config import CONFIGS, load
 
@@ -18,7 +18,7 @@ SIZES = {
 
 def run_of(config, num_train=50_000, side=32):
     resolved = config_lib.resolve(config, num_train, side).to_dict()
-    return Run("", resolved["seed"], "finished", resolved, {"num_train": num_train}, [], {})
+    return ReportedRun("", resolved["seed"], "finished", resolved, {"num_train": num_train}, [], {})
 
 
 def changed(name, num_train=50_000, **fields):

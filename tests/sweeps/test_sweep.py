@@ -16,7 +16,7 @@ from rethink_jax.distributed import parallel, preemption
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.runs import display, run_directory
 from rethink_jax.sweeps import launchers, sweep
-from rethink_jax.sweeps.manifest import Outcome
+from rethink_jax.sweeps.manifest import RunOutcome
 from rethink_jax.training import train
 from tests.entry_point import make_place
 from tests.test_bad_input import assert_refused, content, mine
@@ -296,7 +296,7 @@ def test_a_job_that_dies_is_a_failure(tmp_path, monkeypatch, capsys):
             return RuntimeError("killed,\n  signal 9") if self.dies else None
 
         def result(self):
-            return sweep.Outcome()
+            return sweep.RunOutcome()
 
     class Executor:
         def submit(self, function, fields, path):
@@ -467,7 +467,7 @@ def test_a_job_that_is_preempted_is_requeued_and_resumes(tmp_path):
     config.launcher = "submitit_local"
     (run,) = sweep.plan(config, epath.Path(tmp_path))
     executor = sweep._executor(config, epath.Path(tmp_path))
-    function = launchers.Job(sweep._attempt, Outcome())
+    function = launchers.Job(sweep._attempt, RunOutcome())
     job = executor.submit(function, run.config.to_dict(), str(run.path))
     checkpoints = Path(run.path) / "checkpoints"
     first = pid_of(Path(run.path) / "lock")
@@ -483,7 +483,7 @@ def test_a_job_that_is_preempted_is_requeued_and_resumes(tmp_path):
     starts = json.loads((Path(run.path) / "run.json").read_text())["sessions"]
     assert [start["step"] > 0 for start in starts] == [False, True]
     os.kill(second, signal.SIGTERM)
-    assert job.result() == Outcome()
+    assert job.result() == RunOutcome()
     assert json.loads((Path(run.path) / "summary.json").read_text())["status"] == "stopped"
 
 

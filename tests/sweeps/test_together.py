@@ -89,12 +89,12 @@ def test_many_sweeps_at_once_lose_no_row(toy, tmp_path, stubbed):
     for i in range(8):
         planned = sweep.plan(only(config, f"run{i}"), tmp_path, toy)
         ledgers.append(
-            (sweep.Ledger(tmp_path, "toys", "full", planned, lambda config: toy), planned[0])
+            (sweep.SweepManifest(tmp_path, "toys", "full", planned, lambda config: toy), planned[0])
         )
 
-    def work(ledger, run):
+    def work(manifest, run):
         for _ in range(5):
-            ledger.end(run, sweep.Outcome("died"))
+            manifest.end(run, sweep.RunOutcome("died"))
 
     threads = [threading.Thread(target=work, args=pair) for pair in ledgers]
     for thread in threads:

@@ -110,7 +110,7 @@ def test_a_bar_on_a_terminal(monkeypatch):
     with display.show_run(50) as shown:
         shown.evaluating(0, 5000)
         shown.evaluating(1000, 5000)
-        shown._progress.refresh()
+        shown._bars.refresh()
         shown.evaluating(5000, 5000)
     assert "1,000 of 5,000 examples" in terminal.getvalue()
 
