@@ -9,6 +9,7 @@ from rethink_jax.config.experiments import (
     rademacher as rademacher,
     stability as stability,
 )
+from rethink_jax.config.identity import digest as digest, with_todays_names as with_todays_names
 from rethink_jax.config.imagenet import (
     LABELS as LABELS,
     imagenet as imagenet,
@@ -16,7 +17,6 @@ from rethink_jax.config.imagenet import (
     imagenet_sweep as imagenet_sweep,
 )
 from rethink_jax.config.resolve import (
-    digest as digest,
     resolve as resolve,
     steps_per_epoch as steps_per_epoch,
     total_steps as total_steps,

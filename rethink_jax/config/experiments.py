@@ -22,7 +22,7 @@ def expressivity(data: str) -> ConfigDict:
             "data": data_fields(data),
             "corruption": {"name": "random_labels", "probability": 1.0, "seed": 0},
             "synthetic": {"points": 1_281_167, "dimension": 100, "classes": 1000},
-            "theorem": {"depth": 5, "whole_up_to": 100_000, "run_points": 10_000},
+            "theorem": {"depth": 5, "evaluate_all_up_to": 100_000, "sample_size": 10_000},
             "compilation_cache": placeholder(str),
         }
     )
@@ -54,15 +54,15 @@ def kernel(data: str, gammas: tuple[float, ...], ridges: tuple[float, ...] = (0.
                 "name": "gaussian",
                 "gammas": gammas,
                 "ridges": ridges,
-                "scaled": False,  # whether the mean squared distance of two examples is made 1
-                "held_out": 0.2,
-                "choose_with": SMALL_SET,  # examples at most of the rest
+                "gamma_scale": False,  # whether the mean squared distance of two examples is made 1
+                "validation_fraction": 0.2,
+                "selection_examples": SMALL_SET,  # examples at most of the rest
             },
             "solver": {
                 "dtype": placeholder(str),  # of the matrix; float64 up to 20,000 examples
                 "rank": 2000,
                 "tolerance": 1e-3,
-                "most_iterations": 2000,
+                "max_iterations": 2000,
                 "save_seconds": 60.0,
             },
             "grace_seconds": 30.0,

@@ -1,7 +1,5 @@
 """How the defaults that depend on the model and the data set are resolved."""
 
-import hashlib
-import json
 import math
 
 from ml_collections import ConfigDict
@@ -67,17 +65,3 @@ def steps_per_epoch(config: ConfigDict, num_train: int) -> int:
 def total_steps(config: ConfigDict, num_train: int) -> int:
     """Returns the steps of the whole run: `config.steps` where it is set, else `config.epochs` epochs."""
     return config.steps or config.epochs * steps_per_epoch(config, num_train)
-
-
-def digest(config: ConfigDict) -> str:
-    """Returns eight hexadecimal digits that name a resolved config: equal configs, equal digits."""
-    fields = config.to_dict()
-    for field in ("experiment", "compilation_cache"):
-        fields.pop(field, None)
-    data = fields.get("data", {})
-    if data.get("channels") is None:  # a later field: the runs before it keep their directories
-        data.pop("channels", None)
-    evaluate = fields.get("evaluate", {})
-    if evaluate.get("examples") is None:  # likewise
-        evaluate.pop("examples", None)
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 EXACT_ROWS = 200
 
-_ADVICE = "; set a larger config.solver.tolerance, .rank or .most_iterations"
+_ADVICE = "; set a larger config.solver.tolerance, .rank or .max_iterations"
 
 # Gigabytes are written each time.
 _SAVE_PRODUCTS_SECONDS = 600
@@ -140,12 +140,18 @@ def _is_done(summary: dict[str, Any], config: ConfigDict) -> bool:
     """Returns whether a summary is of the tolerance, and no solve failed that has other settings now."""
     return all(
         solution["residual"] <= config.solver.tolerance for solution in solutions(summary)
-    ) and all(failed.get("solver") == _solving(config) for failed in summary.get("failed", ()))
+    ) and all(_is_solved_alike(failed, config) for failed in summary.get("failed", ()))
 
 
 def _solving(config: ConfigDict) -> dict[str, Any]:
     """Returns the settings that decide whether a solve comes to its end."""
     return {name: value for name, value in config.solver.items() if name != "save_seconds"}
+
+
+def _is_solved_alike(entry: dict[str, Any], config: ConfigDict) -> bool:
+    """Returns whether an entry of a summary or a selection was made with the settings of this config."""
+    settings = {"solver": entry.get("solver")}
+    return config_lib.with_todays_names(settings)["solver"] == _solving(config)
 
 
 _WORDS = {
@@ -181,11 +187,11 @@ def check(config: ConfigDict) -> None:
         numbers = [isinstance(x, int | float) and is_allowed(x) for x in values]
         require(bool(numbers) and all(numbers), f"kernel.{field}", values, allowed)
     for field, value, low, high in (
-        ("kernel.held_out", kernel.held_out, 0.01, 0.9),
-        ("kernel.choose_with", kernel.choose_with, 1, 10**6),
+        ("kernel.validation_fraction", kernel.validation_fraction, 0.01, 0.9),
+        ("kernel.selection_examples", kernel.selection_examples, 1, 10**6),
         ("solver.rank", solver.rank, 1, 100_000),
         ("solver.tolerance", solver.tolerance, 1e-12, 0.5),
-        ("solver.most_iterations", solver.most_iterations, 1, 10**6),
+        ("solver.max_iterations", solver.max_iterations, 1, 10**6),
         ("solver.save_seconds", solver.save_seconds, 0, 86_400),
         ("grace_seconds", config.grace_seconds, 0.1, 86_400),
     ):
@@ -276,10 +282,10 @@ class _Solve:
             lambda: run_directory.read_json(file)["log"] if file.exists() else []
         )
         order = np.random.default_rng(self._config.seed).permutation(len(train.labels))
-        cut = max(1, round(kernel.held_out * len(order)))
+        cut = max(1, round(kernel.validation_fraction * len(order)))
         some, held_out = (
             data.Examples(train.images[ids], train.labels[ids])
-            for ids in (order[cut : cut + kernel.choose_with], order[:cut])
+            for ids in (order[cut : cut + kernel.selection_examples], order[:cut])
         )
         prepared: Products | None = None
         per_features = len(candidates) // len(known)
@@ -300,7 +306,7 @@ class _Solve:
 
     def _is_to_be_tried(self, tried: dict[str, Any]) -> bool:
         if tried["error"] is None:
-            return tried.get("solver") != _solving(self._config)
+            return not _is_solved_alike(tried, self._config)
         return bool(tried["residual"] > self._config.solver.tolerance)
 
     def _products(
@@ -376,7 +382,7 @@ class _Solve:
             "examples": len(self._dataset.train.labels),
             "dimension": prepared.products.dimension,
             "dtype": str(prepared.products.dtype),
-            "scaled": self._config.kernel.scaled,
+            "scaled": self._config.kernel.gamma_scale,
             **solved[0],
         }
         summary |= {WITH_RIDGE: solved[1]} if len(solved) > 1 else {}
@@ -426,12 +432,12 @@ class _Solve:
         return np.dtype(self._config.solver.dtype or default_dtype(n))
 
     def _kernel(self, products: InnerProducts, gamma: float) -> Kernel:
-        """Returns the kernel; with `config.kernel.scaled` γ is in units of the mean squared distance."""
+        """Returns the kernel; with `config.kernel.gamma_scale` γ is in units of the mean squared distance."""
         distance = products.mean_square_distance
-        if self._config.kernel.scaled:
+        if self._config.kernel.gamma_scale:
             if distance <= 0:
                 raise RunFailed(
-                    f"config.kernel.scaled is True, but the {products.n} examples are all the same"
+                    f"config.kernel.gamma_scale is True, but the {products.n} examples are all the same"
                 )
             gamma /= distance
         return _KERNELS[self._config.kernel.name](gamma, distance)
@@ -460,7 +466,7 @@ class _Solve:
                 matrix, targets, ridge, preconditioner, solver.tolerance, start
             ):
                 best = min(best, iterate.residual)
-                if is_solved(iterate, solver.tolerance, solver.most_iterations, _ADVICE):
+                if is_solved(iterate, solver.tolerance, solver.max_iterations, _ADVICE):
                     return iterate
                 if file is not None and time.monotonic() > saved_at + solver.save_seconds:
                     self._save(file, of, iterate)

@@ -150,7 +150,7 @@ def conjugate_gradients(
             residual = missing()
 
 
-def is_solved(iterate: Iterate, tolerance: float, most_iterations: int, advice: str = "") -> bool:
+def is_solved(iterate: Iterate, tolerance: float, max_iterations: int, advice: str = "") -> bool:
     """Returns whether an iterate is a solution.
 
     Raises:
@@ -158,7 +158,7 @@ def is_solved(iterate: Iterate, tolerance: float, most_iterations: int, advice: 
     """
     if iterate.residual <= tolerance:
         return True
-    if iterate.iterations >= most_iterations:
+    if iterate.iterations >= max_iterations:
         raise RunFailed(
             f"the residual is {iterate.residual:.1e} after {iterate.iterations} iterations{advice}"
         )

@@ -19,7 +19,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax.config import default_config_for
+from rethink_jax.config import default_config_for, with_todays_names
 from rethink_jax.errors import InUse, UserError
 from rethink_jax.runs import own_files
 from rethink_jax.runs.own_files import (
@@ -378,6 +378,8 @@ def read_json(path: epath.Path) -> dict[str, Any]:
 def read_config(path: epath.Path) -> dict[str, Any]:
     """Reads a run's `config.json`; fields that it lacks, newer than the run, have their defaults.
 
+    Fields that had another name when the run was made have today's.
+
     A field that `resolve` fills in has no default here, so a new one must be left None where it is not set.
 
     Raises:
@@ -387,7 +389,8 @@ def read_config(path: epath.Path) -> dict[str, Any]:
 
 
 def complete(fields: dict[str, Any]) -> dict[str, Any]:
-    """Returns a config's fields with the defaults of those that are newer than it."""
+    """Returns a config's fields under today's names, with the defaults of those that are newer than it."""
+    fields = with_todays_names(fields)
     return with_defaults(fields, default_config_for(ConfigDict(fields)).to_dict())
 
 

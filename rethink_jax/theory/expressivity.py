@@ -59,7 +59,7 @@ def check(config: ConfigDict) -> None:
     for group, field, most in (
         *(("synthetic", "points", 10**8), ("synthetic", "dimension", 10**6)),
         *(("synthetic", "classes", 10**6), ("theorem", "depth", 10**4)),
-        *(("theorem", "whole_up_to", 10**6), ("theorem", "run_points", 10**6)),
+        *(("theorem", "evaluate_all_up_to", 10**6), ("theorem", "sample_size", 10**6)),
     ):
         value = config[group][field]
         require(1 <= value <= most, f"{group}.{field}", value, f"in [1, {most}]")
@@ -100,9 +100,9 @@ def _run(config: ConfigDict, points: np.ndarray, labels: np.ndarray) -> dict[str
         **dict(zip("bw", theorem1.solve_plainly(z[order], labels[order]), strict=True))
     )
     chosen = slice(None)
-    if len(labels) > config.theorem.whole_up_to:
+    if len(labels) > config.theorem.evaluate_all_up_to:
         rng = np.random.default_rng([config.seed, _SAMPLE])
-        count = min(config.theorem.run_points, len(labels))
+        count = min(config.theorem.sample_size, len(labels))
         chosen = rng.choice(len(labels), count, replace=False)
     some, depth = points[chosen], config.theorem.depth
     ways: dict[str, tuple[Any, Callable[[], np.ndarray]]] = {

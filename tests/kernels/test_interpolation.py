@@ -77,7 +77,7 @@ def test_gamma_and_ridge_are_chosen_on_a_held_out_part(from_toy, toy, tmp_path):
 
 def test_wavelets_are_chosen_too(from_toy, tmp_path):
     config = make((1.0, 2.0), tolerance=1e-5)
-    config.kernel.update(scaled=True, choose_with=100)
+    config.kernel.update(gamma_scale=True, selection_examples=100)
     config.features.update(name="gabor", orientations=2, wavelengths=((3.0,), (4.0,)), pools=(4,))
     summary = interpolation.run(config, tmp_path)
     log = read(tmp_path, "selection.json")["log"]
@@ -152,7 +152,7 @@ def test_a_streamed_matrix_is_gone_on_with(from_toy, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "_FILTERS_PER_PART", 4)
     monkeypatch.setattr(interpolation, "_SAVE_PRODUCTS_SECONDS", -1)
     config = make((1.0,), tolerance=1e-6)
-    config.kernel.scaled = True
+    config.kernel.gamma_scale = True
     config.features.update(name="random_convolutions", filters=10)
     with monkeypatch.context() as patch:
         stop_at(patch, "all examples: matrix", 4)
@@ -176,11 +176,11 @@ def test_a_streamed_matrix_is_gone_on_with(from_toy, tmp_path, monkeypatch):
 
 
 def test_goes_on_with_more_iterations(from_toy, tmp_path, starts):
-    config = make(rank=10, tolerance=1e-6, most_iterations=3)
+    config = make(rank=10, tolerance=1e-6, max_iterations=3)
     with pytest.raises(RunFailed, match=r"^the residual is \d.\de-\d\d after 3 iterations; set a"):
         interpolation.run(config, tmp_path)
     assert not (tmp_path / "summary.json").exists()
-    config.solver.most_iterations = 2000
+    config.solver.max_iterations = 2000
     summary = interpolation.run(config, tmp_path)
     assert starts == [0, 3]
     assert summary["iterations"] > 3
@@ -205,15 +205,32 @@ def test_a_damaged_iterate_is_passed_over(damage, from_toy, tmp_path, starts):
 
 
 def test_a_candidate_that_cannot_be_solved_is_passed_over(from_toy, tmp_path):
-    config = make((1e-9, 0.1), dtype="float32", rank=1, tolerance=1e-5, most_iterations=60)
+    config = make((1e-9, 0.1), dtype="float32", rank=1, tolerance=1e-5, max_iterations=60)
     summary = interpolation.run(config, tmp_path)
     failed, good = read(tmp_path, "selection.json")["log"]
     assert failed["error"] is None
     assert "after 60 iterations" in failed["why"] or "not positive definite" in failed["why"]
     assert (summary["gamma"], good["error"] is not None) == (0.1, True)
-    config = make((1e-9, 2e-9), dtype="float32", rank=1, tolerance=1e-5, most_iterations=60)
+    config = make((1e-9, 2e-9), dtype="float32", rank=1, tolerance=1e-5, max_iterations=60)
     with pytest.raises(RunFailed, match="none of 2 candidates could be solved; "):
         interpolation.run(config, tmp_path / "other")
+
+
+def test_a_run_with_the_old_names_of_fields_tries_no_failed_candidate_again(from_toy, tmp_path):
+    config = make((1e-9, 0.1), dtype="float32", rank=1, tolerance=1e-5, max_iterations=60)
+    summary = interpolation.run(config, tmp_path)
+    for name in ("config.json", "selection.json"):
+        (tmp_path / name).write_text(
+            (tmp_path / name).read_text().replace("max_iterations", "most_iterations")
+        )
+    log = read(tmp_path, "selection.json")["log"]
+    log[0]["why"] = "as before"
+    (tmp_path / "selection.json").write_text(json.dumps({"log": log}))
+    (tmp_path / "summary.json").unlink()
+    again = interpolation.run(config, tmp_path)
+    assert read(tmp_path, "selection.json")["log"][0]["why"] == "as before"
+    assert (again["gamma"], again["test_error"]) == (summary["gamma"], summary["test_error"])
+    assert "max_iterations" in (tmp_path / "config.json").read_text()
 
 
 def test_a_solution_with_a_ridge_is_kept_where_there_is_none_without(
@@ -244,8 +261,10 @@ def test_examples_that_are_all_the_same(from_toy, toy, tmp_path, monkeypatch):
     same = data.from_arrays((0 * toy.train.images, toy.train.labels), toy.test, "toy")
     monkeypatch.setattr(data, "load", lambda config: same)
     config = make((0.1, 0.2))
-    config.kernel.scaled = True
-    with pytest.raises(RunFailed, match="scaled is True, but the 240 examples are all the same"):
+    config.kernel.gamma_scale = True
+    with pytest.raises(
+        RunFailed, match="gamma_scale is True, but the 240 examples are all the same"
+    ):
         interpolation.run(config, tmp_path)
 
 
@@ -300,7 +319,10 @@ def test_digits_through_the_entry_point(entry_point, tmp_path):
             "--config.kernel.ridges=('x',)",
             "config.kernel.ridges is ('x',); it must be one or more …",
         ),
-        ("--config.kernel.held_out=1", "config.kernel.held_out is 1.0; it must be in [0.01, 0.9]"),
+        (
+            "--config.kernel.validation_fraction=1",
+            "config.kernel.validation_fraction is 1.0; it must be in [0.01, 0.9]",
+        ),
         (
             "--config.kernel.name=linear --config.kernel.gammas=(1,2)",
             "config.kernel.gammas is (1, 2); it must be one number for the linear kernel, which has no γ",

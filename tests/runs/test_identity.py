@@ -436,11 +436,11 @@ def test_products_of_other_features_are_not_taken(loaded, tmp_path):
 
 def test_candidates_that_failed_are_tried_with_other_settings(loaded, tmp_path):
     config = config_lib.kernel("mine", (1e-7, 0.1))
-    config.solver.update(most_iterations=1, rank=1, tolerance=1e-9)
+    config.solver.update(max_iterations=1, rank=1, tolerance=1e-9)
     for _ in range(2):
         with pytest.raises(RunFailed, match="none of 2 candidates"):
             interpolation.run(config, tmp_path)
-    config.solver.update(most_iterations=1000, rank=30)
+    config.solver.update(max_iterations=1000, rank=30)
     assert interpolation.run(config, tmp_path)["residual"] <= 1e-9
     log = json.loads((tmp_path / "selection.json").read_text())["log"]
     assert [entry["gamma"] for entry in log] == [1e-7, 0.1]

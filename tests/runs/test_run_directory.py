@@ -169,11 +169,11 @@ def test_a_field_newer_than_the_run_has_its_default(path, field):
 def test_a_newer_field_of_another_kind_of_run(path):
     config = kernel("digits", (1.0,))
     opened(path, config)
-    forget(path, "features", "solver.rank", "kernel.held_out")
+    forget(path, "features", "solver.rank", "kernel.validation_fraction")
     opened(path, config)
-    forget(path, "features", "solver.rank", "kernel.held_out")
-    config.kernel.held_out = 0.5
-    with pytest.raises(UserError, match=r"\(config\.kernel\.held_out 0\.\d+ → 0\.5\)"):
+    forget(path, "features", "solver.rank", "kernel.validation_fraction")
+    config.kernel.validation_fraction = 0.5
+    with pytest.raises(UserError, match=r"\(config\.kernel\.validation_fraction 0\.\d+ → 0\.5\)"):
         opened(path, config)
 
 

@@ -55,7 +55,7 @@ def test_labels_are_those_of_a_training_run(toy):
 
 
 def test_many_points_are_run_in_part(tmp_path):
-    config = synthetic(whole_up_to=100, run_points=30, depth=7)
+    config = synthetic(evaluate_all_up_to=100, sample_size=30, depth=7)
     summary = expressivity.run(config, tmp_path)
     ways = summary["ways"]
     assert ways["prefix_sums"]["points"] == ways["exact_prefix_sums"]["points"] == 200
@@ -66,7 +66,7 @@ def test_many_points_are_run_in_part(tmp_path):
 
 def test_fewer_points_than_layers_or_than_are_to_be_run(tmp_path):
     for points in (1, 3):
-        config = synthetic(points, whole_up_to=1, run_points=10)
+        config = synthetic(points, evaluate_all_up_to=1, sample_size=10)
         summary = expressivity.run(config, tmp_path / str(points))
         assert summary["ways"]["deep_network"]["points"] == points
         assert all(found["fitted"] == 1 for found in summary["ways"].values())
