@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.door import ROOT
+from tests.entry_point import ROOT
 
 FOLDERS = ("configs", "docs", "rethink_jax", "tests")
 FILES = [
