@@ -29,7 +29,7 @@ from tensorboardX.proto.event_pb2 import Event
 from rethink_jax import cli, output
 from rethink_jax.distributed import preemption
 from rethink_jax.errors import InUse, UserError
-from rethink_jax.runs import run_directory
+from rethink_jax.runs import files, run_directory
 from rethink_jax.training.checkpoints import FOLDER, Checkpoints, half_written
 
 _KILLS = flags.DEFINE_integer("kills", 100, "SIGKILLs, half of them aimed at checkpoint writes.")
@@ -123,9 +123,7 @@ def differences(path: Path, reference: Path) -> list[str]:
     for name, read in (("metrics.jsonl", _metrics), ("tensorboard", _events)):
         if read(path) != read(reference):
             found.append(name)
-    summaries = [
-        run_directory.read_json(epath.Path(run) / "summary.json") for run in (path, reference)
-    ]
+    summaries = [files.read_json(epath.Path(run) / "summary.json") for run in (path, reference)]
     if _without_clock(summaries[0]) != _without_clock(summaries[1]):
         found.append("summary.json")
     if leftovers := [file.name for file in half_written(path / FOLDER)]:
@@ -315,7 +313,7 @@ def _final_arrays(path: epath.Path) -> dict[str, bytes]:
 
 
 def _metrics(path: Path) -> list[dict]:
-    return [_without_clock(record) for record in run_directory.read_metrics(epath.Path(path))]
+    return [_without_clock(record) for record in files.read_metrics(epath.Path(path))]
 
 
 def _without_clock(record: dict) -> dict:

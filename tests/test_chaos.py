@@ -10,7 +10,7 @@ import time
 import pytest
 
 from rethink_jax import chaos
-from rethink_jax.runs import run_directory
+from rethink_jax.training import load
 
 EPOCHS, STEPS = 6, 12  # of an epoch
 
@@ -97,7 +97,7 @@ def test_two_processes(folder, reference):
     outcome = chaos.kill_one_of_two(1, folder, random.Random(3))
     assert (outcome.passed, outcome.total) == (1, 1)
     chaos.finish(folder / "four", devices=4)
-    pair, four = (run_directory.load_run(folder / name).metrics for name in ("pair", "four"))
+    pair, four = (load.load_run(folder / name).metrics for name in ("pair", "four"))
     assert len(pair) == len(four) == EPOCHS
     for a, b in zip(pair, four, strict=True):
         for name in ("train_loss", "test_loss", "test_loss_corrupted"):
@@ -120,8 +120,8 @@ def test_two_processes_that_stream(folder):
     pair[1].wait()
     assert pair[0].wait() != 0
     chaos.finish(parts, *STREAM, devices=4)
-    assert "resuming from step" in (folder / "pair-stream.log").read_text()
-    one, two = (run_directory.load_run(path).metrics for path in (whole, parts))
+    assert "going on from step" in (folder / "pair-stream.log").read_text()
+    one, two = (load.load_run(path).metrics for path in (whole, parts))
     assert len(one) == len(two) == EPOCHS
     for a, b in zip(one, two, strict=True):
         assert a["train_accuracy_online"] == b["train_accuracy_online"]
@@ -143,7 +143,7 @@ def test_sigterm_to_one_of_two_processes(which, folder):
     assert "SIGTERM: stopped" in log
     assert "a signal to another process: stopped" in log
     chaos.finish_pair(path)
-    steps = [record["step"] for record in run_directory.load_run(path).metrics]
+    steps = [record["step"] for record in load.load_run(path).metrics]
     assert steps == [STEPS * (i + 1) for i in range(EPOCHS)]
 
 

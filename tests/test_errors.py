@@ -17,7 +17,7 @@ from rethink_jax.data import cache
 from rethink_jax.distributed import parallel
 from rethink_jax.errors import UserError
 from rethink_jax.kernels import interpolation
-from rethink_jax.runs import run_directory
+from rethink_jax.runs import environment
 from rethink_jax.training import steps, train, train_state
 from tests.entry_point import make_place, start
 from tests.test_bad_input import BASE, DIGITS, assert_refused, mine
@@ -222,12 +222,12 @@ def test_the_revision_is_the_projects_own(tmp_path, monkeypatch):
     git("init", "-q")
     package = tmp_path / "venv/rethink_jax"
     package.mkdir(parents=True)
-    (package / "run_directory.py").touch()
+    (package / "environment.py").touch()
     identity = ("-c", "user.name=x", "-c", "user.email=x@x")
     git(*identity, "commit", "-q", "--allow-empty", "-m", "theirs")
-    monkeypatch.setattr(run_directory, "__file__", str(package / "run_directory.py"))
-    assert run_directory._git_revision() is None  # untracked
+    monkeypatch.setattr(environment, "__file__", str(package / "environment.py"))
+    assert environment._git_revision() is None  # untracked
     git("add", "-A")
     git(*identity, "commit", "-q", "-m", "vendored")
-    assert run_directory._git_revision() is None  # tracked, in another project
+    assert environment._git_revision() is None  # tracked, in another project
     assert os.path.exists(package)

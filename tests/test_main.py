@@ -2,7 +2,7 @@ import shlex
 
 import pytest
 
-from rethink_jax.runs.run_directory import load_run
+from rethink_jax.training.load import load_run
 from tests.entry_point import make_place, start
 from tests.test_bad_input import CASES, DIGITS, PLAIN, assert_refused, content
 

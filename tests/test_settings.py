@@ -14,7 +14,7 @@ from rethink_jax import config as config_lib, corruptions, models
 from rethink_jax.distributed import parallel
 from rethink_jax.models.layers import dropout
 from rethink_jax.pipeline import inputs, preprocess, train_keys
-from rethink_jax.runs import run_directory
+from rethink_jax.runs import environment, files
 from rethink_jax.training import train, train_state
 from tests.entry_point import make_place, start
 
@@ -140,11 +140,11 @@ COMMAND = [
 def test_the_environment_changes_no_number_and_is_recorded(tmp_path):
     """As a user does it, in processes of their own."""
     left = {}
-    for name, environment in (("plain", {}), ("hostile", HOSTILE)):
+    for name, variables in (("plain", {}), ("hostile", HOSTILE)):
         here = make_place(tmp_path / name)
-        outcome = start(COMMAND, here, **environment)
+        outcome = start(COMMAND, here, **variables)
         assert outcome.code == 0, outcome.stderr
-        records = run_directory.read_metrics(here / "run")
+        records = files.read_metrics(here / "run")
         for record in records:
             del record["seconds"], record["images_per_second"]
         left[name] = records, json.loads((here / "run" / "run.json").read_text())
@@ -166,13 +166,13 @@ def test_run_json_says_what_was_set(monkeypatch):
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     monkeypatch.setenv("HF_TOKEN", "secret")
     with jax.debug_nans(True), jax.default_matmul_precision("highest"):
-        found = run_directory.environment()
+        found = environment.describe()
     assert found["variables"]["XLA_FLAGS"] == "--xla_cpu_enable_fast_math=true"
     assert found["variables"]["NVIDIA_TF32_OVERRIDE"] == "0"
     assert "HF_TOKEN" not in found["variables"]
     assert found["jax_settings"]["jax_debug_nans"] is True
     assert found["jax_settings"]["jax_default_matmul_precision"] == "highest"
-    assert "jax_debug_nans" not in run_directory.environment()["jax_settings"]
+    assert "jax_debug_nans" not in environment.describe()["jax_settings"]
 
 
 def test_the_defaults_are_jaxs():
@@ -184,8 +184,8 @@ def test_the_defaults_are_jaxs():
         [sys.executable, "-c", program], env={}, capture_output=True, text=True, check=True
     ).stdout
     values = json.loads(output)
-    found = {name: values[name] for name in run_directory.JAX_DEFAULTS}
-    assert found == {name: str(value) for name, value in run_directory.JAX_DEFAULTS.items()}
+    found = {name: values[name] for name in environment.JAX_DEFAULTS}
+    assert found == {name: str(value) for name, value in environment.JAX_DEFAULTS.items()}
 
 
 def test_every_experiment_is_pinned():
@@ -205,4 +205,4 @@ def test_pinned_settings_are_those_of_a_plain_process():
     with hostile_settings(), parallel.pin_settings():
         values = jax.config.values
         for name in ("jax_enable_x64", "jax_threefry_partitionable", "jax_default_prng_impl"):
-            assert values[name] == run_directory.JAX_DEFAULTS[name]
+            assert values[name] == environment.JAX_DEFAULTS[name]

@@ -28,7 +28,7 @@ from rethink_jax.data import cache, synthetic_imagenet
 from rethink_jax.distributed import parallel
 from rethink_jax.errors import RunFailed, UserError, require
 from rethink_jax.pipeline import inputs
-from rethink_jax.runs import run_directory
+from rethink_jax.runs import files
 from rethink_jax.training import train
 
 DEFAULT_CONFIG = "--config=configs/imagenet/true_labels.py"
@@ -96,7 +96,7 @@ def _compare(what: Sequence[str], argv: Sequence[str]) -> None:
         results.append(found)
         if JSON.value:
             content = tables.to_dict(results, ["python", "-m", "rethink_jax.bench", *argv[1:]])
-            run_directory.write_json(Path(JSON.value), content)
+            files.write_json(Path(JSON.value), content)
 
 
 def _time_corruptions() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from rethink_jax.bench.turns import Result, ratios
-from rethink_jax.runs import run_directory
+from rethink_jax.runs import environment
 
 _GIGA, _MIB = 1e9, 2**20
 _NAMES = {"ours": "rethink_jax", "torch": "PyTorch, best", "loop": "PyTorch, DataLoader loop"}
@@ -55,12 +55,11 @@ def _speed(ours: Result, result: Result) -> float:
 
 def to_dict(results: Sequence[Sequence[Result]], command: Sequence[str]) -> dict[str, Any]:
     """Returns what a file holds: every rate of every turn, the command and the machine."""
-    environment = run_directory.environment()
     return {
         "command": " ".join(command),
         "time": time.strftime("%F %T"),
         "machine": platform.platform(),
         "load": os.getloadavg()[0],
-        "environment": environment,
+        "environment": environment.describe(),
         "models": [list(sides) for sides in results],
     }

@@ -31,7 +31,7 @@ from rethink_jax.kernels.matrix import (
 )
 from rethink_jax.kernels.solve import Iterate, conjugate_gradients, is_solved, precondition
 from rethink_jax.pipeline import inputs
-from rethink_jax.runs import display, effects, identity, run_directory
+from rethink_jax.runs import display, effects, files, identity, run_directory
 from rethink_jax.runs.own_files import PRODUCTS, SECONDS, SELECTION, SOLUTION, WITH_RIDGE
 
 logger = logging.getLogger(__name__)
@@ -222,7 +222,7 @@ class _Solve:
 
             def begin() -> None:
                 stack.enter_context(run_directory.open_run(self._path, self._config))
-                run_directory.describe(
+                run_directory.write_metadata(
                     self._path,
                     self._config,
                     num_train=self._dataset.info.num_train,
@@ -230,14 +230,14 @@ class _Solve:
                     data_fingerprint=self._dataset.fingerprint,
                 )
                 if (self._path / SECONDS).exists():
-                    self._started -= run_directory.read_json(self._path / SECONDS).get("seconds", 0)
+                    self._started -= files.read_json(self._path / SECONDS).get("seconds", 0)
                 stack.callback(self._keep_time)
 
             parallel.on_primary(begin)
             summary = self._solve_all(*self._choose())
 
             def end() -> None:
-                run_directory.write_summary(self._path, summary)
+                files.write_summary(self._path, summary)
                 (self._path / PRODUCTS).unlink(missing_ok=True)
 
             parallel.on_primary(end)
@@ -246,7 +246,7 @@ class _Solve:
     def _keep_time(self) -> None:
         """Writes how long the run took so far, with what came before a stop."""
         seconds = {"seconds": time.monotonic() - self._started}
-        run_directory.write_json(self._path / SECONDS, seconds)
+        files.write_json(self._path / SECONDS, seconds)
 
     def _choose(self) -> tuple[Features, list[dict[str, Any]]]:
         """Returns features, and γ and ridge: without a ridge, with one, or both."""
@@ -278,9 +278,7 @@ class _Solve:
         What failed with other settings of the solver, or was not solved to the tolerance, is tried again.
         """
         kernel, train, file = self._config.kernel, self._dataset.train, self._path / SELECTION
-        log = parallel.on_primary(
-            lambda: run_directory.read_json(file)["log"] if file.exists() else []
-        )
+        log = parallel.on_primary(lambda: files.read_json(file)["log"] if file.exists() else [])
         order = np.random.default_rng(self._config.seed).permutation(len(train.labels))
         cut = max(1, round(kernel.validation_fraction * len(order)))
         some, held_out = (
@@ -300,7 +298,7 @@ class _Solve:
             tried = candidates[number] | self._try(prepared, candidates[number])
             log[number : number + 1] = [tried]
             logger.info("%s", tried)
-            parallel.on_primary(lambda: run_directory.write_json(file, {"log": log}))
+            parallel.on_primary(lambda: files.write_json(file, {"log": log}))
             parallel.on_primary(self._keep_time)
         return log
 
@@ -341,7 +339,7 @@ class _Solve:
             is_due = time.monotonic() > saved_at + _SAVE_PRODUCTS_SECONDS
             if file is not None and (is_due or part == seen.parts - 1):
                 save = functools.partial(products.save, parts=part + 1, of=of)
-                parallel.on_primary(functools.partial(run_directory.write_whole, file, save))
+                parallel.on_primary(functools.partial(files.write_whole, file, save))
                 parallel.on_primary(self._keep_time)
                 saved_at = time.monotonic()
         return Products(products, some.labels, others.labels)
@@ -483,7 +481,7 @@ class _Solve:
                 np.savez(stream, of=of, solution=iterate.solution, iterations=iterate.iterations)
 
         def save() -> None:
-            run_directory.write_whole(file, write)
+            files.write_whole(file, write)
             self._keep_time()
 
         parallel.on_primary(save)

@@ -19,7 +19,7 @@ from rethink_jax.report.runs import (
     runs_to_list,
     with_losses_told,
 )
-from rethink_jax.runs import run_directory
+from rethink_jax.runs import files, own_files, run_directory
 from rethink_jax.training import metrics
 
 # Directories of runs in directories of runs, as deep as one is looked through.
@@ -50,7 +50,7 @@ def read(workdirs: Iterable[epath.PathLike]) -> Found:
         here = _read_report(top) if top.is_file() else _read_all(top)
         if not here:
             raise UserError(
-                f"--workdir is {workdir}; it holds no sweep: {run_directory.SWEEP} is missing there, and no "
+                f"--workdir is {workdir}; it holds no sweep: {own_files.SWEEP} is missing there, and no "
                 f"training run or finished run of {', '.join(experiments.TABLES)}"
             )
         for run in here:
@@ -68,7 +68,7 @@ def read(workdirs: Iterable[epath.PathLike]) -> Found:
 def _read_report(file: epath.Path) -> list[ReportedRun]:
     """Reads the runs of a report; those that had not begun or not finished in a sweep left nothing there."""
     try:
-        entries = [entry for entry in run_directory.read_json(file)["runs"] if entry["config"]]
+        entries = [entry for entry in files.read_json(file)["runs"] if entry["config"]]
         if not entries:
             raise UserError(f"--workdir is {file}; it reports no run that has begun")
         return [_reported(file, **entry) for entry in entries]
@@ -88,7 +88,7 @@ def _reported(
     rows: list[Any] | None = None,
 ) -> ReportedRun:
     """Returns a run from the fields of its entry in a report; without `rows` it is of a sweep."""
-    fields = run_directory.complete(config)
+    fields = files.complete(config)
     environment, summary = with_losses_told(environment), with_losses_told(summary)
     run = ReportedRun("", seed, state, fields, environment, [], summary)
     if fields["experiment"] != "train":
@@ -104,7 +104,7 @@ def _read_all(top: epath.Path) -> list[ReportedRun]:
 
 def _runs_in(path: epath.Path, depth: int = _DEPTH) -> Iterator[epath.Path]:
     """Finds the run directories in a directory; what a run has in its own is not looked through."""
-    if (path / run_directory.CONFIG).exists():
+    if (path / own_files.CONFIG).exists():
         yield path
     elif depth:
         for inner in sorted(path.iterdir()):
@@ -115,7 +115,7 @@ def _runs_in(path: epath.Path, depth: int = _DEPTH) -> Iterator[epath.Path]:
 def _read_run(path: epath.Path, top: epath.Path) -> ReportedRun | None:
     """Reads a run directory; None for one of kernels or theory that is not finished."""
     try:
-        config = run_directory.read_config(path)
+        config = files.read_config(path)
         kind = config["experiment"]
         place = "/".join([top.name, *path.parts[len(top.parts) :]])
         if kind == "train":
@@ -125,9 +125,9 @@ def _read_run(path: epath.Path, top: epath.Path) -> ReportedRun | None:
         if kind not in experiments.TABLES:
             known = ", ".join(("train", *experiments.TABLES))
             raise UserError(
-                f"{path / run_directory.CONFIG} is of the experiment {kind!r}; there is a report of {known}"
+                f"{path / own_files.CONFIG} is of the experiment {kind!r}; there is a report of {known}"
             )
-        finished = (path / run_directory.SUMMARY).exists()
+        finished = (path / own_files.SUMMARY).exists()
         return read_finished(path, path.name, config.get("seed", 0)) if finished else None
     except _DAMAGE as error:
         told = f"{type(error).__name__}: {error}"
@@ -138,10 +138,10 @@ def _read_run(path: epath.Path, top: epath.Path) -> ReportedRun | None:
 
 def _read_training(path: epath.Path, config: dict[str, Any]) -> ReportedRun:
     """Reads a training run, finished or not; what is not has its summary made from its evaluations."""
-    environment = with_losses_told(run_directory.read_json(path / run_directory.ENVIRONMENT))
-    history = run_directory.read_metrics(path)
-    file = path / run_directory.SUMMARY
-    summary = with_losses_told(run_directory.read_json(file)) if file.exists() else {}
+    environment = with_losses_told(files.read_json(path / own_files.ENVIRONMENT))
+    history = files.read_metrics(path)
+    file = path / own_files.SUMMARY
+    summary = with_losses_told(files.read_json(file)) if file.exists() else {}
     total = config_lib.total_steps(ConfigDict(config), environment["num_train"])
     fitted = config["stop_when_fitted"] and metrics.has_fitted_all(summary)
     whole = summary.get("steps", 0) >= total or fitted
@@ -156,11 +156,11 @@ def _read_training(path: epath.Path, config: dict[str, Any]) -> ReportedRun:
 
 def _has_diverged(path: epath.Path) -> bool:
     """Returns whether a run's sweep says that it has diverged, as was expected."""
-    file = path.parent / run_directory.SWEEP
+    file = path.parent / own_files.SWEEP
     if not file.exists():
         return False
     try:
-        entries = {e["directory"]: e for e in run_directory.read_json(file)["runs"]}
+        entries = {e["directory"]: e for e in files.read_json(file)["runs"]}
         entry = entries.get(path.name, {"expect_divergence": False})
         return bool(entry["expect_divergence"] and entry["diverged"])
     except (KeyError, TypeError) as error:

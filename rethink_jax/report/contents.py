@@ -22,7 +22,7 @@ from rethink_jax.report.runs import (
     warn_of_made_up,
     warn_of_parts,
 )
-from rethink_jax.runs import run_directory
+from rethink_jax.runs import files, own_files
 
 FOLDER = "report"
 
@@ -90,20 +90,20 @@ def write(*workdirs: epath.PathLike, out: epath.PathLike | None = None) -> epath
             f"a run in {', '.join(map(str, workdirs))} is damaged, or was made by an older version ({told})"
         ) from error
     pictures = [block for block in report.blocks if isinstance(block, figures.Picture)]
-    files = {f"{picture.name}.svg": picture.svg for picture in pictures} | report.texts
-    files["report.md"] = to_markdown(report.blocks)
-    files["report.html"] = to_html(report.title, report.blocks)
+    texts = {f"{picture.name}.svg": picture.svg for picture in pictures} | report.texts
+    texts["report.md"] = to_markdown(report.blocks)
+    texts["report.html"] = to_html(report.title, report.blocks)
     first = epath.Path(workdirs[0]).expanduser()
     if out is None:
         alone = len(workdirs) == 1 and first.is_dir()
         out = first / FOLDER if alone else FOLDER
     folder = epath.Path(out).expanduser()
-    names = [*files, "report.json", *(f"{picture.name}.png" for picture in pictures)]
+    names = [*texts, "report.json", *(f"{picture.name}.png" for picture in pictures)]
     _begin(folder, report.content | {"files": sorted(names)})
     for picture in pictures:
         (folder / f"{picture.name}.png").write_bytes(picture.png)
-    for name, text in files.items():
-        run_directory.write_text(folder / name, text)
+    for name, text in texts.items():
+        files.write_text(folder / name, text)
     return folder
 
 
@@ -120,10 +120,10 @@ def _begin(folder: epath.Path, content: dict[str, Any]) -> None:
         raise UserError(
             f"{folder} is a file; a report is written to a directory, which --out names"
         )
-    earlier = run_directory.read_json(file) if file.exists() else {}
+    earlier = files.read_json(file) if file.exists() else {}
     own = _listed_files(earlier)
     there = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    foreign = sorted({name.removesuffix(run_directory.PARTIAL) for name in there} - own)
+    foreign = sorted({name.removesuffix(own_files.PARTIAL) for name in there} - own)
     if foreign and ("files" in earlier or "runs" not in earlier):
         raise UserError(
             f"{folder} holds {foreign[0]}, which is no file of a report written there; name another "
@@ -132,7 +132,7 @@ def _begin(folder: epath.Path, content: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in there & own - {*content["files"]}:
         (folder / name).unlink()
-    run_directory.write_json(file, content)
+    files.write_json(file, content)
 
 
 def _listed_files(content: dict[str, Any]) -> set[str]:
@@ -144,7 +144,7 @@ def _listed_files(content: dict[str, Any]) -> set[str]:
 def _report(workdirs: tuple[epath.PathLike, ...]) -> Report:
     """Returns the report of one sweep, of kernels and theory alone, or of whatever else there is."""
     first = epath.Path(workdirs[0]).expanduser()
-    if len(workdirs) == 1 and (first / run_directory.SWEEP).exists():
+    if len(workdirs) == 1 and (first / own_files.SWEEP).exists():
         return _of_sweep(first)
     found = collect.read(workdirs)
     return _of_collection(found) if found.trained else _of_experiments(found.others)
@@ -154,7 +154,7 @@ def _of_sweep(path: epath.Path) -> Report:
     sweep = read_sweep(path)
     if sweep.name not in SECTIONS:
         raise UserError(
-            f"{path / run_directory.SWEEP} is of {sweep.name!r}; "
+            f"{path / own_files.SWEEP} is of {sweep.name!r}; "
             f"there is a report of {', '.join(SECTIONS)}"
         )
     name = title(f"{sweep.name}, {sweep.size}", sweep.runs)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from rethink_jax import config as config_lib, paper
 from rethink_jax.report.runs import ReportedRun
-from rethink_jax.runs import run_directory
+from rethink_jax.runs import files, run_directory
 
 CIFAR10 = ("cifar10", "cifar10_jpeg")
 ON_IMAGENET = ("table2", "figure2a")
@@ -118,7 +118,7 @@ def _recipe(table: str, key: str, data: str, num_train: int, size: int | None) -
 
 def _canonical(config: dict[str, Any]) -> dict[str, Any]:
     """Returns a config in which what is the same has the same fields: random labels are p = 1."""
-    fields = run_directory.with_defaults(config, config_lib.base().to_dict())
+    fields = files.with_defaults(config, config_lib.base().to_dict())
     corruption, usual = fields["corruption"], config_lib.base().corruption
     name = corruption.pop("name")
     of_labels = {"true_labels": 0.0, "random_labels": 1.0}

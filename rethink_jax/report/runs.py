@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib
 from rethink_jax.errors import UserError
-from rethink_jax.runs import run_directory
+from rethink_jax.runs import files, own_files, run_directory
 
 STATUSES = ("finished", "stopped", "failed", "not run yet", "not run")
 DIVERGED = "diverged"
@@ -156,8 +156,8 @@ def read_sweep(workdir: epath.PathLike) -> Sweep:
       UserError: it holds no sweep, or one that is damaged.
     """
     path = epath.Path(workdir).expanduser()
-    file = path / run_directory.SWEEP
-    content = run_directory.read_json(file)
+    file = path / own_files.SWEEP
+    content = files.read_json(file)
     try:
         name, size, entries = (content[field] for field in ("name", "size", "runs"))
         runs = tuple(_read_run(path, **entry) for entry in entries)
@@ -179,7 +179,7 @@ def _read_run(
     """Reads one run from the fields of its entry in the sweep's list."""
     if status not in STATUSES:
         raise UserError(
-            f"{path / run_directory.SWEEP} is damaged: the status of {directory} is {status!r}; "
+            f"{path / own_files.SWEEP} is damaged: the status of {directory} is {status!r}; "
             f"it must be one of {', '.join(STATUSES)}"
         )
     state = DIVERGED if expect_divergence and diverged else status.removesuffix(" yet")
@@ -208,12 +208,12 @@ def with_losses_told(value: Any) -> Any:
 
 def read_finished(place: epath.Path, row: str, seed: int) -> ReportedRun:
     """Reads the directory of a finished run; a row's key and the seed come from elsewhere."""
-    config = run_directory.read_config(place)
+    config = files.read_config(place)
     environment, summary = (
-        with_losses_told(run_directory.read_json(place / file))
-        for file in (run_directory.ENVIRONMENT, run_directory.SUMMARY)
+        with_losses_told(files.read_json(place / file))
+        for file in (own_files.ENVIRONMENT, own_files.SUMMARY)
     )
-    history = run_directory.read_metrics(place)
+    history = files.read_metrics(place)
     return ReportedRun(row, seed, "finished", config, environment, history, summary)
 
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from rethink_jax import config as config_lib, models
 from rethink_jax.data import DatasetInfo
 from rethink_jax.errors import require
-from rethink_jax.runs import run_directory
+from rethink_jax.runs import own_files
 
 _OF_PIXELS = ("shuffled_pixels", "random_pixels", "gaussian")
 _OWNERS = {
@@ -43,7 +43,7 @@ def refuse(path: epath.Path, config: ConfigDict, info: DatasetInfo | None = None
 
 def refuse_one(path: epath.Path, one: Ignored) -> None:
     """Raises `UserError` for a setting that changes nothing in the run of a directory, unless it has begun."""
-    require((path / run_directory.CONFIG).exists(), *one)
+    require((path / own_files.CONFIG).exists(), *one)
 
 
 def ignored(config: ConfigDict, info: DatasetInfo | None = None) -> list[Ignored]:

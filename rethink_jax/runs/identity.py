@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from rethink_jax import config as config_lib, data
 from rethink_jax.data import image_folder
 from rethink_jax.errors import UserError
-from rethink_jax.runs import run_directory
+from rethink_jax.runs import files, own_files, run_directory
 
 # In `run.json`, of the data before any corruption; `fingerprint` is of what a training run sees of them.
 KEY = "data_fingerprint"
@@ -95,16 +95,16 @@ def unnoted(path: epath.Path) -> UserError:
 
 def noted_in(path: epath.Path) -> dict[str, Any]:
     """Returns what `run.json` tells; nothing where it is missing or cannot be read."""
-    file = path / run_directory.ENVIRONMENT
+    file = path / own_files.ENVIRONMENT
     with contextlib.suppress(UserError):
-        return run_directory.read_json(file) if file.exists() else {}
+        return files.read_json(file) if file.exists() else {}
     return {}
 
 
 def _changed_place(path: epath.Path, config: ConfigDict) -> str:
     """Returns in words how `config.data.data_dir` differs from a run's; nothing where it does not."""
-    file = path / run_directory.CONFIG
-    before = run_directory.read_json(file).get("data") if file.exists() else None
+    file = path / own_files.CONFIG
+    before = files.read_json(file).get("data") if file.exists() else None
     if not isinstance(before, dict) or before.get("data_dir") == config.data.data_dir:
         return ""
     return f"config.data.data_dir {before.get('data_dir')!r} → {config.data.data_dir!r}"

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, corruptions, data
 from rethink_jax.errors import UserError
-from rethink_jax.runs import display, effects, identity, run_directory
+from rethink_jax.runs import display, effects, files, identity, run_directory
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +70,12 @@ def run(
     else:
         summary, num_train = compute(load())
         with run_directory.open_run(path, config):
-            run_directory.describe(
+            run_directory.write_metadata(
                 path, config, num_train=num_train, data_fingerprint=fingerprint()
             )
             if leave is not None:
                 leave(summary, path)
-            run_directory.write_summary(path, summary)
+            files.write_summary(path, summary)
         logger.info("run directory: %s", path)
     display.print_rows(*table(summary))
     return summary

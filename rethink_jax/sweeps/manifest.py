@@ -11,7 +11,7 @@ from rich.table import Table
 from rethink_jax import data
 from rethink_jax.distributed import parallel
 from rethink_jax.errors import UserError
-from rethink_jax.runs import effects, own_files, run_directory
+from rethink_jax.runs import effects, files, own_files, run_directory
 from rethink_jax.runs.display import ProgressDisplay, percent
 from rethink_jax.training import train
 
@@ -89,15 +89,15 @@ class SweepManifest:
 
     def _check_directory(self) -> None:
         """Refuses another sweep's directory, a run's, and a place in one of them; writes nothing."""
-        if (self.path / run_directory.CONFIG).exists():
+        if (self.path / own_files.CONFIG).exists():
             raise UserError(f"{self.path} holds a run and no sweep; choose another --workdir")
         check_place(self.path)
         names = {run.path.name for run in self.runs}
-        own_files.check(self.path, run_directory.SWEEP, names)
+        own_files.check(self.path, own_files.SWEEP, names)
         for run in self.runs:
             own_files.check(run.path)
             run_directory.check_same_run(run.path, run.config)
-            if (run.path / run_directory.CONFIG).exists():
+            if (run.path / own_files.CONFIG).exists():
                 self._is_of_same_data(run)
         self._noted()
 
@@ -115,10 +115,10 @@ class SweepManifest:
 
     def _noted(self) -> dict[str, dict[str, Any]]:
         """Returns the entries of `sweep.json` by their directories; refuses another sweep's."""
-        file = self.path / run_directory.SWEEP
+        file = self.path / own_files.SWEEP
         if not file.exists():
             return {}
-        before = run_directory.read_json(file)
+        before = files.read_json(file)
         try:
             names = before["name"], before["size"]
             entries = {
@@ -176,13 +176,13 @@ class SweepManifest:
         def write() -> dict[str, Any]:
             self.path.mkdir(parents=True, exist_ok=True)
             # Several sweeps may share a directory.
-            with run_directory.locked(self.path / own_files.SWEEP_LOCK):
+            with files.locked(self.path / own_files.SWEEP_LOCK):
                 noted = self._noted()
                 entries = [self._look(run, noted) for run in self.runs]
                 summaries = {entry["directory"]: entry.pop("summary") for entry in entries}
                 others = [entry for name, entry in noted.items() if name not in summaries]
                 content = self.content | {"runs": [*entries, *others]}
-                run_directory.write_json(self.path / run_directory.SWEEP, content)
+                files.write_json(self.path / own_files.SWEEP, content)
             return {"content": content, "summaries": summaries}
 
         found = parallel.on_primary(write)
@@ -190,8 +190,8 @@ class SweepManifest:
 
     def _look(self, run: PlannedRun, noted: dict[str, dict[str, Any]]) -> dict[str, Any]:
         outcome = self._outcomes.get(run.path, RunOutcome())
-        summary = run_directory.read_summary(run.path) or {}
-        began = (run.path / run_directory.CONFIG).exists()
+        summary = files.read_summary(run.path) or {}
+        began = (run.path / own_files.CONFIG).exists()
         finished = None
         with contextlib.suppress(UserError):  # another process may have taken the directory
             if summary.get("status") == "finished":
@@ -239,12 +239,11 @@ class SweepManifest:
 def check_place(path: epath.Path) -> None:
     """Raises `UserError` for a new sweep's folder in the folder of another sweep or of a run."""
     holder = path.parent
-    if (path / run_directory.SWEEP).exists():
+    if (path / own_files.SWEEP).exists():
         return
-    if (holder / run_directory.SWEEP).exists():
+    if (holder / own_files.SWEEP).exists():
         raise UserError(f"{path} lies in the folder of a sweep; choose another --workdir")
-    files = [holder / file for file in (run_directory.CONFIG, run_directory.ENVIRONMENT)]
-    if all(file.exists() for file in files):
-        experiment = run_directory.read_config(holder).get("experiment")
+    if (holder / own_files.CONFIG).exists() and (holder / own_files.ENVIRONMENT).exists():
+        experiment = files.read_config(holder).get("experiment")
         if experiment not in _HOLDERS:
             raise UserError(f"{path} lies in the folder of a run; choose another --workdir")

@@ -17,7 +17,7 @@ from rethink_jax import config as config_lib, data
 from rethink_jax.config import sweep_entry
 from rethink_jax.distributed import parallel
 from rethink_jax.errors import require
-from rethink_jax.runs import display, effects, identity, run_directory
+from rethink_jax.runs import display, effects, files, identity, run_directory
 from rethink_jax.sweeps import sweep
 from rethink_jax.sweeps.estimates import estimate
 from rethink_jax.training import train
@@ -58,7 +58,7 @@ def run(
 
     def record() -> dict[str, Any]:
         summary = summarize_runs(planned, dataset.info.num_train)
-        run_directory.write_summary(path, summary)
+        files.write_summary(path, summary)
         return summary
 
     summary = parallel.on_primary(record)
@@ -118,7 +118,7 @@ def begin(
 
     def write() -> None:
         path.mkdir(parents=True, exist_ok=True)
-        run_directory.describe(
+        run_directory.write_metadata(
             path,
             config,
             num_train=dataset.info.num_train,
@@ -163,7 +163,7 @@ def two_classes(dataset: data.Dataset) -> data.Dataset:
 
 def summarize_runs(runs: list[sweep.PlannedRun], n: int) -> dict[str, Any]:
     """Returns `summary.json` from runs on n examples, as `train_both` returns them."""
-    found = [(run.name, run_directory.read_summary(run.path) or {}) for run in runs]
+    found = [(run.name, files.read_summary(run.path) or {}) for run in runs]
     return summarize(found, runs[0].config.model.name, n)
 
 

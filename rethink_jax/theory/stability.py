@@ -22,7 +22,7 @@ from rethink_jax.distributed import parallel
 from rethink_jax.errors import RunFailed, require
 from rethink_jax.pipeline import inputs
 from rethink_jax.pipeline.preprocess import center_crop, whiten
-from rethink_jax.runs import display, run_directory
+from rethink_jax.runs import display, files
 from rethink_jax.sweeps import sweep
 from rethink_jax.theory import measures
 from rethink_jax.theory.rademacher import (
@@ -34,6 +34,7 @@ from rethink_jax.theory.rademacher import (
     summarize_runs,
     train_both,
 )
+from rethink_jax.training import load
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def run(
             for one, *replaced_ones in zip(original, *replaced, strict=True)
         }
         summary = summarize(rademacher, networks, _kernel(seen, config.seed))
-        run_directory.write_summary(path, summary)
+        files.write_summary(path, summary)
         return summary
 
     summary = parallel.on_primary(record)
@@ -118,14 +119,14 @@ def _measure(
 ) -> dict[str, Any]:
     """Returns what the network trained on one kind of labels shows, beside those with a replaced example."""
     train, test = seen.train, seen.test
-    left = run_directory.load_run(one.path)
+    left = load.load_run(one.path)
     on_train, on_test = (_logits(left, images) for images in (train.images, test.images))
     margin = float(np.percentile(measures.margins(on_train, train.labels), _MARGIN_PERCENTILE))
     is_mlp = one.config.model.name == "mlp"
     path_norm = measures.path_norm(left.params) if is_mlp else None
     changes = []
     for number, (other, id_) in enumerate(zip(replaced, ids.tolist(), strict=True)):
-        again = run_directory.load_run(other.path)
+        again = load.load_run(other.path)
         theirs = _logits(again, np.concatenate([train.images[id_][None], test.images]))
         own = np.concatenate([on_train[id_][None], on_test])
         label = train.labels[id_]
@@ -153,7 +154,7 @@ def _measure(
     }
 
 
-def _logits(left: run_directory.Run, images: np.ndarray) -> np.ndarray:
+def _logits(left: load.Run, images: np.ndarray) -> np.ndarray:
     """Returns a run's logits, float32 [n, 2]."""
     model = models.create(left.config.model, 2, left.config.dtype)
     variables = {"params": left.params, "batch_stats": left.batch_stats}

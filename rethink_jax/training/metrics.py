@@ -13,7 +13,8 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
 from rethink_jax.runs import own_files
-from rethink_jax.runs.run_directory import METRICS, is_in_bucket, write_text
+from rethink_jax.runs.files import is_in_bucket, write_text
+from rethink_jax.runs.own_files import METRICS
 
 Record = dict[str, Any]
 

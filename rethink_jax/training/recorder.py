@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from rethink_jax.data import DatasetInfo
 from rethink_jax.distributed import parallel, preemption
 from rethink_jax.errors import Diverged, RunFailed, UserError
-from rethink_jax.runs import display, run_directory
+from rethink_jax.runs import display, files, own_files, run_directory
 from rethink_jax.training import metrics
 from rethink_jax.training.checkpoints import Checkpoints, Saved, restore_on_all
 from rethink_jax.training.train_state import TrainState
@@ -94,7 +94,7 @@ class Recorder:
             logger.info("resuming from step %d in %s", state.step, self._path)
 
         def begin() -> None:
-            run_directory.describe(
+            run_directory.write_metadata(
                 self._path,
                 self._config,
                 start_step=int(state.step),
@@ -154,7 +154,7 @@ class Recorder:
                 num_classes = self._dataset_info.num_classes
                 metrics.draw_curves(self.history, num_classes, self._path / "curves.png")
             # Its numbers are those of `metrics.jsonl` and of the checkpoint, by which they are checked.
-            run_directory.write_json(self._path / run_directory.SUMMARY, summary)
+            files.write_json(self._path / own_files.SUMMARY, summary)
 
         parallel.on_primary(write)
         return summary

@@ -17,7 +17,7 @@ from rethink_jax import config as config_lib, corruptions, data, models
 from rethink_jax.distributed import parallel, preemption
 from rethink_jax.errors import Diverged, RunFailed, UserError, require
 from rethink_jax.pipeline import loaders as feed_lib, preprocess, stream, train_keys
-from rethink_jax.runs import display, effects, identity, run_directory
+from rethink_jax.runs import display, effects, files, identity, own_files, run_directory
 from rethink_jax.training import metrics, steps, train_state
 from rethink_jax.training.checkpoints import (
     FOLDER,
@@ -164,7 +164,7 @@ def evaluate(
     path = _path(config, workdir, name, dataset, open_data)
 
     def check() -> None:
-        if not (path / run_directory.CONFIG).exists():
+        if not (path / own_files.CONFIG).exists():
             raise UserError(f"{path} holds no run to evaluate; train it first")
         run_directory.check_same_run(path, config)
         if not steps_in(path / FOLDER):
@@ -187,7 +187,7 @@ def evaluate(
     with contextlib.closing(experiment.feed), display.show_evaluation() as shown:
         record = _evaluate(experiment, parallel.replicate(saved.state), shown.show) or {}
     display.print_result(f"step {record['step']}", record, info.num_classes)
-    parallel.on_primary(lambda: run_directory.write_json(path / "evaluation.json", record))
+    parallel.on_primary(lambda: files.write_json(path / "evaluation.json", record))
     return record
 
 
@@ -492,7 +492,7 @@ def finished_summary(
 def _fits_metrics(path: epath.Path, summary: dict[str, Any]) -> bool:
     """Returns whether a summary is that of `metrics.jsonl`, and this the newest checkpoint's evaluations."""
     try:
-        history = run_directory.read_metrics(path)
+        history = files.read_metrics(path)
         told = metrics.summarize(history, "finished", summary["parameters"])
     except (UserError, KeyError, TypeError):
         return False

@@ -8,7 +8,8 @@ from etils import epath
 from rethink_jax import config as config_lib
 from rethink_jax.config.identity import RENAMED, with_todays_names
 from rethink_jax.errors import UserError
-from rethink_jax.runs import run_directory
+from rethink_jax.runs import files, run_directory
+from rethink_jax.training import load
 
 KERNEL = config_lib.kernel("digits", (1.0,))
 THEOREM = config_lib.expressivity("digits")
@@ -36,16 +37,16 @@ def test_a_run_with_the_old_names_is_read_and_resumed(config, tmp_path):
     path = epath.Path(tmp_path)
     old = with_old_names(config.to_dict())
     assert old != config.to_dict()
-    run_directory.write_json(path / "config.json", old)
-    assert run_directory.read_config(path) == json.loads(json.dumps(config.to_dict()))
+    files.write_json(path / "config.json", old)
+    assert files.read_config(path) == json.loads(json.dumps(config.to_dict()))
     run_directory.check_same_run(path, config)
-    assert run_directory.load_run(path).config == config
+    assert load.load_run(path).config == config
 
 
 def test_another_value_under_an_old_name_is_another_run(tmp_path):
     path, old = epath.Path(tmp_path), with_old_names(KERNEL.to_dict())
     old["kernel"]["held_out"] = 0.5
-    run_directory.write_json(path / "config.json", old)
+    files.write_json(path / "config.json", old)
     with pytest.raises(UserError, match=r"config\.kernel\.validation_fraction 0\.5 → 0\.2"):
         run_directory.check_same_run(path, KERNEL)
 

@@ -10,8 +10,8 @@ from rethink_jax.data import synthetic_imagenet
 from rethink_jax.distributed import parallel, preemption
 from rethink_jax.errors import UserError
 from rethink_jax.pipeline import crops, inputs, loaders, preprocess, stream
-from rethink_jax.runs import run_directory
-from rethink_jax.training import train
+from rethink_jax.runs import files
+from rethink_jax.training import load, train
 from tests.conftest import use_devices
 from tests.pipeline.test_crops import resized
 
@@ -131,7 +131,7 @@ def test_the_number_of_devices_and_workers_does_not_matter(folder, tmp_path, mon
         path = tmp_path / f"{count}"
         summary = train.run(streamed(folder, **{"data.workers": workers}), path)
         assert summary["status"] == "finished"
-        runs.append(run_directory.load_run(path).metrics)
+        runs.append(load.load_run(path).metrics)
     assert len(runs[0]) == 3
     for other in runs[1:]:
         for a, b in zip(runs[0], other, strict=True):
@@ -162,7 +162,7 @@ def test_a_run_that_was_stopped_goes_on_at_the_same_example(folder, tmp_path, mo
 def test_top1_and_top5_are_those_of_a_count_in_numpy(folder, tmp_path):
     config = streamed(folder, epochs=6)
     summary = train.run(config, tmp_path)
-    params = run_directory.load_run(tmp_path).params
+    params = load.load_run(tmp_path).params
     resolved, streaming = feed_of(config)
     model = models.create(resolved.model, 1000)
     for split, against in (("train", 2), ("test", 3)):
@@ -180,7 +180,7 @@ def test_top1_and_top5_are_those_of_a_count_in_numpy(folder, tmp_path):
 def test_only_the_first_examples(folder, tmp_path):
     summary = train.run(streamed(folder, **{"data.examples": 9, "epochs": 1}), tmp_path)
     assert summary["steps"] == 2
-    assert run_directory.read_json(tmp_path / "run.json")["num_train"] == 9
+    assert files.read_json(tmp_path / "run.json")["num_train"] == 9
 
 
 def test_other_data_are_noticed(folder, tmp_path):
@@ -191,7 +191,7 @@ def test_other_data_are_noticed(folder, tmp_path):
     _, corrupted_otherwise = feed_of(streamed(folder, **{"corruption.seed": 1}))
     fingerprints = {each.fingerprint for each in (one, other, corrupted_otherwise)}
     assert len(fingerprints) == 3
-    assert run_directory.read_json(tmp_path / "run" / "run.json")["fingerprint"] == one.fingerprint
+    assert files.read_json(tmp_path / "run" / "run.json")["fingerprint"] == one.fingerprint
 
 
 def test_a_damaged_record_ends_a_run_in_one_line(folder, tmp_path, monkeypatch):

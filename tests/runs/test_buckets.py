@@ -8,7 +8,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from rethink_jax import cli
 from rethink_jax.config import train
 from rethink_jax.errors import UserError
-from rethink_jax.runs import run_directory
+from rethink_jax.runs import files, own_files, run_directory
 from rethink_jax.training import metrics
 
 
@@ -33,12 +33,12 @@ def test_a_run_directory(folder):
     config = train("digits", "random_labels")
     for _ in range(2):
         with run_directory.open_run(folder, config):
-            run_directory.describe(folder, config, num_train=7)
-    assert run_directory.read_json(folder / "run.json")["num_train"] == 7
+            run_directory.write_metadata(folder, config, num_train=7)
+    assert files.read_json(folder / "run.json")["num_train"] == 7
     assert run_directory.summary_of(folder, config) is None
-    run_directory.write_json(folder / run_directory.SUMMARY, {"status": "finished"})
+    files.write_json(folder / own_files.SUMMARY, {"status": "finished"})
     assert run_directory.summary_of(folder, config) == {"status": "finished"}
-    assert not list(folder.glob("*" + run_directory.PARTIAL))
+    assert not list(folder.glob("*" + own_files.PARTIAL))
     config.seed = 1
     with pytest.raises(UserError, match=r"gs://bucket/runs/one holds a run of another config"):
         run_directory.summary_of(folder, config)
@@ -51,7 +51,7 @@ def test_metrics(folder):
     for record in records[1:]:
         writer.write(record)
     writer.close()
-    assert run_directory.read_metrics(folder) == records
+    assert files.read_metrics(folder) == records
 
 
 @pytest.mark.parametrize("address", ["gs://", "gs://bucket", "gs://bucket/", "http://a/b", "x://"])

@@ -12,10 +12,10 @@ from rethink_jax.config import sweep_entry
 from rethink_jax.data import synthetic_imagenet
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.kernels import interpolation
-from rethink_jax.runs import identity, run_directory
+from rethink_jax.runs import identity
 from rethink_jax.sweeps import sweep
 from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
-from rethink_jax.training import train
+from rethink_jax.training import load, train
 from tests.data_helpers import png, random_examples, rows, write_images, write_set
 
 OTHER = r"{path} was made from other data: fingerprint (\w{{8}}), now (?!\1)\w{{8}}; choose another"
@@ -179,7 +179,7 @@ def test_a_tfds_directory_with_other_records(tmp_path):
     refused(lambda: train.run(config, tmp_path / "run"), tmp_path / "run", moved)
     config.epochs, config.data.data_dir = 3, str(tmp_path / "moved")
     assert train.run(config, tmp_path / "run")["epochs"] == 3
-    assert run_directory.load_run(tmp_path / "run").config.data.data_dir == config.data.data_dir
+    assert load.load_run(tmp_path / "run").config.data.data_dir == config.data.data_dir
 
 
 def test_a_stream_whose_images_changed_and_labels_did_not(tmp_path):
@@ -364,7 +364,7 @@ def test_a_path_is_named_after_data_that_have_no_name(tmp_path, monkeypatch):
 def test_examples_of_arrays_that_are_handed_over(tmp_path):
     config = small(**{"data.examples": 10})
     train.run(config, tmp_path, arrays())
-    run = run_directory.load_run(tmp_path)
+    run = load.load_run(tmp_path)
     assert json.loads((tmp_path / "run.json").read_text())["num_train"] == 10
     assert run.metrics[-1]["step"] == 2
     assert run.metrics[-1]["train_accuracy"] * 10 % 1 == 0

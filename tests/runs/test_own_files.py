@@ -15,10 +15,10 @@ from rethink_jax import config as config_lib
 from rethink_jax.config import base, resolve
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.kernels import interpolation
-from rethink_jax.runs import own_files, run_directory
+from rethink_jax.runs import files, own_files, run_directory
 from rethink_jax.sweeps import sweep
 from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
-from rethink_jax.training import train
+from rethink_jax.training import load, train
 from tests.conftest import use_devices
 
 FOREIGN = [
@@ -76,7 +76,7 @@ def test_what_may_be_there_before_a_run(tmp_path):
     write(tmp_path, "lock", "process 3 on node since 2026-01-01 00:00:00\n")
     path = epath.Path(tmp_path)
     with run_directory.open_run(path, resolved()):
-        run_directory.describe(path, resolved())
+        run_directory.write_metadata(path, resolved())
     for name in kept:
         assert (tmp_path / name).read_text() == "mine"
     assert not list(tmp_path.glob("*.partial"))
@@ -92,15 +92,15 @@ def test_another_programs_lock(tmp_path):
 def test_a_sweep_that_has_lost_its_list(tmp_path):
     path = epath.Path(tmp_path)
     (path / "mlp1-seed0").mkdir()
-    run_directory.describe(path / "mlp1-seed0", resolved())
+    run_directory.write_metadata(path / "mlp1-seed0", resolved())
     write(tmp_path, "report/report.json")
     write(tmp_path, "jobs/17_0_log.out")
-    own_files.check(path, run_directory.SWEEP)
+    own_files.check(path, own_files.SWEEP)
     write(tmp_path, "thesis.txt")
     with pytest.raises(
         UserError, match=r"holds no sweep: sweep.json is missing beside 'thesis.txt'"
     ):
-        own_files.check(path, run_directory.SWEEP)
+        own_files.check(path, own_files.SWEEP)
 
 
 def experiments():
@@ -177,9 +177,9 @@ def test_no_locks(code, tmp_path, monkeypatch, caplog):
     path = epath.Path(tmp_path) / "run"
     for _ in range(2):
         with run_directory.open_run(path, resolved()):
-            run_directory.describe(path, resolved())
+            run_directory.write_metadata(path, resolved())
         run_directory.check_free(path)
-    assert run_directory.load_run(path).config == resolved()
+    assert load.load_run(path).config == resolved()
     assert [
         r.getMessage() for r in caplog.records if r.name == "rethink_jax.runs.run_directory"
     ] == [f"{path} cannot be locked on its file system; see that no other process runs in it"] * 2
@@ -206,7 +206,7 @@ def test_files_are_synced_before_and_after_they_are_renamed(tmp_path, monkeypatc
         sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", watched)
-    run_directory.write_json(epath.Path(tmp_path) / "a.json", {})
+    files.write_json(epath.Path(tmp_path) / "a.json", {})
     assert seen == [(f"{tmp_path}/a.json.partial", False), (str(tmp_path), True)]
 
 
@@ -275,7 +275,7 @@ def outcome_of_damage(runs, toy, seed, folder):
         assert "\n" not in str(refused)
         assert content_of(folder) == before
         return type(refused).__name__
-    whole = run_directory.load_run(path / "whole")
+    whole = load.load_run(path / "whole")
     assert without_clock(summary) == without_clock(whole.summary)
     return "equal"
 
@@ -297,7 +297,7 @@ def test_changed_numbers_of_a_training_run_are_written_again(file, runs, toy, tm
     changed = text.replace('"test_accuracy": 0.', '"test_accuracy": 0.9', 1)
     assert changed != text
     (tmp_path / "run" / file).write_text(changed)
-    whole = run_directory.load_run(path / "whole")
+    whole = load.load_run(path / "whole")
     assert without_clock(train.run(config, tmp_path / "run", toy)) == without_clock(whole.summary)
     assert (tmp_path / "run" / file).read_text() == text
 
@@ -317,20 +317,18 @@ def test_changed_numbers_of_other_experiments_are_refused(tmp_path):
 
 def test_a_summary_and_its_digest_fit_after_a_kill_between_them(tmp_path, monkeypatch):
     path = epath.Path(tmp_path)
-    run_directory.describe(path, resolved())
-    run_directory.write_summary(path, {"status": "finished", "n": 1})
+    run_directory.write_metadata(path, resolved())
+    files.write_summary(path, {"status": "finished", "n": 1})
     with monkeypatch.context() as patch:
         patch.setattr(
-            run_directory, "write_text", lambda *rest: None if "summary" in str(rest[0]) else 1 / 0
+            files, "write_text", lambda *rest: None if "summary" in str(rest[0]) else 1 / 0
         )
-        patch.setattr(
-            run_directory, "write_json", lambda file, value: file.write_text(json.dumps(value))
-        )
+        patch.setattr(files, "write_json", lambda file, value: file.write_text(json.dumps(value)))
         for n in (2, 3):
-            run_directory.write_summary(path, {"status": "finished", "n": n})
-    assert run_directory.read_summary(path) == {"status": "finished", "n": 1}
-    run_directory.write_summary(path, {"status": "finished", "n": 4})
-    assert run_directory.read_summary(path) == {"status": "finished", "n": 4}
+            files.write_summary(path, {"status": "finished", "n": n})
+    assert files.read_summary(path) == {"status": "finished", "n": 1}
+    files.write_summary(path, {"status": "finished", "n": 4})
+    assert files.read_summary(path) == {"status": "finished", "n": 4}
 
 
 def test_no_checkpoint_that_restores(runs, toy, tmp_path):

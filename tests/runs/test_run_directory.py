@@ -13,7 +13,8 @@ from etils import epath
 
 from rethink_jax.config import base, kernel, resolve
 from rethink_jax.errors import UserError
-from rethink_jax.runs import run_directory
+from rethink_jax.runs import environment, files, run_directory
+from rethink_jax.training import load
 from rethink_jax.training.checkpoints import Checkpoints, Saved
 from rethink_jax.training.train_state import TrainState
 
@@ -28,7 +29,7 @@ def path(tmp_path):
 
 def opened(path, config):
     with run_directory.open_run(path, config):
-        run_directory.describe(path, config)
+        run_directory.write_metadata(path, config)
 
 
 def resolved(**fields):
@@ -70,9 +71,9 @@ def test_opening_writes_the_config(path):
     config = resolved(seed=3)
     opened(path, config)
     assert {file.name for file in path.iterdir()} == FILES
-    assert run_directory.load_run(path).config == config
+    assert load.load_run(path).config == config
     opened(path, config)
-    assert run_directory.load_run(path).config.to_dict() == config.to_dict()
+    assert load.load_run(path).config.to_dict() == config.to_dict()
 
 
 @pytest.mark.parametrize("field", sorted(FIELDS))
@@ -83,7 +84,7 @@ def test_another_value_of_a_field(path, field):
     other = resolved(**{field: new})
     if field in FREE:
         opened(path, other)
-        assert run_directory.load_run(path).config.to_dict() == other.to_dict()
+        assert load.load_run(path).config.to_dict() == other.to_dict()
         return
     with pytest.raises(UserError) as error:
         opened(path, other)
@@ -91,13 +92,13 @@ def test_another_value_of_a_field(path, field):
         f"{path} holds a run of another config (config.{field} {FIELDS[field]!r} → {new!r}); "
         "choose another --workdir"
     )
-    assert run_directory.load_run(path).config.to_dict() == resolved().to_dict()
+    assert load.load_run(path).config.to_dict() == resolved().to_dict()
 
 
 def start(path, step):
     with run_directory.open_run(path, resolved()):
-        run_directory.describe(path, resolved(), start_step=step, num_train=1500)
-    return run_directory.read_json(path / "run.json")
+        run_directory.write_metadata(path, resolved(), start_step=step, num_train=1500)
+    return files.read_json(path / "run.json")
 
 
 def test_every_start_of_a_run_is_kept(path, monkeypatch):
@@ -114,7 +115,7 @@ def test_every_start_of_a_run_is_kept(path, monkeypatch):
 
 def test_a_run_of_an_older_version_has_a_start_of_which_little_is_known(path):
     opened(path, resolved())
-    earlier = run_directory.read_json(path / "run.json")
+    earlier = files.read_json(path / "run.json")
     assert "sessions" not in earlier
     first, second = start(path, 12)["sessions"]
     assert (first["step"], first["date"], first["cpu"]) == (None, None, earlier["cpu"])
@@ -157,7 +158,7 @@ def forget(path, *fields):
 def test_a_field_newer_than_the_run_has_its_default(path, field):
     opened(path, resolved())
     forget(path, field)
-    assert run_directory.load_run(path).config == resolved()
+    assert load.load_run(path).config == resolved()
     other = resolved(**{"label_smoothing": 0.1, "augment.color": True})
     if field != "data.workers":
         with pytest.raises(UserError, match=r"config\.augment\.color False → True"):
@@ -183,14 +184,14 @@ def test_a_newer_field_of_another_kind_of_run(path):
 def test_a_directory_without_a_run(tmp_path, path):
     for where in (path, tmp_path, str(tmp_path)):
         with pytest.raises(UserError) as error:
-            run_directory.load_run(where)
+            load.load_run(where)
         assert str(error.value) == f"{where} holds no run: config.json is missing there"
     assert not path.exists()
 
 
 def test_a_run_that_has_not_saved(path):
     opened(path, resolved())
-    run = run_directory.load_run(path)
+    run = load.load_run(path)
     assert (run.metrics, run.summary, run.params, run.batch_stats) == ([], {}, None, {})
     assert not (path / "checkpoints").exists()
 
@@ -205,9 +206,9 @@ def test_a_whole_run(path, batch_stats):
         Saved(TrainState(np.array(12, np.int32), params, batch_stats, (params,)), "f", [])
     )
     checkpoints.close()
-    run_directory.write_text(path / "metrics.jsonl", json.dumps(RECORD) + "\n")
-    run_directory.write_json(path / "summary.json", {"status": "finished"})
-    run = run_directory.load_run(str(path))
+    files.write_text(path / "metrics.jsonl", json.dumps(RECORD) + "\n")
+    files.write_json(path / "summary.json", {"status": "finished"})
+    run = load.load_run(str(path))
     assert run.metrics == [RECORD]
     assert run.summary == {"status": "finished"}
     assert jax.tree.structure(run.params) == jax.tree.structure(params)
@@ -231,7 +232,7 @@ def test_reading_a_run_changes_nothing(path):
 
     before = content()
     assert len(before) > 3
-    run_directory.load_run(path)
+    load.load_run(path)
     assert content() == before
 
 
@@ -239,7 +240,7 @@ def test_reading_a_run_changes_nothing(path):
 
 
 def test_no_metrics(path):
-    assert run_directory.read_metrics(path) == []
+    assert files.read_metrics(path) == []
 
 
 @pytest.mark.parametrize("cut", range(1, 1 + len(json.dumps(RECORD))))
@@ -247,24 +248,24 @@ def test_an_unfinished_last_line_is_left_out(path, cut):
     path.mkdir()
     later = json.dumps({**RECORD, "step": 24})
     (path / "metrics.jsonl").write_text(json.dumps(RECORD) + "\n" + later[:cut])
-    assert run_directory.read_metrics(path) == [RECORD]
+    assert files.read_metrics(path) == [RECORD]
 
 
 def test_a_damaged_line_is_named(path):
     path.mkdir()
     (path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo\n{"epoch": 3}\n')
     with pytest.raises(UserError, match=r"metrics.jsonl is damaged: Unterminated string"):
-        run_directory.read_metrics(path)
+        files.read_metrics(path)
     (path / "metrics.jsonl").write_bytes(b'{"epoch": \xff}\n')
     with pytest.raises(UserError, match=r"metrics.jsonl is damaged: .* can't decode"):
-        run_directory.read_metrics(path)
+        files.read_metrics(path)
 
 
 def test_a_damaged_config_is_named(path):
     opened(path, resolved())
     (path / "config.json").write_text('{"seed": 0')
     for read in (
-        run_directory.load_run,
+        load.load_run,
         lambda path: run_directory.check_same_run(path, resolved()),
     ):
         with pytest.raises(UserError, match=r"config.json is damaged: Expecting"):
@@ -300,7 +301,7 @@ def test_a_directory_in_use_is_refused(path):
 
 def test_the_lock_of_a_dead_process_is_taken_over(path):
     program = (
-        "import os, sys; from etils import epath; from rethink_jax import run_directory as r;"
+        "import os, sys; from etils import epath; from rethink_jax.runs import run_directory as r;"
         "lock = r._lock(epath.Path(sys.argv[1])); lock.__enter__(); print('held', flush=True);"
         "sys.stdin.read()"
     )
@@ -328,7 +329,7 @@ def test_whole_lines(path):
     path.mkdir()
     records = [{**RECORD, "step": step} for step in (12, 24, 36)]
     (path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    assert run_directory.read_metrics(path) == records
+    assert files.read_metrics(path) == records
 
 
 # Writing.
@@ -337,8 +338,8 @@ def test_whole_lines(path):
 def test_json_round_trip(path):
     path.mkdir()
     value = {"model": "MLP 3×512", "none": None, "list": [1, 2.5, True]}
-    run_directory.write_json(path / "a.json", value)
-    assert run_directory.read_json(path / "a.json") == value
+    files.write_json(path / "a.json", value)
+    assert files.read_json(path / "a.json") == value
     assert "3×512" in (path / "a.json").read_text()
     assert [file.name for file in path.iterdir()] == ["a.json"]
 
@@ -346,27 +347,27 @@ def test_json_round_trip(path):
 def test_a_file_is_whole_at_every_moment(path, monkeypatch):
     path.mkdir()
     file = path / "a.json"
-    run_directory.write_json(file, {"old": 1})
+    files.write_json(file, {"old": 1})
     seen = []
     replace = type(path).replace
 
     def watched(self, target):
-        seen.append((run_directory.read_json(file), json.loads(self.read_text()), self.parent))
+        seen.append((files.read_json(file), json.loads(self.read_text()), self.parent))
         return replace(self, target)
 
     monkeypatch.setattr(type(path), "replace", watched)
-    run_directory.write_json(file, {"new": 2})
+    files.write_json(file, {"new": 2})
     assert seen == [({"old": 1}, {"new": 2}, path)]
-    assert run_directory.read_json(file) == {"new": 2}
+    assert files.read_json(file) == {"new": 2}
     assert [file.name for file in path.iterdir()] == ["a.json"]
 
 
 def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
     path.mkdir()
     file = path / "a.json"
-    run_directory.write_json(file, {"old": 1})
+    files.write_json(file, {"old": 1})
     with pytest.raises(TypeError):
-        run_directory.write_json(file, {"new": object()})
+        files.write_json(file, {"new": object()})
 
     def full(self, text):
         self.write_bytes(text[:3].encode())
@@ -375,9 +376,9 @@ def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(type(path), "write_text", full)
         with pytest.raises(OSError, match="no space"):
-            run_directory.write_json(file, {"new": 2})
-    assert run_directory.read_json(file) == {"old": 1}
-    run_directory.write_json(file, {"new": 2})
+            files.write_json(file, {"new": 2})
+    assert files.read_json(file) == {"old": 1}
+    files.write_json(file, {"new": 2})
     assert [file.name for file in path.iterdir()] == ["a.json"]
 
 
@@ -385,7 +386,7 @@ def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
 
 
 def test_environment():
-    tells = run_directory.environment(fingerprint="abc")
+    tells = environment.describe(fingerprint="abc")
     assert tells["fingerprint"] == "abc"
     assert tells["python"] == platform.python_version()
     assert tells["platform"] == platform.platform()
@@ -399,30 +400,30 @@ def test_environment():
 
 
 def test_git_revision(monkeypatch):
-    root = Path(run_directory.__file__).resolve().parents[2]
-    answers = {"ls-files": "run_directory.py\n", "--show-toplevel": f"{root}\n"}
-    answers |= {"HEAD": "0123abcd\n", "status": " M rethink_jax/train.py\n"}
+    root = Path(environment.__file__).resolve().parents[2]
+    answers = {"ls-files": "environment.py\n", "--show-toplevel": f"{root}\n"}
+    answers |= {"HEAD": "0123abcd\n", "status": " M rethink_jax/training/train.py\n"}
 
     def git(command, **options):
         assert options["check"]
         result = [answer for name, answer in answers.items() if name in command]
-        return run_directory.subprocess.CompletedProcess(command, 0, stdout=result[0])
+        return environment.subprocess.CompletedProcess(command, 0, stdout=result[0])
 
-    monkeypatch.setattr(run_directory.subprocess, "run", git)
-    assert run_directory.environment()["git"] == {"revision": "0123abcd", "dirty": True}
+    monkeypatch.setattr(environment.subprocess, "run", git)
+    assert environment.describe()["git"] == {"revision": "0123abcd", "dirty": True}
     answers["status"] = "\n"
-    assert run_directory.environment()["git"] == {"revision": "0123abcd", "dirty": False}
+    assert environment.describe()["git"] == {"revision": "0123abcd", "dirty": False}
 
 
 def test_no_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert run_directory.environment()["git"] is None
+    assert environment.describe()["git"] is None
 
 
 def test_no_repository(monkeypatch, tmp_path):
-    monkeypatch.setattr(run_directory, "__file__", str(tmp_path / "run_directory.py"))
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert run_directory.environment()["git"] is None
+    assert environment.describe()["git"] is None
 
 
 @pytest.mark.parametrize("field", ["epochs", "steps"])

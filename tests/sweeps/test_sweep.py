@@ -14,10 +14,10 @@ from rethink_jax import config as config_lib, data
 from rethink_jax.config import sweep_entry
 from rethink_jax.distributed import parallel, preemption
 from rethink_jax.errors import RunFailed, UserError
-from rethink_jax.runs import display, run_directory
+from rethink_jax.runs import display
 from rethink_jax.sweeps import launchers, sweep
 from rethink_jax.sweeps.manifest import RunOutcome
-from rethink_jax.training import train
+from rethink_jax.training import load, train
 from tests.entry_point import make_place
 from tests.test_bad_input import assert_refused, content, mine
 
@@ -71,7 +71,7 @@ def test_runs_every_run_in_a_directory_of_its_own(toy, tmp_path, capsys):
             for name in ("true", "random")
         ],
     }
-    run = run_directory.load_run(tmp_path / "random-seed0")
+    run = load.load_run(tmp_path / "random-seed0")
     assert run.config.experiment == "train"
     assert "sweep" not in run.config
     assert run.config.corruption.name == "random_labels"
@@ -120,9 +120,7 @@ def test_a_run_is_what_the_entry_point_makes_of_its_config(toy, tmp_path):
     config = config_lib.train("toy", "random_labels")
     config.update_from_flattened_dict({"model.name": "mlp", "model.width": 16, "epochs": 2})
     train.run(config, tmp_path / "alone", toy)
-    alone, within = (
-        run_directory.load_run(tmp_path / where) for where in ("alone", "sweep/random-seed0")
-    )
+    alone, within = (load.load_run(tmp_path / where) for where in ("alone", "sweep/random-seed0"))
     assert alone.config == within.config
     assert alone.summary["train_loss"] == within.summary["train_loss"]
 
@@ -143,7 +141,7 @@ def test_more_epochs_go_on_with_what_is_finished(toy, tmp_path, trained):
     sweep.run(sweep_config(), tmp_path, toy)
     sweep.run(sweep_config(epochs=3), tmp_path, toy)
     assert trained == 2 * ["true-seed0", "random-seed0"]
-    assert run_directory.load_run(tmp_path / "true-seed0").summary["epochs"] == 3
+    assert load.load_run(tmp_path / "true-seed0").summary["epochs"] == 3
 
 
 def test_stopped_by_a_signal_the_same_command_goes_on(toy, tmp_path, monkeypatch, trained):
@@ -170,9 +168,7 @@ def test_stopped_by_a_signal_the_same_command_goes_on(toy, tmp_path, monkeypatch
     sweep.run(config, tmp_path / "parts", toy)
     assert trained == ["random-seed0", "last-seed0"]
     for name in statuses(tmp_path / "parts"):
-        whole, parts = (
-            run_directory.load_run(tmp_path / half / name) for half in ("whole", "parts")
-        )
+        whole, parts = (load.load_run(tmp_path / half / name) for half in ("whole", "parts"))
         assert whole.summary["train_loss"] == parts.summary["train_loss"]
 
 
@@ -221,7 +217,7 @@ def test_an_expected_divergence_is_a_result(toy, tmp_path, trained, capsys):
     result = sweep.run(config, tmp_path, toy)
     entry = result["runs"][0]
     assert (entry["status"], entry["diverged"]) == ("failed", True)
-    assert run_directory.load_run(tmp_path / "wild-seed0").summary["status"] == "failed"
+    assert load.load_run(tmp_path / "wild-seed0").summary["status"] == "failed"
     assert "wild, seed 0: diverged, as expected: the loss is " in capsys.readouterr().out
     assert sweep.run(config, tmp_path, toy) == result
     assert trained == ["wild-seed0", "random-seed0"]
@@ -239,7 +235,7 @@ def test_seeds_vary_training_and_corruption(toy, tmp_path, trained):
     result = sweep.run(config, tmp_path, toy)
     assert trained == [f"{name}-seed{seed}" for seed in range(3) for name in ("true", "random")]
     for entry in result["runs"]:
-        resolved = run_directory.load_run(tmp_path / entry["directory"]).config
+        resolved = load.load_run(tmp_path / entry["directory"]).config
         assert (resolved.seed, resolved.corruption.seed) == (entry["seed"], entry["seed"])
     fingerprints = {
         json.loads((tmp_path / f"random-seed{seed}" / "run.json").read_text())["fingerprint"]

@@ -13,7 +13,7 @@ from rethink_jax import config as config_lib
 from rethink_jax.config import sweep_entry
 from rethink_jax.distributed import parallel
 from rethink_jax.errors import Diverged, InUse, RunFailed, UserError
-from rethink_jax.runs import run_directory
+from rethink_jax.runs import files
 from rethink_jax.sweeps import sweep
 from rethink_jax.theory import stability
 from rethink_jax.training import train
@@ -32,14 +32,14 @@ def stubbed(monkeypatch):
         if error := run.errors.get(path.name):
             raise error
         path.mkdir(parents=True, exist_ok=True)
-        run_directory.write_json(path / "config.json", config.to_dict())
+        files.write_json(path / "config.json", config.to_dict())
         summary = {"status": "finished", "steps": 10**6, "seconds": 1.0}
         summary |= {"train_accuracy": 1.0, "test_accuracy": 0.5}
-        run_directory.write_json(path / "summary.json", summary)
+        files.write_json(path / "summary.json", summary)
         return summary
 
     def finished_summary(path, *rest):
-        return run_directory.read_json(path / "summary.json")
+        return files.read_json(path / "summary.json")
 
     run.errors = {}
     monkeypatch.setattr(train, "run", run)

@@ -9,8 +9,9 @@ import pytest
 from rethink_jax import config as config_lib
 from rethink_jax.distributed import preemption
 from rethink_jax.errors import RunFailed, UserError
-from rethink_jax.runs import display, run_directory
+from rethink_jax.runs import display
 from rethink_jax.theory import rademacher
+from rethink_jax.training import load
 from tests.entry_point import make_place
 from tests.test_bad_input import assert_refused
 
@@ -33,15 +34,14 @@ def test_random_signs_are_fitted_and_true_labels_too(from_toy, toy, tmp_path, ca
     assert true["bound"] == random["bound"] == pytest.approx(at_least + slack)
     for kind, found in summary["networks"].items():
         left = [
-            run_directory.load_run(tmp_path / "runs" / f"{kind}-seed{seed}").summary
-            for seed in range(2)
+            load.load_run(tmp_path / "runs" / f"{kind}-seed{seed}").summary for seed in range(2)
         ]
         labels = "_corrupted" if kind == "random_labels" else ""
         errors = [1 - one["test_accuracy" + labels] for one in left]
         assert found["test_error"]["mean"] == pytest.approx(np.mean(errors))
         assert found["test_error"]["deviation"] == pytest.approx(np.std(errors, ddof=1))
     assert summary["points"] == 300
-    fitted = run_directory.load_run(tmp_path / "runs" / "random_labels-seed1")
+    fitted = load.load_run(tmp_path / "runs" / "random_labels-seed1")
     assert (fitted.config.seed, fitted.config.corruption.seed) == (1, 1)
     printed = capsys.readouterr().out
     assert "complexity of mlp on 300 points: 1.0000 found, so at least 0.9001" in printed
@@ -58,7 +58,7 @@ def test_signs_that_are_not_fitted(from_toy, tmp_path):
         rademacher.run(config, tmp_path)
     config.rademacher.draws = 1
     assert rademacher.run(config, tmp_path) == first
-    accuracy = run_directory.load_run(tmp_path / "runs" / "random_labels-seed0").summary
+    accuracy = load.load_run(tmp_path / "runs" / "random_labels-seed0").summary
     assert first["draws"] == [2 * accuracy["train_accuracy"] - 1]
     assert 0 < first["draws"][0] < 0.9
     assert first["complexity"]["low"] is None  # one draw has no interval

@@ -6,8 +6,8 @@ import pytest
 
 from rethink_jax import config as config_lib
 from rethink_jax.errors import UserError
-from rethink_jax.runs import run_directory
 from rethink_jax.theory import rademacher, stability
+from rethink_jax.training import load
 from tests.entry_point import make_place
 from tests.test_bad_input import assert_refused
 
@@ -44,7 +44,7 @@ def test_the_table(from_toy, toy, tmp_path, capsys):
         for number, change in enumerate(found["changes"]):
             assert change["error_with"] == 0
             assert 0 <= change["loss_change"] <= change["greatest_change"] <= 1
-            again = run_directory.load_run(tmp_path / "replaced" / str(number) / f"{kind}-seed0")
+            again = load.load_run(tmp_path / "replaced" / str(number) / f"{kind}-seed0")
             logits = stability._logits(again, halves.train.images[change["example"]][None])
             config = again.config
             label = rademacher_labels(config, halves)[change["example"]]
@@ -66,7 +66,7 @@ def rademacher_labels(config, dataset):
 
 def test_logits_are_those_that_were_evaluated(from_toy, toy, tmp_path):
     stability.run(toy_config(epochs=1, stop_when_fitted=False), tmp_path)
-    left = run_directory.load_run(tmp_path / "runs" / "true_labels-seed0")
+    left = load.load_run(tmp_path / "runs" / "true_labels-seed0")
     halves = rademacher.two_classes(toy)
     answers = stability._logits(left, halves.test.images).argmax(axis=1)
     assert np.mean(answers == halves.test.labels) == pytest.approx(left.summary["test_accuracy"])

@@ -10,7 +10,7 @@ from rethink_jax import config as config_lib, data
 from rethink_jax.errors import UserError
 from rethink_jax.report import runs as report_runs
 from rethink_jax.runs import display, run_directory
-from rethink_jax.training import train
+from rethink_jax.training import load, train
 from tests.conftest import use_terminal
 
 
@@ -33,7 +33,7 @@ def test_only_the_first_examples_and_it_says_so(toy, tmp_path, capsys):
     # The same weights, so the same answers, of which the first fifty are counted.
     assert (part["train_accuracy"] * 50).is_integer()
     assert part["train_loss"] != whole["train_loss"]
-    (record,) = run_directory.load_run(tmp_path / "part").metrics
+    (record,) = load.load_run(tmp_path / "part").metrics
     assert record["train_evaluated"] == 50
     evaluated = train.evaluate(settings(), tmp_path / "part", toy)
     assert evaluated["train_loss"] == whole["train_loss"]

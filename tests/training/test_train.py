@@ -14,7 +14,7 @@ from rethink_jax.distributed import parallel, preemption
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.pipeline import inputs, preprocess
 from rethink_jax.runs import run_directory
-from rethink_jax.training import metrics, train
+from rethink_jax.training import load, metrics, train
 from rethink_jax.training.checkpoints import Checkpoints
 from rethink_jax.training.recorder import Recorder
 from tests.conftest import use_devices
@@ -47,7 +47,7 @@ def test_a_run_leaves_what_design_md_promises(toy, curves, tmp_path, capsys):
         *("config.json", "run.json", "metrics.jsonl", "summary.json"),
         *("checkpoints", "curves.png", "tensorboard", "lock"),
     }
-    run = run_directory.load_run(tmp_path / "run")
+    run = load.load_run(tmp_path / "run")
     assert run.summary == summary
     assert summary["status"] == "finished"
     assert [record["epoch"] for record in run.metrics] == [1, 2, 3, 4]
@@ -65,7 +65,7 @@ def test_a_run_leaves_what_design_md_promises(toy, curves, tmp_path, capsys):
 def test_accuracy_is_exact(toy, tmp_path):
     """Counts by hand, with NumPy, what the weights of the checkpoint answer."""
     summary = train.run(mlp_config("true_labels"), tmp_path, toy)
-    params = run_directory.load_run(tmp_path).params
+    params = load.load_run(tmp_path).params
     for split, name in ((toy.train, "train"), (toy.test, "test")):
         x = split.images.reshape(len(split.labels), -1).astype(np.float64)
         x = (x - x.mean(1, keepdims=True)) / np.maximum(x.std(1, keepdims=True), 255 / 12 / 3**0.5)
@@ -82,7 +82,7 @@ def test_top_5_is_exact(tmp_path):
 
     dataset = data.from_arrays(split(200), split(90), name="twenty classes")
     summary = train.run(mlp_config("random_labels", epochs=2), tmp_path, dataset)
-    run, prepared = run_directory.load_run(tmp_path), inputs.prepare(*train_inputs(dataset))
+    run, prepared = load.load_run(tmp_path), inputs.prepare(*train_inputs(dataset))
     for part, labels, name in (
         (prepared.train, prepared.train.labels, "train_top5"),
         (prepared.test, prepared.test.true_labels, "test_top5"),
@@ -116,9 +116,7 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(fields, toy, tmp_path):
     train.run(config, tmp_path / "parts", toy)
     config.epochs = 4
     train.run(config, tmp_path / "parts", toy)
-    assert_same_run(
-        run_directory.load_run(tmp_path / "whole"), run_directory.load_run(tmp_path / "parts")
-    )
+    assert_same_run(load.load_run(tmp_path / "whole"), load.load_run(tmp_path / "parts"))
     environment = json.loads((tmp_path / "parts" / "run.json").read_text())
     assert [session["step"] for session in environment["sessions"]] == [0, 3]
 
@@ -154,7 +152,7 @@ def test_stopped_by_a_signal_and_resumed(moment, toy, tmp_path, monkeypatch):
         signal_at(patch, *where)
         with pytest.raises(preemption.Stopped, match=f"SIGTERM: stopped; step {step} is saved in"):
             train.run(config, tmp_path / "parts", toy)
-    assert run_directory.load_run(tmp_path / "parts").summary["status"] == "stopped"
+    assert load.load_run(tmp_path / "parts").summary["status"] == "stopped"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     train.run(config, tmp_path / "parts", toy)
     assert chaos.differences(tmp_path / "parts", tmp_path / "whole") == []
@@ -185,7 +183,7 @@ def test_regularized_stopped_and_resumed(toy, tmp_path, monkeypatch):
     assert chaos.differences(tmp_path / "parts", tmp_path / "whole") == []
     use_devices(monkeypatch, 4)
     train.run(config, tmp_path / "four", toy)
-    two, four = (run_directory.load_run(tmp_path / name).metrics for name in ("whole", "four"))
+    two, four = (load.load_run(tmp_path / name).metrics for name in ("whole", "four"))
     for a, b in zip(two, four, strict=True):
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-5)
         assert a["train_accuracy_online"] == b["train_accuracy_online"]
@@ -212,7 +210,7 @@ def test_regularizers_change_the_run(toy, tmp_path):
 def test_online_accuracy_is_that_before_each_step(toy, tmp_path):
     """With one step an epoch it is the exact accuracy of the epoch before."""
     train.run(mlp_config("true_labels", batch_size=300, epochs=5), tmp_path, toy)
-    metrics = run_directory.load_run(tmp_path).metrics
+    metrics = load.load_run(tmp_path).metrics
     for before, after in itertools.pairwise(metrics):
         assert after["train_accuracy_online"] == before["train_accuracy"]
     assert len({record["train_accuracy"] for record in metrics}) > 2
@@ -224,7 +222,7 @@ def test_many_steps_in_a_dispatch_give_the_same_run(toy, tmp_path, monkeypatch):
     train.run(config, tmp_path / "one", toy)
     monkeypatch.setattr(parallel, "steps_per_dispatch", lambda: 4)
     train.run(config, tmp_path / "many", toy)
-    one, many = (run_directory.load_run(tmp_path / name).metrics for name in ("one", "many"))
+    one, many = (load.load_run(tmp_path / name).metrics for name in ("one", "many"))
     for a, b in zip(one, many, strict=True):
         assert a["step"] == b["step"]
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-5)
@@ -319,7 +317,7 @@ def test_resumed_on_another_number_of_devices(before, after, toy, tmp_path, monk
     use_devices(monkeypatch, after)
     config.epochs = 4
     train.run(config, tmp_path / "parts", toy)
-    whole, parts = (run_directory.load_run(tmp_path / name) for name in ("whole", "parts"))
+    whole, parts = (load.load_run(tmp_path / name) for name in ("whole", "parts"))
     for a, b in zip(whole.metrics, parts.metrics, strict=True):
         assert a["step"] == b["step"]
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-5)
@@ -329,7 +327,7 @@ def test_resumed_on_another_number_of_devices(before, after, toy, tmp_path, monk
 def test_a_loss_that_is_not_finite_ends_the_run(toy, tmp_path):
     config = mlp_config(epochs=2)
     train.run(config, tmp_path, toy)
-    kept = run_directory.load_run(tmp_path).params
+    kept = load.load_run(tmp_path).params
     file = tmp_path / "config.json"
     config.optimizer.learning_rate = 1e30
     config.epochs = 4
@@ -338,7 +336,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(toy, tmp_path):
     file.write_text(json.dumps(written))
     with pytest.raises(RunFailed, match=r"^the loss is nan at step \d+; step 6 is saved in"):
         train.run(config, tmp_path, toy)
-    run = run_directory.load_run(tmp_path)
+    run = load.load_run(tmp_path)
     assert run.summary["status"] == "failed"
     assert run.summary["steps"] == 6
     jax.tree.map(np.testing.assert_array_equal, run.params, kept)
@@ -423,15 +421,13 @@ def test_a_damaged_newest_checkpoint_is_made_again(toy, tmp_path):
         file.write_bytes(bytes(file.stat().st_size))
     config.epochs = 4
     train.run(config, tmp_path / "parts", toy)
-    assert_same_run(
-        run_directory.load_run(tmp_path / "whole"), run_directory.load_run(tmp_path / "parts")
-    )
+    assert_same_run(load.load_run(tmp_path / "whole"), load.load_run(tmp_path / "parts"))
     gc.collect()  # TensorStore tells of the damage to an event loop that Orbax has closed
 
 
 def test_steps_in_place_of_epochs_end_within_an_epoch(toy, tmp_path):
     train.run(mlp_config(steps=4), tmp_path, toy)
-    metrics = run_directory.load_run(tmp_path).metrics
+    metrics = load.load_run(tmp_path).metrics
     assert [record["step"] for record in metrics] == [3, 4]
     assert metrics[-1]["epoch"] == pytest.approx(4 / 3)
 
@@ -442,7 +438,7 @@ def test_stops_when_fitted(toy, tmp_path):
     summary = train.run(config, tmp_path, toy)
     assert summary["train_accuracy"] == 1
     assert summary["epochs"] < 200
-    assert all(r["train_accuracy"] < 1 for r in run_directory.load_run(tmp_path).metrics[:-1])
+    assert all(r["train_accuracy"] < 1 for r in load.load_run(tmp_path).metrics[:-1])
     assert train.run(config, tmp_path, toy) == summary
 
 
