@@ -28,7 +28,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from rethink_jax import cli, output
 from rethink_jax.distributed import preemption
-from rethink_jax.errors import InUse, UserError
+from rethink_jax.errors import FAILED, InUse, UserError, exit_on_error, leave
 from rethink_jax.runs import files, run_directory
 from rethink_jax.training.checkpoints import FOLDER, Checkpoints, half_written
 
@@ -340,11 +340,8 @@ def _records(content: bytes) -> Iterator[Event]:
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
-    try:
+    with exit_on_error():
         cli.parse_flags(argv)
-    except UserError as error:
-        print(f"rethink_jax: {error}", file=sys.stderr)
-        sys.exit(2)
     return argv
 
 
@@ -354,16 +351,10 @@ def main(argv: list[str]) -> None:
     rng = random.Random(_SEED.value)
     folder = Path(_WORKDIR.value).expanduser().resolve()
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
-        print(
-            f"rethink_jax: --workdir is {_WORKDIR.value!r}; it must be an empty folder, or a place for one",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+        place = "it must be an empty folder, or a place for one"
+        leave(UserError(f"--workdir is {_WORKDIR.value!r}; {place}"))
     if not shutil.which("uv"):
-        print(
-            "rethink_jax: uv is not installed; half of the runs are started by it", file=sys.stderr
-        )
-        sys.exit(2)
+        leave(UserError("uv is not installed; half of the runs are started by it"))
     folder.mkdir(parents=True, exist_ok=True)
     reference = folder / "undisturbed"
     finish(folder / "warm-up")  # prepares the data
@@ -382,7 +373,7 @@ def main(argv: list[str]) -> None:
     Console(soft_wrap=True).print(table)
     print(json.dumps([outcome._asdict() for outcome in outcomes]))
     if any(outcome.passed < outcome.total for outcome in outcomes):
-        sys.exit(1)
+        sys.exit(FAILED)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from rethink_jax.config import KINDS, check_fields, fields_of
-from rethink_jax.errors import UserError
+from rethink_jax.errors import UserError, line_with_type, one_line
 
 _HELP = ("--help", "-help", "--helpfull", "--helpshort", "--helpxml")
 _FLAG_TYPES = {kind.__name__: text for kind, text in KINDS.items()}
@@ -130,7 +130,7 @@ def _load(argument: str) -> ConfigDict:
     except UserError as error:
         raise UserError(f"{argument}: {error}") from error
     except Exception as error:  # the file is a program and may raise anything
-        raise UserError(f"{argument}: {_line_with_type(error)}") from error
+        raise UserError(f"{argument}: {line_with_type(error)}") from error
     if not isinstance(config, ConfigDict):
         wanted = "a ConfigDict, for example rethink_jax.config.train's"
         returned = type(config).__name__
@@ -161,19 +161,11 @@ def _check_field(argument: str, config: ConfigDict) -> None:
 def _explain(error: Exception) -> str:
     """Returns one line for what absl or ml_collections found wrong in the flags."""
     if not isinstance(error, flags.Error):
-        return _line_with_type(error)
+        return line_with_type(error)
     match = re.match(r"flag --([\w.]+)=(.*?): ", str(error), re.DOTALL)
     if isinstance(error, flags.IllegalFlagValueError) and match and match[1] in flags.FLAGS:
         allowed = _FLAG_TYPES.get(flags.FLAGS[match[1]].flag_type())
         shown = match[1] if match[1].startswith("config.") else f"--{match[1]}"
         if allowed:
             return f"{shown} is {match[2]!r}; it must be {allowed}"
-    return _line(error)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _line_with_type(error: Exception) -> str:
-    return f"{type(error).__name__}: {_line(error)}".removesuffix(": ")
+    return one_line(error)

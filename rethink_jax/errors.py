@@ -1,6 +1,14 @@
-"""Errors that end a command: what they are, and how one is told in one line."""
+"""Errors that end a command: what they are, the line that each becomes, and the exit codes."""
 
-from typing import Any
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+# Beside 0, and `preemption.EXIT_CODE` of what stopped and is saved.
+FAILED, BAD_INPUT = 1, 2
+_LONGEST = 500
 
 
 class UserError(Exception):
@@ -19,7 +27,52 @@ class Diverged(RunFailed):
     """A loss or a weight that is not finite ended the run."""
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser of arguments, for which a mistake in them is a `UserError`."""
+
+    def __init__(self, module: str, required: str, description: str | None):
+        """Takes the command's module, its required arguments as a user writes them, and its help."""
+        super().__init__(prog=f"python -m {module}", description=description)
+        self._required = required
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the mistake."""
+        raise UserError(f"{message}; usage: {self.prog} {self._required}")
+
+
 def require(holds: bool, field: str, value: Any, allowed: str) -> None:
     """Raises `UserError` naming the config's field, its value and what is allowed, unless `holds`."""
     if not holds:
         raise UserError(f"config.{field} is {value!r}; it must be {allowed}")
+
+
+def one_line(error: BaseException) -> str:
+    """Returns an error's text in one line."""
+    return " ".join(str(error).split())
+
+
+def line_with_type(error: BaseException) -> str:
+    """Returns in one line, cut where it is very long, an error that was not raised for people to read."""
+    return f"{type(error).__name__}: {one_line(error)[:_LONGEST]}".removesuffix(": ")
+
+
+def print_error(line: object) -> None:
+    """Prints a line to stderr, and the command's name before it."""
+    print(f"rethink_jax: {line}", file=sys.stderr, flush=True)
+
+
+def leave(error: BaseException) -> NoReturn:
+    """Prints an error, and ends the command with the exit code for it."""
+    print_error(error)
+    sys.exit(BAD_INPUT if isinstance(error, UserError) else FAILED)
+
+
+@contextlib.contextmanager
+def exit_on_error(*others: type[Exception]) -> Iterator[None]:
+    """Ends the command with one line where a `UserError`, a `RunFailed` or one of the others is raised."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, (UserError, RunFailed, *others)):
+            raise
+        leave(error)

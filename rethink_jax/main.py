@@ -18,9 +18,15 @@ from ml_collections import config_flags
 
 from rethink_jax import cli, config as config_lib, output
 from rethink_jax.distributed import preemption
-from rethink_jax.errors import RunFailed, UserError, require
-
-FAILED, BAD_INPUT = 1, 2
+from rethink_jax.errors import (
+    FAILED,
+    RunFailed,
+    UserError,
+    leave,
+    line_with_type,
+    print_error,
+    require,
+)
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with a data set's name after a colon.", lock_config=True
@@ -95,28 +101,18 @@ def _end(error: Exception) -> NoReturn:
     if _debug():
         raise error
     if isinstance(error, UserError | RunFailed):
-        _leave(error, BAD_INPUT if isinstance(error, UserError) else FAILED)
-    _print_error(_line(error))
+        leave(error)
+    print_error(_line(error))
     sys.stdout.flush()
     os._exit(FAILED)  # of several processes the others may wait for this one, and JAX for them
 
 
-def _leave(line: object, code: int) -> NoReturn:
-    _print_error(line)
-    sys.exit(code)
-
-
-def _print_error(line: object) -> None:
-    print(f"rethink_jax: {line}", file=sys.stderr, flush=True)
-
-
 def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:500]
-    return f"{type(error).__name__}: {text} (--debug shows where)"
+    return f"{line_with_type(error)} (--debug shows where)"
 
 
 def _print_uncaught(kind: type, error: BaseException, trace: TracebackType | None) -> None:
-    _print_error(_line(error))
+    print_error(_line(error))
 
 
 def _print_if_ours(args: Any) -> None:
@@ -127,7 +123,7 @@ def _print_if_ours(args: Any) -> None:
     trace, here = args.exc_traceback, str(Path(__file__).parent)
     while trace is not None:
         if trace.tb_frame.f_code.co_filename.startswith(here):
-            _print_error(_line(args.exc_value))
+            print_error(_line(args.exc_value))
             return
         trace = trace.tb_next
 
@@ -160,7 +156,8 @@ def run() -> None:
         with preemption.stop_on_signals(owns_process=True):
             app.run(main, flags_parser=parse_flags)
     except preemption.Stopped as stopped:
-        _leave(stopped, preemption.EXIT_CODE)
+        print_error(stopped)
+        sys.exit(preemption.EXIT_CODE)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 PRINTED, READ = "printed", "read from a figure"
 
-CIFAR10_TRAIN, IMAGENET_TRAIN = 50_000, 1_281_167
+CIFAR10_TRAIN, CIFAR10_TEST = 50_000, 10_000
+IMAGENET_TRAIN, IMAGENET_VALIDATION = 1_281_167, 50_000
 STEPS_PER_EPOCH = 391  # the distance of Figure 1a's points
 
 # What the parts of a row's key stand for.

@@ -324,6 +324,7 @@ COMMANDS = {
     "rethink_jax.chaos --nope=1": "Unknown command line flag 'nope'",
     "rethink_jax.chaos --kills=x": "--kills is 'x'; it must be a whole number",
     "rethink_jax.data.imagenet": "the following arguments are required: --manual_dir, --data_dir; …",
+    "rethink_jax.data.synthetic_imagenet": "the following arguments are required: --data_dir; …",
     "rethink_jax.data.imagenet --manual_dir=nope --data_dir=out": "--manual_dir is 'nope'; …",
 }
 

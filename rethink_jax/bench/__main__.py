@@ -22,11 +22,11 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from rethink_jax import cli, config as config_lib, data, models, output
+from rethink_jax import cli, config as config_lib, data, models, output, paper
 from rethink_jax.bench import loader, rates, tables, task, turns
 from rethink_jax.data import cache, synthetic_imagenet
 from rethink_jax.distributed import parallel
-from rethink_jax.errors import RunFailed, UserError, require
+from rethink_jax.errors import UserError, exit_on_error, require
 from rethink_jax.pipeline import inputs
 from rethink_jax.runs import files
 from rethink_jax.training import train
@@ -50,7 +50,6 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "As for rethink_jax.mai
 
 _BATCH_SIZE = 128
 _MADE_TRAIN, _MADE_TEST = 2000, 10
-_CORRUPTED = 50_000
 
 
 def main(argv: list[str]) -> None:
@@ -102,10 +101,10 @@ def _compare(what: Sequence[str], argv: Sequence[str]) -> None:
 def _time_corruptions() -> None:
     """Prints how long each corruption of 50,000 made-up images takes, after one that compiled."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (_CORRUPTED, 32, 32, 3), np.uint8)
-    labels = rng.integers(0, 10, _CORRUPTED)
+    images = rng.integers(0, 256, (paper.CIFAR10_TRAIN, 32, 32, 3), np.uint8)
+    labels = rng.integers(0, 10, paper.CIFAR10_TRAIN)
     dataset = data.from_arrays((images, labels), (images[:100], labels[:100]), "made_up")
-    table = Table(title=f"corruptions of {_CORRUPTED:,} images of 32×32, in memory")
+    table = Table(title=f"corruptions of {paper.CIFAR10_TRAIN:,} images of 32×32, in memory")
     table.add_column("corruption")
     table.add_column("seconds", justify="right")
     for name in ("random_labels", "shuffled_pixels", "random_pixels", "gaussian"):
@@ -148,8 +147,5 @@ def _time_config(what: str, seconds: float) -> None:
 
 if __name__ == "__main__":
     output.drop_what_cannot_be_written()
-    try:
+    with exit_on_error():
         main(sys.argv)
-    except (UserError, RunFailed) as error:
-        print(f"rethink_jax: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UserError) else 1)

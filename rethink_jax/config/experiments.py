@@ -5,6 +5,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from rethink_jax import paper
 from rethink_jax.config.base import SMALL_SET, base, data_fields
 from rethink_jax.config.sweeps import NETWORKS, sweep
 
@@ -21,7 +22,7 @@ def expressivity(data: str) -> ConfigDict:
             "seed": 0,  # of the direction a, and of synthetic points
             "data": data_fields(data),
             "corruption": {"name": "random_labels", "probability": 1.0, "seed": 0},
-            "synthetic": {"points": 1_281_167, "dimension": 100, "classes": 1000},
+            "synthetic": {"points": paper.IMAGENET_TRAIN, "dimension": 100, "classes": 1000},
             "theorem": {"depth": 5, "evaluate_all_up_to": 100_000, "sample_size": 10_000},
             "compilation_cache": placeholder(str),
         }

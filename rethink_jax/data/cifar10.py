@@ -20,12 +20,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.image_classification import cifar
 
+from rethink_jax import paper
 from rethink_jax.data import tfds_writer
 from rethink_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-NUM_TRAIN, NUM_TEST = 50_000, 10_000
+NUM_TRAIN, NUM_TEST = paper.CIFAR10_TRAIN, paper.CIFAR10_TEST
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 _RECORD = 1 + 3 * 32 * 32  # a label and three planes

@@ -7,6 +7,7 @@ import logging
 import cv2
 import numpy as np
 
+from rethink_jax import paper
 from rethink_jax.data.source import DatasetInfo, Source, Split
 from rethink_jax.errors import require
 
@@ -17,8 +18,10 @@ INFOS = {
     for info in (
         DatasetInfo("digits", 1500, 297, (8, 8, 1), 10),
         DatasetInfo("mnist", 60_000, 10_000, (28, 28, 1), 10),
-        DatasetInfo("cifar10", 50_000, 10_000, (32, 32, 3), 10),
-        DatasetInfo("imagenet2012", 1_281_167, 50_000, (375, 500, 3), 1000),
+        DatasetInfo("cifar10", paper.CIFAR10_TRAIN, paper.CIFAR10_TEST, (32, 32, 3), 10),
+        DatasetInfo(
+            "imagenet2012", paper.IMAGENET_TRAIN, paper.IMAGENET_VALIDATION, (375, 500, 3), 1000
+        ),
     )
 }
 # Of large images: coarse ones cost little and survive being cut and resized.

@@ -5,7 +5,6 @@ of memory: TFDS puts the records into 1,000 files by their keys' hashes, sorts a
 the other, and removes each as soon as it is read. The unlabelled test images are left out.
 """
 
-import argparse
 import io
 import os
 import resource
@@ -15,7 +14,7 @@ import tarfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 from unittest import mock
 
 import tensorflow_datasets as tfds
@@ -23,14 +22,11 @@ from PIL import Image
 from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.datasets.imagenet2012 import imagenet2012_dataset_builder as official
 
-from rethink_jax import output
+from rethink_jax import output, paper
 from rethink_jax.data import tfds_writer
-from rethink_jax.errors import UserError
-
-FAILED, BAD_INPUT = 1, 2
+from rethink_jax.errors import Parser, UserError, exit_on_error, one_line
 
 NAME = "imagenet2012"
-NUM_TRAIN, NUM_VALIDATION = 1_281_167, 50_000
 TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
 _TFDS_FOLDER = tfds.core.tfds_path("datasets/imagenet2012")
 _NOT_RGB_JPEG = {*official.CMYK_IMAGES, *official.PNG_IMAGES}
@@ -111,9 +107,9 @@ def prepare(manual_dir: Path, root: Path) -> None:
     try:
         write(root, build)
     except tarfile.TarError as error:
-        raise UserError(f"a tar in {manual_dir} is damaged: {_line(error)}") from error
+        raise UserError(f"a tar in {manual_dir} is damaged: {one_line(error)}") from error
     except RuntimeError as error:  # array_record's, where the disk is full
-        raise UserError(f"{NAME} cannot be prepared in {root}: {_line(error)}") from error
+        raise UserError(f"{NAME} cannot be prepared in {root}: {one_line(error)}") from error
 
 
 def _find_tars(manual_dir: Path) -> dict[str, Path]:
@@ -160,18 +156,10 @@ def _validation_labels() -> dict[str, str]:
     }
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; usage: {self.prog} --manual_dir=DIR --data_dir=DIR")
-
-
 def _run(argv: list[str] | None) -> str:
     """Does what the command line says and returns what is there now."""
-    parser = _Parser(prog="python -m rethink_jax.data.imagenet", description=__doc__)
+    required = "--manual_dir=DIR --data_dir=DIR"
+    parser = Parser("rethink_jax.data.imagenet", required, __doc__)
     for name, text in (
         ("--manual_dir", f"the folder with {' and '.join(TARS.values())}"),
         ("--data_dir", "TFDS's data directory, to prepare it in"),
@@ -188,18 +176,16 @@ def _run(argv: list[str] | None) -> str:
     splits = tfds.builder_from_directory(target).info.splits
     counts = [splits[split].num_examples for split in TARS]
     line = "{} is prepared: {:,} images to train and {:,} to validate".format(target, *counts)
-    if counts != [NUM_TRAIN, NUM_VALIDATION]:
-        line += f"; all of ImageNet are {NUM_TRAIN:,} and {NUM_VALIDATION:,}"
+    whole = [paper.IMAGENET_TRAIN, paper.IMAGENET_VALIDATION]
+    if counts != whole:
+        line += "; all of ImageNet are {:,} and {:,}".format(*whole)
     return line
 
 
 def main(argv: list[str] | None = None) -> None:
     """Prepares imagenet2012, and leaves with 0, 1 or 2."""
-    try:
+    with exit_on_error(OSError):
         print(_run(argv))
-    except (UserError, OSError) as error:
-        print(f"rethink_jax: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT if isinstance(error, UserError) else FAILED)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from rethink_jax.errors import UserError
+from rethink_jax.errors import UserError, one_line
 
 _FLAGS = {
     1: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
@@ -278,7 +278,4 @@ def _size(shape: Sequence[int]) -> str:
 def _line(error: Exception) -> str:
     """Returns an error's text in one line."""
     # Pillow names the object that it reads from.
-    return (
-        re.sub(r" <_io.BytesIO object at \w+>", "", " ".join(str(error).split()))
-        or type(error).__name__
-    )
+    return re.sub(r" <_io.BytesIO object at \w+>", "", one_line(error)) or type(error).__name__

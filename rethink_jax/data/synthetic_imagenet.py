@@ -3,9 +3,7 @@
 python -m rethink_jax.data.synthetic_imagenet --data_dir=DIR --train=2000 --test=200
 """
 
-import argparse
 import io
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from rethink_jax.data import imagenet
-from rethink_jax.errors import UserError
+from rethink_jax.errors import Parser, UserError, exit_on_error
 
 _SPLITS = ("train", "validation")
 # With these a JPEG of 500×375 pixels has 110 KB, ImageNet's mean.
@@ -81,18 +79,13 @@ def _made(seed: int, split: str, count: int, height: int, width: int) -> dict[st
 
 def main() -> None:
     """Prepares made images in a folder, and leaves with 0 or 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rethink_jax.data.synthetic_imagenet", description=__doc__
-    )
+    parser = Parser("rethink_jax.data.synthetic_imagenet", "--data_dir=DIR", __doc__)
     parser.add_argument("--data_dir", required=True, type=Path, help="TFDS's data directory")
     parser.add_argument("--train", type=int, default=2000, help="images to train")
     parser.add_argument("--test", type=int, default=200, help="images to validate")
-    given = parser.parse_args()
-    try:
-        prepare(given.data_dir.expanduser(), given.train, given.test)
-    except UserError as error:
-        print(f"rethink_jax: {error}", file=sys.stderr)
-        sys.exit(2)
+    with exit_on_error():
+        arguments = parser.parse_args()
+        prepare(arguments.data_dir.expanduser(), arguments.train, arguments.test)
 
 
 if __name__ == "__main__":

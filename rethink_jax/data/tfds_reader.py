@@ -17,7 +17,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from rethink_jax.data import cifar10, digits, tfds_writer
 from rethink_jax.data.source import DatasetInfo, Source, Split, first_image_shape
-from rethink_jax.errors import UserError
+from rethink_jax.errors import UserError, one_line
 
 # TFDS's NAME/CONFIG:VERSION; anything else would send it to the network for community data sets.
 _NAME = re.compile(r"(\w+)(/[\w.-]+)?(:[\d.*]+)?")
@@ -69,7 +69,7 @@ def _open_builder(name: str, data_dir: Path | None) -> tfds.core.DatasetBuilder:
     except (
         Exception
     ) as error:  # TFDS raises many types for a wrong config, version or broken metadata
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(
             f"config.data.name is {name!r}; TFDS cannot open it in {looked_in}: {reason}"
         ) from error

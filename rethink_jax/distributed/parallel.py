@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from rethink_jax.distributed.preemption import StopRequest
-from rethink_jax.errors import Diverged, InUse, RunFailed, UserError, require
+from rethink_jax.errors import Diverged, InUse, RunFailed, UserError, one_line, require
 
 # The mapped axis, over which steps and BatchNorm sum.
 AXIS = "data"
@@ -105,7 +105,7 @@ def check_platforms() -> None:
         jax.config.update("jax_platforms", None)
         available = jax.default_backend()
         jax.config.update("jax_platforms", asked)
-        why = f" ({' '.join(str(error).split())[:200]})" if str(error) else ""
+        why = f" ({one_line(error)[:200]})" if str(error) else ""
         raise UserError(
             f"JAX_PLATFORMS is {asked!r}, which JAX does not have here{why}; available is {available!r}"
         ) from error

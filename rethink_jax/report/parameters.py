@@ -3,7 +3,7 @@
 import functools
 
 from rethink_jax import paper
-from rethink_jax.models.__main__ import parameter_counts
+from rethink_jax.models.parameter_counts import cifar10_counts
 from rethink_jax.report.figures import Picture, ratios
 from rethink_jax.report.tables import NOTHING, Table
 
@@ -18,7 +18,7 @@ TEXT = (
 @functools.cache
 def compare() -> tuple[Table, Picture]:
     """Returns p/n of every model as a table and as a figure."""
-    own = parameter_counts()
+    own = cifar10_counts()
     printed = {size.model: size for size in paper.SIZES if size.data == "CIFAR-10"}
     sizes = [
         *((name, "CIFAR-10", count, printed.get(name)) for name, count in own.items()),

@@ -17,7 +17,15 @@ from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, data
 from rethink_jax.distributed import parallel, preemption
-from rethink_jax.errors import Diverged, InUse, RunFailed, UserError, require
+from rethink_jax.errors import (
+    Diverged,
+    InUse,
+    RunFailed,
+    UserError,
+    line_with_type,
+    one_line,
+    require,
+)
 from rethink_jax.pipeline import loaders
 from rethink_jax.runs import display, effects, identity, run_directory
 from rethink_jax.sweeps import launchers
@@ -268,8 +276,7 @@ def _outcome_of(error: Exception) -> RunOutcome:
         return RunOutcome(str(error), isinstance(error, Diverged), isinstance(error, InUse))
     if jax.process_count() > 1:
         raise error  # the others may wait
-    line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-    return RunOutcome(line.removesuffix(": "))
+    return RunOutcome(line_with_type(error))
 
 
 def _run_in_jobs(
@@ -295,7 +302,7 @@ def _run_in_jobs(
         ended = [(run, job) for run, job in waiting if job.done()]
         for run, job in ended:
             error = job.exception()
-            outcome = RunOutcome(" ".join(str(error).split())[-500:]) if error else job.result()
+            outcome = RunOutcome(one_line(error)[-500:]) if error else job.result()
             manifest.end(run, outcome)
             shown.end(_title(run), _how_it_ended(run, outcome, manifest))
         waiting = [pair for pair in waiting if all(pair[1] is not job for _, job in ended)]

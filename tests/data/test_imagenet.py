@@ -14,6 +14,7 @@ from PIL import Image
 from tensorflow_datasets.core import hashing, shuffle
 from tensorflow_datasets.datasets.imagenet2012 import imagenet2012_dataset_builder as official
 
+from rethink_jax import paper
 from rethink_jax.data import imagenet, synthetic_imagenet, tfds_reader
 from rethink_jax.errors import UserError
 from tests.data_helpers import random_examples, rows, write_set
@@ -144,7 +145,7 @@ def test_the_few_that_are_no_rgb_jpegs_become_ones(command):
 
 def test_labels_of_all_validation_images_are_tfds_own():
     labels = imagenet._validation_labels()
-    assert len(labels) == imagenet.NUM_VALIDATION
+    assert len(labels) == paper.IMAGENET_VALIDATION
     assert dict(zip(sorted(labels), VALIDATION_LABELS, strict=True)) == labels
 
 

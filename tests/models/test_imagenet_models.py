@@ -9,7 +9,7 @@ import pytest
 
 from rethink_jax import config as config_lib, models
 from rethink_jax.errors import UserError
-from rethink_jax.models import __main__ as table
+from rethink_jax.models import parameter_counts
 from rethink_jax.models.inception_v3 import AUXILIARY_SIDE, InceptionV3
 
 # As torchvision and timm count, or the papers.
@@ -43,7 +43,7 @@ def shapes_of(model, side, batch=2):
 
 
 def test_parameters_are_the_originals():
-    assert table.imagenet_counts() == COUNTS
+    assert parameter_counts.imagenet_counts() == COUNTS
     with_auxiliary = make("inception_v3", 1000, auxiliary=True)
     assert models.count_parameters(with_auxiliary, (299, 299, 3)) == 27_161_264
 

@@ -14,7 +14,7 @@ from rethink_jax import models
 from rethink_jax.config import base
 from rethink_jax.distributed import parallel
 from rethink_jax.errors import UserError
-from rethink_jax.models import __main__ as table, layers
+from rethink_jax.models import layers, parameter_counts
 from tests.models.test_imagenet_models import COUNTS as IMAGENET
 
 COUNTS = {
@@ -31,7 +31,7 @@ RNG = np.random.default_rng(0)
 
 def make(title, num_classes=10, dtype="float32", **fields):
     config = base().model
-    config.update(table.VARIANTS[title] | fields)
+    config.update(parameter_counts.VARIANTS[title] | fields)
     return models.create(config, num_classes, dtype)
 
 
@@ -63,7 +63,7 @@ def integers(*shape, reach=8):
 
 
 def test_parameters_are_the_papers():
-    assert table.parameter_counts() == COUNTS
+    assert parameter_counts.cifar10_counts() == COUNTS
 
 
 def test_command_prints_the_parameters():
