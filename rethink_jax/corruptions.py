@@ -62,6 +62,11 @@ def corruption_key(seed: int, split: str | None = None) -> jax.Array:
 
     Raises:
       ValueError: for another split.
+
+    Example:
+      >>> key = corruption_key(seed=0, split="train")
+      >>> jax.random.key_data(key).tolist()
+      [1797259609, 2579123966]
     """
     key = key_of(seed)
     return key if split is None else jax.random.fold_in(key, SPLITS.index(split))
@@ -70,16 +75,21 @@ def corruption_key(seed: int, split: str | None = None) -> jax.Array:
 def true_labels(
     key: jax.Array, ids: jax.Array, images: jax.Array, labels: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the examples as they are: the original data set of section 2.1.
+    """Returns the examples unchanged: the original data set of section 2.1.
 
     Args:
-      key: unused, as the ids are.
+      key: unused, like the ids.
       ids: integers [n], the examples' positions in their split.
       images: any dtype [n, height, width, channels].
       labels: integers [n].
 
     Returns:
       `(images, labels)`.
+
+    Example:
+      >>> images, labels = np.zeros((3, 2, 2, 1), np.uint8), np.array([7, 1, 4])
+      >>> true_labels(corruption_key(0, "train"), np.arange(3), images, labels)[1].tolist()
+      [7, 1, 4]
     """
     _check(ids, images, labels)
     return images, labels
@@ -95,25 +105,36 @@ def partially_corrupted_labels(
     probability: float | jax.Array,
     num_classes: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Replaces each label, with some probability, by a draw uniform over all classes (section 2.1).
+    """Replaces each label, with some probability, by a uniform random class (section 2.1).
 
-    The true class may be drawn too, so about `probability * (num_classes - 1) / num_classes` of the labels
+    The true class may be drawn, so about `probability * (num_classes - 1) / num_classes` of the labels
     change. The draws are nested: an example replaced at p is replaced by the same label at every p' > p.
 
     Args:
       key: a scalar key of `corruption_key(seed, split)`.
       ids: integers [n], the examples' positions in their split.
-      images: any dtype [n, height, width, channels]; returned as they are.
+      images: any dtype [n, height, width, channels]; returned unchanged.
       labels: integers [n].
       probability: in [0, 1]; 1 is `random_labels`.
       num_classes: the number of classes K; labels are drawn from 0 … K − 1.
 
     Returns:
-      `(images, labels)`, labels of the dtype that came in, those of 64 bits as int32.
+      `(images, labels)`, labels in the dtype they came in, but 64 bits as int32.
 
     Raises:
-      ValueError: for shapes, ids or labels that do not fit, or a `probability` outside [0, 1] where its
-        value is known.
+      ValueError: for shapes, ids or labels that do not fit, or a concrete `probability` outside [0, 1].
+
+    Example:
+      >>> key, ids = corruption_key(0, "train"), np.arange(8)
+      >>> images, labels = np.zeros((8, 2, 2, 1), np.uint8), np.arange(8)
+      >>> for p in (0.3, 0.5, 1.0):
+      ...     _, replaced = partially_corrupted_labels(
+      ...         key, ids, images, labels, probability=p, num_classes=10
+      ...     )
+      ...     print(replaced)
+      [3 7 7 3 4 5 6 7]
+      [3 7 7 2 4 7 6 7]
+      [3 7 7 2 3 7 8 7]
     """
     ids = _check(ids, images, labels)
     labels = _narrowed(labels, "labels", np.iinfo(np.int32).min, np.int32)
@@ -140,20 +161,31 @@ def partially_corrupted_labels(
 def random_labels(
     key: jax.Array, ids: jax.Array, images: jax.Array, labels: jax.Array, *, num_classes: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Replaces every label by a draw uniform over all classes (section 2.1).
+    """Replaces every label by a uniform random class (section 2.1).
 
     Args:
       key: a scalar key of `corruption_key(seed, split)`.
       ids: integers [n], the examples' positions in their split.
-      images: any dtype [n, height, width, channels]; returned as they are.
+      images: any dtype [n, height, width, channels]; returned unchanged.
       labels: integers [n].
       num_classes: the number of classes K; labels are drawn from 0 … K − 1.
 
     Returns:
-      `(images, labels)`, labels of the dtype that came in, those of 64 bits as int32.
+      `(images, labels)`, labels in the dtype they came in, but 64 bits as int32.
 
     Raises:
       ValueError: for shapes, ids or labels that do not fit.
+
+    Example:
+      An example gets the same label in any batch.
+
+      >>> key = corruption_key(0, "train")
+      >>> images, labels = np.zeros((8, 2, 2, 1), np.uint8), np.arange(8)
+      >>> print(random_labels(key, np.arange(8), images, labels, num_classes=10)[1])
+      [3 7 7 2 3 7 8 7]
+      >>> last = np.arange(5, 8)
+      >>> print(random_labels(key, last, images[last], labels[last], num_classes=10)[1])
+      [7 8 7]
     """
     return partially_corrupted_labels(
         key, ids, images, labels, probability=1.0, num_classes=num_classes
@@ -164,7 +196,7 @@ def random_labels(
 def shuffled_pixels(
     key: jax.Array, ids: jax.Array, images: jax.Array, labels: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Applies one random permutation of the pixels to every image, of train and test alike (section 2.1).
+    """Applies one random permutation of the pixels to all images, training and test alike (section 2.1).
 
     The channels of a pixel move together.
 
@@ -172,13 +204,21 @@ def shuffled_pixels(
       key: a scalar key of `corruption_key(seed)`, without a split.
       ids: integers [n]; unused.
       images: any dtype [n, height, width, channels].
-      labels: integers [n]; returned as they are.
+      labels: integers [n]; returned unchanged.
 
     Returns:
       `(images, labels)`.
 
     Raises:
       ValueError: for shapes, ids or labels that do not fit.
+
+    Example:
+      >>> images = np.tile(np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1), (3, 1, 1, 1))
+      >>> ids = labels = np.arange(3)
+      >>> print(shuffled_pixels(corruption_key(0), ids, images, labels)[0].reshape(3, 4))
+      [[0 1 3 2]
+       [0 1 3 2]
+       [0 1 3 2]]
     """
     _check(ids, images, labels)
     pixels = _pixels(images)
@@ -190,7 +230,7 @@ def shuffled_pixels(
 def random_pixels(
     key: jax.Array, ids: jax.Array, images: jax.Array, labels: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Applies to each image a random permutation of the pixels of its own (section 2.1).
+    """Applies an independent random permutation of the pixels to each image (section 2.1).
 
     The channels of a pixel move together.
 
@@ -198,13 +238,21 @@ def random_pixels(
       key: a scalar key of `corruption_key(seed, split)`.
       ids: integers [n], the examples' positions in their split.
       images: any dtype [n, height, width, channels].
-      labels: integers [n]; returned as they are.
+      labels: integers [n]; returned unchanged.
 
     Returns:
       `(images, labels)`.
 
     Raises:
       ValueError: for shapes, ids or labels that do not fit.
+
+    Example:
+      >>> images = np.tile(np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1), (3, 1, 1, 1))
+      >>> ids = labels = np.arange(3)
+      >>> print(random_pixels(corruption_key(0, "train"), ids, images, labels)[0].reshape(3, 4))
+      [[0 1 2 3]
+       [3 1 0 2]
+       [0 1 3 2]]
     """
     ids = _check(ids, images, labels)
 
@@ -220,16 +268,16 @@ def gaussian(
 ) -> tuple[jax.Array, jax.Array]:
     """Replaces each image by Gaussian noise with the data set's mean and variance (section 2.1).
 
-    The noise is on the scale of the moments, neither clipped nor rounded to pixel values. A standard normal
-    is drawn to the nearest 1/512 by inverting its distribution on 32 random bits, which reaches ±6.2, and
-    the standard deviation is rounded to 12 significant bits. Their product is then exact in float32, so that no
-    compiler's choice between a fused and a separate multiply and add can show.
+    The noise is on the scale of the moments, neither clipped nor rounded to pixel values. A standard normal is
+    drawn to the nearest 1/512 by inverting its distribution function on 32 random bits, which reaches ±6.2, and
+    the standard deviation is rounded to 12 significant bits. Their product is then exact in float32, so the
+    result does not depend on whether a compiler fuses the multiplication with the addition.
 
     Args:
       key: a scalar key of `corruption_key(seed, split)`.
       ids: integers [n], the examples' positions in their split.
       images: any dtype [n, height, width, channels]; only their shape is used.
-      labels: integers [n]; returned as they are.
+      labels: integers [n]; returned unchanged.
       moments: of the training set, for both splits; per channel, or the same for all.
 
     Returns:
@@ -237,6 +285,14 @@ def gaussian(
 
     Raises:
       ValueError: for shapes, ids or labels that do not fit.
+
+    Example:
+      >>> moments = Moments(mean=np.float32([120]), std=np.float32([64]))
+      >>> images, ids = np.zeros((2, 2, 2, 1), np.uint8), np.arange(2)
+      >>> noise, _ = gaussian(corruption_key(0, "train"), ids, images, ids, moments=moments)
+      >>> print(noise.reshape(2, 4))
+      [[ 83.25  171.25  103.375 211.5  ]
+       [ 39.5    94.25   48.25  176.25 ]]
     """
     ids = _check(ids, images, labels)
     channels = images.shape[-1:]

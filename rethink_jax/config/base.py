@@ -94,6 +94,12 @@ def train(data: str, corruption: str, **corruption_fields: Any) -> ConfigDict:
       data: the data set's name, which is what follows the colon in `--config=FILE:DATA`.
       corruption: one of the six names of `rethink_jax.corruptions`.
       **corruption_fields: further fields of `config.corruption`.
+
+    Example:
+      >>> config = train("cifar10", "partially_corrupted_labels", probability=0.3)
+      >>> config.model.name, config.epochs = "small_inception", 40
+      >>> config.corruption.probability, config.optimizer.momentum
+      (0.3, 0.9)
     """
     config = base()
     config.data.name = data

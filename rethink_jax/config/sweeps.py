@@ -125,6 +125,11 @@ def cifar10_entry(
 
     Raises:
       UserError: for a word that is none of these, or that contradicts another one or the fields.
+
+    Example:
+      >>> entry = cifar10_entry("inception-crop", {"epochs": 40})
+      >>> entry["fields"]["augment.random_crop"], entry["fields"]["epochs"]
+      (True, 40)
     """
     network = name.partition("-")[0]
     options: dict[str, dict[str, Any]] = {

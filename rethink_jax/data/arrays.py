@@ -116,7 +116,7 @@ def _check_asked(dataset: Dataset, data: ConfigDict) -> None:
 
 
 def from_arrays(train: Pair, test: Pair, name: str = "arrays") -> Dataset:
-    """Returns a data set of the caller's arrays, the label of every class among them.
+    """Returns a data set of the caller's arrays. Classes are 0 to the largest label.
 
     Args:
       train: images uint8 [n, height, width] or [n, height, width, channels], labels integer [n].
@@ -125,6 +125,14 @@ def from_arrays(train: Pair, test: Pair, name: str = "arrays") -> Dataset:
 
     Raises:
       UserError: another dtype or shape, no examples, a negative label.
+
+    Example:
+      >>> images, labels = np.zeros((40, 28, 28), np.uint8), np.arange(40) % 10
+      >>> dataset = from_arrays((images, labels), (images[:20], labels[:20]))
+      >>> dataset.info.num_train, dataset.info.num_test, dataset.info.num_classes
+      (40, 20, 10)
+      >>> dataset.info.image_shape
+      (28, 28, 1)
     """
     train_examples = _examples(*train, f"{name}'s train")
     test_examples = _examples(*test, f"{name}'s test")

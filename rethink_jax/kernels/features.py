@@ -38,7 +38,14 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def pixels() -> Features:
-    """Returns the pixels over 255."""
+    """Returns the pixels over 255.
+
+    Example:
+      >>> features, images = pixels(), np.full((3, 8, 8, 1), 255, np.uint8)
+      >>> found = features.of(images, 0, len(images), lambda fraction: None)
+      >>> found.shape, float(found.max())
+      ((3, 64), 1.0)
+    """
 
     def of(images: np.ndarray, part: int, num_train: int, show: Show) -> np.ndarray:
         return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)

@@ -49,6 +49,13 @@ def gaussian(gamma: float, around: float = 0.0) -> Kernel:
     Args:
       gamma: γ.
       around: a squared distance; the kernel's value there is the offset, where it is 1/e or more.
+
+    Example:
+      >>> kernel = gaussian(gamma=0.5)
+      >>> product, square = np.float32([[0.0]]), np.float32([[1.0]])  # two orthogonal unit vectors
+      >>> value = kernel.values(product, square, square) + kernel.offset
+      >>> round(float(value[0, 0]), 4)  # exp(−0.5 · 2)
+      0.3679
     """
     if gamma * around > 1:  # no flat kernel; far beyond, expm1 would overflow
         around = 0.0
@@ -62,7 +69,13 @@ def gaussian(gamma: float, around: float = 0.0) -> Kernel:
 
 
 def linear() -> Kernel:
-    """Returns ⟨x, x'⟩."""
+    """Returns ⟨x, x'⟩.
+
+    Example:
+      >>> kernel = linear()
+      >>> float(kernel.values(np.float32(3.0), np.float32(9.0), np.float32(1.0)) + kernel.offset)
+      3.0
+    """
     return Kernel(lambda products, squares, others: jnp.asarray(products), 0.0)
 
 

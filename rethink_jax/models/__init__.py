@@ -72,7 +72,15 @@ def create(
       model: `config.model`.
       num_classes: the number of logits.
       dtype: of the computation; parameters are float32.
-      axis_name: the mapped axis over which BatchNorm sums, or None outside of one.
+      axis_name: the mapped axis over which BatchNorm sums; None where nothing is mapped.
+
+    Example:
+      >>> from rethink_jax import config
+      >>> fields = config.base().model
+      >>> fields.update(name="mlp", depth=3)
+      >>> module = create(fields, num_classes=10)
+      >>> count_parameters(module, (28, 28, 3))
+      1735178
     """
     constructor, fields, fixed, *_ = MODELS[model.name]
     extra = fixed | {field: model[field] for field in fields}

@@ -45,6 +45,11 @@ def whiten(images: jax.Array) -> jax.Array:
 
     Returns:
       Images float32 [n, height, width, channels]; float64 if that came in.
+
+    Example:
+      >>> images = np.uint8([0, 255, 255, 0]).reshape(1, 2, 2, 1)
+      >>> print(whiten(images).reshape(4))
+      [-1.  1.  1. -1.]
     """
     images = images.astype(jnp.float64 if images.dtype == jnp.float64 else jnp.float32) / 255
     centered = images - images.mean(axis=(1, 2, 3), keepdims=True)

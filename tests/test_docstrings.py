@@ -1,0 +1,47 @@
+"""The examples in the docstrings of what is public run, and print what they say."""
+
+import doctest
+import importlib
+
+import pytest
+
+PUBLIC = {
+    "rethink_jax.config.base": ["train"],
+    "rethink_jax.config.sweeps": ["cifar10_entry"],
+    "rethink_jax.corruptions": [
+        "corruption_key",
+        "true_labels",
+        "partially_corrupted_labels",
+        "random_labels",
+        "shuffled_pixels",
+        "random_pixels",
+        "gaussian",
+    ],
+    "rethink_jax.data.arrays": ["from_arrays"],
+    "rethink_jax.kernels.features": ["pixels"],
+    "rethink_jax.kernels.matrix": ["gaussian", "linear"],
+    "rethink_jax.models": ["create"],
+    "rethink_jax.pipeline.preprocess": ["whiten"],
+    "rethink_jax.theory.theorem1": ["construct"],
+}
+
+
+def examples_of(module):
+    """Returns the tests in a module's docstrings by name, those without an example left out."""
+    found = doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(module), module)
+    return {test.name.removeprefix(f"{module}."): test for test in found if test.examples}
+
+
+def run(test):
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    told = []
+    outcome = doctest.DocTestRunner(optionflags=flags).run(test, out=told.append)
+    assert outcome.failed == 0, "".join(told)
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_examples(module):
+    examples = examples_of(module)
+    assert {*PUBLIC[module]} <= {*examples}
+    for test in examples.values():
+        run(test)
