@@ -220,7 +220,7 @@ def test_the_revision_is_the_projects_own(tmp_path, monkeypatch):
         subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True, capture_output=True)
 
     git("init", "-q")
-    package = tmp_path / "venv/rethink_jax"
+    package = tmp_path / "venv/rethink_jax/runs"
     package.mkdir(parents=True)
     (package / "environment.py").touch()
     identity = ("-c", "user.name=x", "-c", "user.email=x@x")
