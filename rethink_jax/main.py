@@ -17,7 +17,7 @@ from absl import app, flags, logging as absl_logging
 from ml_collections import config_flags
 
 from rethink_jax import cli, config as config_lib, output
-from rethink_jax.distributed import preemption
+from rethink_jax.distributed import jax_settings, preemption, processes
 from rethink_jax.errors import (
     FAILED,
     RunFailed,
@@ -53,7 +53,6 @@ def main(argv: list[str]) -> None:
 def _run(argv: list[str]) -> None:
     # JAX takes seconds to import; a wrong flag need not wait.
     from rethink_jax.data import cache
-    from rethink_jax.distributed import parallel
     from rethink_jax.kernels import interpolation
     from rethink_jax.sweeps import sweep
     from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
@@ -78,10 +77,10 @@ def _run(argv: list[str]) -> None:
     name = Path(cli.config_argument(argv).partition(":")[0]).stem
     require(config.experiment in fitting, "experiment", config.experiment, allowed)
     with preemption.stop_on_signals() as stop_request:
-        parallel.start(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
+        processes.start(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
         stop_request.listen()  # JAX's distributed runtime has a handler of its own
-    parallel.use_compilation_cache(config.compilation_cache or cache.root() / "compiled")
-    if not parallel.is_primary():
+    jax_settings.use_compilation_cache(config.compilation_cache or cache.root() / "compiled")
+    if not processes.is_primary():
         logging.getLogger("rethink_jax").setLevel(logging.WARNING)
     experiments[config.experiment](config, WORKDIR.value, name=name)
 

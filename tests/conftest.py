@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from rethink_jax import data
-from rethink_jax.distributed import parallel
+from rethink_jax.distributed import jax_settings, parallel
 from rethink_jax.training import metrics
 from tests.entry_point import ForkedEntryPoint
 
@@ -37,7 +37,7 @@ def real_data():
 def own_directories(tmp_path_factory):
     """Keeps data sets and caches of the tests away from the user's."""
     root = tmp_path_factory.mktemp("home")
-    parallel.use_compilation_cache(root / "cache" / "compiled")
+    jax_settings.use_compilation_cache(root / "cache" / "compiled")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TFDS_DATA_DIR", str(root / "tfds"))
         patch.setenv("RETHINK_JAX_CACHE", str(root / "cache"))

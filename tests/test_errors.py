@@ -14,7 +14,7 @@ import pytest
 
 from rethink_jax import config as config_lib, main
 from rethink_jax.data import cache
-from rethink_jax.distributed import parallel
+from rethink_jax.distributed import jax_settings, parallel, processes
 from rethink_jax.errors import UserError
 from rethink_jax.kernels import interpolation
 from rethink_jax.runs import environment
@@ -104,7 +104,7 @@ def test_a_platform_that_is_not_there_is_named(error, monkeypatch):
     told = " \\(no such backend\\)" if str(error) else ""
     line = f"^JAX_PLATFORMS is 'cpu', which JAX does not have here{told}; available is 'cpu'$"
     with pytest.raises(UserError, match=line):
-        parallel.check_platforms()
+        jax_settings.check_platforms()
     assert parallel.jax.config.values["jax_platforms"] == before == "cpu"
 
 
@@ -137,11 +137,11 @@ def test_a_worker_that_runs_the_script_again_is_told(toy, monkeypatch):
     ],
 )
 def test_what_tells_of_further_processes(variables, alone, monkeypatch):
-    for name in (*parallel._SIZES, *parallel._INDICES, parallel._HOSTS):
+    for name in (*processes._SIZES, *processes._INDICES, processes._HOSTS):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert parallel._says_one_process() is alone
+    assert processes._says_one_process() is alone
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_cluster_that_cannot_be_read_is_refused(error, told, monkeypatch):
 
     monkeypatch.setattr(parallel.jax.distributed, "initialize", initialize)
     with pytest.raises(UserError, match=told):
-        parallel.start()
+        processes.start()
 
 
 def test_without_a_home_the_cache_has_to_be_named(monkeypatch):

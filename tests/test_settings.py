@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rethink_jax import config as config_lib, corruptions, models
-from rethink_jax.distributed import parallel
+from rethink_jax.distributed import jax_settings
 from rethink_jax.models.layers import dropout
 from rethink_jax.pipeline import inputs, preprocess, train_keys
 from rethink_jax.runs import environment, files
@@ -202,7 +202,7 @@ def test_every_experiment_is_pinned():
 
 
 def test_pinned_settings_are_those_of_a_plain_process():
-    with hostile_settings(), parallel.pin_settings():
+    with hostile_settings(), jax_settings.pin_settings():
         values = jax.config.values
         for name in ("jax_enable_x64", "jax_threefry_partitionable", "jax_default_prng_impl"):
             assert values[name] == environment.JAX_DEFAULTS[name]

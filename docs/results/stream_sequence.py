@@ -50,12 +50,12 @@ def main(data_dir: str, out: str, *process: str) -> None:
 
 def _record(data_dir: str, out: Path, index: str, count: str, address: str) -> None:
     from rethink_jax import config as config_lib
-    from rethink_jax.distributed import parallel
+    from rethink_jax.distributed import parallel, processes
     from rethink_jax.pipeline import loaders
     from rethink_jax.training import train
 
     if int(count) > 1:
-        parallel.start(address, int(count), int(index))
+        processes.start(address, int(count), int(index))
     config = config_lib.imagenet("imagenet2012", "random_labels")
     config.update_from_flattened_dict(
         {
@@ -69,8 +69,8 @@ def _record(data_dir: str, out: Path, index: str, count: str, address: str) -> N
     )
     resolved, info = train.resolve(config)
     streaming = loaders.make(resolved, None)
-    look_up = parallel.map_parts(
-        lambda examples, ids: streaming.look_up(examples, ids[0])[1], (True, True), out_parts=True
+    look_up = parallel.map_over_devices(
+        lambda examples, ids: streaming.look_up(examples, ids[0])[1], (0, 1), sharded_output=True
     )
     ids, labels = [], []
     for dispatch in streaming.train(0, config_lib.total_steps(resolved, info.num_train), lambda: 1):

@@ -25,7 +25,7 @@ from rich.table import Table
 from rethink_jax import cli, config as config_lib, data, models, output, paper
 from rethink_jax.bench import loader, rates, tables, task, turns
 from rethink_jax.data import cache, synthetic_imagenet
-from rethink_jax.distributed import parallel
+from rethink_jax.distributed import jax_settings
 from rethink_jax.errors import UserError, exit_on_error, require
 from rethink_jax.pipeline import inputs
 from rethink_jax.runs import files
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     if cli.names_no_config(argv):
         argv = [argv[0], DEFAULT_CONFIG, *argv[1:]]  # its fields are flags only after it
     cli.parse(argv)
-    parallel.check_platforms()
+    jax_settings.check_platforms()
     what = WHAT.value
     known = f"one of {', '.join(OF_CONFIG)}, or some of {', '.join(OF_MODELS)}"
     of_config = len(what) == 1 and what[0] in OF_CONFIG
@@ -124,7 +124,7 @@ def _time_config(what: str, seconds: float) -> None:
     require(config.data.stream, "data.stream", config.data.stream, "True")
     for module in (config_lib, models):  # before images are made
         module.check(config)
-    parallel.use_compilation_cache(config.compilation_cache or cache.root() / "compiled")
+    jax_settings.use_compilation_cache(config.compilation_cache or cache.root() / "compiled")
     with tempfile.TemporaryDirectory() as folder:
         if config.data.data_dir is None and not config.data.fake and what == "input":
             synthetic_imagenet.prepare(Path(folder), _MADE_TRAIN, _MADE_TEST)

@@ -29,7 +29,7 @@ def step_rate(config: ConfigDict, seconds: float) -> float:
     experiment = train.build(config)
     with contextlib.closing(experiment.feed) as feed:
         examples, ids, _ = next(feed.train(0, 1, lambda: 1))
-    examples, ids = parallel.put_parts((examples, ids))
+    examples, ids = parallel.put_shards((examples, ids))
     state = parallel.replicate(experiment.initial_state)
 
     def step() -> tuple[int, Any]:
@@ -81,8 +81,10 @@ def matmul_rate(dtype: str, seconds: float) -> float:
     side = 1024 if jax.default_backend() == "cpu" else 8192
     devices = parallel.local_count()
     ones = np.ones((devices, side, side), np.float32)
-    square = parallel.map_parts(lambda x: (x @ x).astype(x.dtype) / side, (True,), out_parts=True)
-    values = parallel.put_parts(ones.astype(jnp.dtype(dtype)))
+    square = parallel.map_over_devices(
+        lambda x: (x @ x).astype(x.dtype) / side, (0,), sharded_output=True
+    )
+    values = parallel.put_shards(ones.astype(jnp.dtype(dtype)))
 
     def multiply() -> tuple[float, Any]:
         nonlocal values

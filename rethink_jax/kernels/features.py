@@ -112,7 +112,7 @@ def gabor(orientations: int, wavelengths: tuple[float, ...], pool: int) -> Featu
         maps = jnp.moveaxis(responses, 3, 1).reshape(-1, height, width, 1)
         return convolve(maps, window, stride).reshape(n, -1)
 
-    mapped = parallel.map_parts(transform, (True,), out_parts=True)
+    mapped = parallel.map_over_devices(transform, (0,), sharded_output=True)
 
     def of(images: np.ndarray, part: int, num_train: int, show: Show) -> np.ndarray:
         return _in_batches(mapped, images, show)
@@ -155,7 +155,7 @@ def random_convolutions(filters: int, seed: int, images: np.ndarray) -> Features
         pooled = lax.map(lambda group: respond(group, project, shift), grouped)
         return pooled.reshape(len(images), -1)
 
-    mapped = parallel.map_parts(transform, (True, False, False), out_parts=True)
+    mapped = parallel.map_over_devices(transform, (0,), sharded_output=True)
 
     def of(images: np.ndarray, part: int, num_train: int, show: Show) -> np.ndarray:
         some = slice(part * _FILTERS_PER_PART, (part + 1) * _FILTERS_PER_PART)
@@ -228,7 +228,7 @@ def _in_batches(mapped: Callable, images: np.ndarray, show: Show) -> np.ndarray:
     for start in range(0, len(images), size):
         # The last batch wraps round to the beginning.
         ids = np.arange(start, start + size) % len(images)
-        values = np.asarray(mapped(parallel.local_parts(images[ids])))
+        values = np.asarray(mapped(parallel.local_shards(images[ids])))
         found.append(values.reshape(size, -1))
         show(min(1.0, (start + size) / len(images)))
     return np.concatenate(found)[: len(images)]

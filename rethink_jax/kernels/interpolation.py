@@ -15,7 +15,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, data
-from rethink_jax.distributed import parallel, preemption
+from rethink_jax.distributed import jax_settings, preemption, processes
 from rethink_jax.errors import RunFailed, require
 from rethink_jax.kernels import features
 from rethink_jax.kernels.features import Features
@@ -60,7 +60,7 @@ class Products(NamedTuple):
     others: np.ndarray
 
 
-@parallel.pin_settings()
+@jax_settings.pin_settings()
 def run(
     config: ConfigDict, workdir: epath.PathLike | None = None, name: str = "kernel"
 ) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def run(
       Stopped: when a signal came; the iterate is saved.
     """
     check(config)
-    parallel.check_one_process(config)
+    processes.check_one_process(config)
     load = functools.cache(lambda: data.load(config.data))
     path = identity.path_of(workdir, config, lambda: load().fingerprint, name, config.data.name)
     with contextlib.ExitStack() as stack:
@@ -233,14 +233,14 @@ class _Solve:
                     self._started -= files.read_json(self._path / SECONDS).get("seconds", 0)
                 stack.callback(self._keep_time)
 
-            parallel.on_primary(begin)
+            processes.on_primary(begin)
             summary = self._solve_all(*self._choose())
 
             def end() -> None:
                 files.write_summary(self._path, summary)
                 (self._path / PRODUCTS).unlink(missing_ok=True)
 
-            parallel.on_primary(end)
+            processes.on_primary(end)
         return summary
 
     def _keep_time(self) -> None:
@@ -278,7 +278,7 @@ class _Solve:
         What failed with other settings of the solver, or was not solved to the tolerance, is tried again.
         """
         kernel, train, file = self._config.kernel, self._dataset.train, self._path / SELECTION
-        log = parallel.on_primary(lambda: files.read_json(file)["log"] if file.exists() else [])
+        log = processes.on_primary(lambda: files.read_json(file)["log"] if file.exists() else [])
         order = np.random.default_rng(self._config.seed).permutation(len(train.labels))
         cut = max(1, round(kernel.validation_fraction * len(order)))
         some, held_out = (
@@ -298,8 +298,8 @@ class _Solve:
             tried = candidates[number] | self._try(prepared, candidates[number])
             log[number : number + 1] = [tried]
             logger.info("%s", tried)
-            parallel.on_primary(lambda: files.write_json(file, {"log": log}))
-            parallel.on_primary(self._keep_time)
+            processes.on_primary(lambda: files.write_json(file, {"log": log}))
+            processes.on_primary(self._keep_time)
         return log
 
     def _is_to_be_tried(self, tried: dict[str, Any]) -> bool:
@@ -339,8 +339,8 @@ class _Solve:
             is_due = time.monotonic() > saved_at + _SAVE_PRODUCTS_SECONDS
             if file is not None and (is_due or part == seen.parts - 1):
                 save = functools.partial(products.save, parts=part + 1, of=of)
-                parallel.on_primary(functools.partial(files.write_whole, file, save))
-                parallel.on_primary(self._keep_time)
+                processes.on_primary(functools.partial(files.write_whole, file, save))
+                processes.on_primary(self._keep_time)
                 saved_at = time.monotonic()
         return Products(products, some.labels, others.labels)
 
@@ -484,7 +484,7 @@ class _Solve:
             files.write_whole(file, write)
             self._keep_time()
 
-        parallel.on_primary(save)
+        processes.on_primary(save)
 
     def _restore(self, file: epath.Path, of: str, shape: tuple[int, ...]) -> Iterate | None:
         """Returns the saved iterate; none where there is none, a damaged one, or that of another choice."""

@@ -154,10 +154,10 @@ class InnerProducts:
         step = -(-min(_ROWS, n) // devices) * devices
         rows = [slice(i, min(i + step, n)) for i in range(0, n, step)]
         rows += [slice(i, min(i + step, n + others)) for i in range(n, n + others, step)]
-        nothing = parallel.local_parts(np.zeros((devices, 1, 1), dtype))[:, 0]
+        nothing = parallel.local_shards(np.zeros((devices, 1, 1), dtype))[:, 0]
         self._blocks = [_Block(nothing, rows) for rows in rows]
         self._step = step
-        self._add = parallel.map_parts(_add, (True, True, False), out_parts=True)
+        self._add = parallel.map_over_devices(_add, (0, 1), sharded_output=True)
 
     def add(self, features: np.ndarray, show: Callable[[float], None]) -> None:
         """Adds the products of some more features.
@@ -195,7 +195,7 @@ class InnerProducts:
           kernel: of this module.
           keep: whether the products are wanted once more; otherwise their memory goes to the matrix.
         """
-        evaluate = parallel.map_parts(kernel.values, (True, True, False), out_parts=True)
+        evaluate = parallel.map_over_devices(kernel.values, (0, 1), sharded_output=True)
         squares, blocks = self.squares[:, None].astype(self.dtype), []
         remaining = list(self._blocks) if keep else self._blocks
         with precision(self.dtype):
@@ -291,9 +291,9 @@ class KernelMatrix:
         self._step = blocks[0].values.shape[1] * len(parallel.devices())
         self._blocks = [block for block in blocks if block.rows.start < self.n]
         self._others = [block for block in blocks if block.rows.start >= self.n]
-        self._multiply = parallel.map_parts(_multiply, (True, False, True), out_parts=False)
-        self._multiply_rows = parallel.map_parts(_multiply_rows, (True, False), out_parts=False)
-        self._take = parallel.map_parts(_take, (True, False, False), out_parts=False)
+        self._multiply = parallel.map_over_devices(_multiply, (0, 2))
+        self._multiply_rows = parallel.map_over_devices(_multiply_rows, (0,))
+        self._take = parallel.map_over_devices(_take, (0,))
 
     def __matmul__(self, vectors: np.ndarray) -> np.ndarray:
         """Returns K V for V float64 [n, k], float64; but for the offset in the matrix's dtype."""
@@ -354,7 +354,7 @@ class KernelMatrix:
 
 
 def _padded_parts(rows: np.ndarray, count: int) -> np.ndarray:
-    return parallel.local_parts(np.pad(rows, [(0, count - len(rows)), (0, 0)]))
+    return parallel.local_shards(np.pad(rows, [(0, count - len(rows)), (0, 0)]))
 
 
 def _add(values: jax.Array, rows: jax.Array, points: jax.Array) -> jax.Array:

@@ -64,11 +64,11 @@ class Resident:
       info: sizes of the data set.
       fingerprint: of the corrupted data.
       look_up: of `examples` and ids, on one device, to the examples.
-      mapped: which arguments of a step have a leading axis for the local devices.
+      sharded_argnums: which arguments of a step have a leading axis of the local devices.
     """
 
     look_up = staticmethod(inputs.gather)
-    mapped = (2,)
+    sharded_argnums = (2,)
 
     def __init__(self, config: ConfigDict, dataset: data.Dataset):
         """Corrupts a data set as a resolved config says, and copies it to the devices."""
@@ -140,7 +140,7 @@ class Streamed:
       as of `Resident`.
     """
 
-    mapped = (1, 2)
+    sharded_argnums = (1, 2)
 
     def __init__(self, config: ConfigDict, source: data.Source):
         """Opens a data set as a resolved config says; for `gaussian` its first images are read."""

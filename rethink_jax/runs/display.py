@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rethink_jax.distributed import parallel
+from rethink_jax.distributed import processes
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -31,7 +31,7 @@ class ProgressDisplay(NamedTuple):
 
 @contextmanager
 def _open(*columns: ProgressColumn) -> Iterator[ProgressDisplay]:
-    console = Console(soft_wrap=True, quiet=not parallel.is_primary())
+    console = Console(soft_wrap=True, quiet=not processes.is_primary())
     if console.quiet or not sys.stdout.isatty():
         yield ProgressDisplay(console, None)
         return
@@ -286,7 +286,7 @@ def print_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
         table.add_column(column, justify="right" if i else "left")
     for row in rows:
         table.add_row(*row)
-    Console(soft_wrap=True, quiet=not parallel.is_primary()).print(table)
+    Console(soft_wrap=True, quiet=not processes.is_primary()).print(table)
 
 
 def percent(fraction: float | None) -> str:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from rich.table import Table
 
 from rethink_jax import data
-from rethink_jax.distributed import parallel
+from rethink_jax.distributed import processes
 from rethink_jax.errors import UserError
 from rethink_jax.runs import effects, files, own_files, run_directory
 from rethink_jax.runs.display import ProgressDisplay, percent
@@ -84,7 +84,7 @@ class SweepManifest:
         self._summaries: dict[str, dict[str, Any]] = {}
         self._open_data = open_data
         self._of_same_data: set[epath.Path] = set()  # on the primary process
-        parallel.on_primary(self._check_directory)
+        processes.on_primary(self._check_directory)
         self.refresh()
 
     def _check_directory(self) -> None:
@@ -185,7 +185,7 @@ class SweepManifest:
                 files.write_json(self.path / own_files.SWEEP, content)
             return {"content": content, "summaries": summaries}
 
-        found = parallel.on_primary(write)
+        found = processes.on_primary(write)
         self.content, self._summaries = found["content"], found["summaries"]
 
     def _look(self, run: PlannedRun, noted: dict[str, dict[str, Any]]) -> dict[str, Any]:

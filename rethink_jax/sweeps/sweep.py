@@ -16,7 +16,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, data
-from rethink_jax.distributed import parallel, preemption
+from rethink_jax.distributed import jax_settings, preemption, processes
 from rethink_jax.errors import (
     Diverged,
     InUse,
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 LAUNCHERS = ("local", "slurm", "submitit_local")
 
 
-@parallel.pin_settings()
+@jax_settings.pin_settings()
 def run(
     config: ConfigDict,
     workdir: epath.PathLike | None = None,
@@ -66,7 +66,7 @@ def run(
         stop_request = stack.enter_context(preemption.stop_on_signals())
         if jax.process_count() > 1:  # the others have to hear of a signal first
             stack.enter_context(stop_request.defer())
-        runs = parallel.on_all(lambda: plan(config, path, dataset))
+        runs = processes.all_or_fail(lambda: plan(config, path, dataset))
         executor = None if config.launcher == "local" else _executor(config, path)
         manifest = SweepManifest(path, config.sweep.name, config.sweep.size, runs, open_data)
         _tell_ignored(runs)
@@ -241,10 +241,10 @@ def _run_here(
             f"stopped; {done} of {len(manifest.runs)} runs are done in {manifest.path}; "
             "run the same command again to go on"
         )
-        parallel.raise_if_stopped(stop_request)
+        processes.raise_if_stopped(stop_request)
         shown.begin(_title(run))
         try:
-            opened = parallel.on_all(functools.partial(open_data, run.config))
+            opened = processes.all_or_fail(functools.partial(open_data, run.config))
             own = opened if isinstance(opened, data.Dataset) else None
             outcome = _attempt(run.config, run.path, own, shown.progress)
         except preemption.Stopped:
@@ -349,7 +349,7 @@ def _path(
     del fields.launcher, fields.slurm, fields.sweep.seeds, fields.sweep.only
 
     def fingerprint() -> str:
-        return parallel.on_all(lambda: loaders.open_data(config, dataset)).fingerprint
+        return processes.all_or_fail(lambda: loaders.open_data(config, dataset)).fingerprint
 
     data_name = config.data.name if dataset is None else dataset.info.name
     return identity.path_of(workdir, fields, fingerprint, name, data_name, dataset=dataset)

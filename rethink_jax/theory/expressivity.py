@@ -10,7 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rethink_jax import data
-from rethink_jax.distributed import parallel
+from rethink_jax.distributed import jax_settings
 from rethink_jax.errors import require
 from rethink_jax.pipeline import inputs
 from rethink_jax.runs import display, run_once
@@ -24,7 +24,7 @@ SYNTHETIC = "synthetic"
 _POINTS, _SAMPLE = 1, 2
 
 
-@parallel.pin_settings()
+@jax_settings.pin_settings()
 def run(
     config: ConfigDict, workdir: epath.PathLike | None = None, name: str = "expressivity"
 ) -> dict[str, Any]:

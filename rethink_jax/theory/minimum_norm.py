@@ -14,7 +14,7 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from rethink_jax import data
-from rethink_jax.distributed import parallel
+from rethink_jax.distributed import jax_settings
 from rethink_jax.errors import RunFailed, UserError, require
 from rethink_jax.pipeline import inputs
 from rethink_jax.pipeline.preprocess import whiten
@@ -43,7 +43,7 @@ class Path(NamedTuple):
     norm: list[float]
 
 
-@parallel.pin_settings()
+@jax_settings.pin_settings()
 def run(
     config: ConfigDict, workdir: epath.PathLike | None = None, name: str = "minimum_norm"
 ) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, data
 from rethink_jax.config import sweep_entry
-from rethink_jax.distributed import parallel
+from rethink_jax.distributed import jax_settings, processes
 from rethink_jax.errors import require
 from rethink_jax.runs import display, effects, files, identity, run_directory
 from rethink_jax.sweeps import sweep
@@ -31,7 +31,7 @@ TRUE, RANDOM = "true_labels", "random_labels"
 CONFIDENCE = 0.95
 
 
-@parallel.pin_settings()
+@jax_settings.pin_settings()
 def run(
     config: ConfigDict, workdir: epath.PathLike | None = None, name: str = "rademacher"
 ) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def run(
         files.write_summary(path, summary)
         return summary
 
-    summary = parallel.on_primary(record)
+    summary = processes.on_primary(record)
     display.print_rows(*table(summary))
     return summary
 
@@ -97,18 +97,18 @@ def begin(
     require(not stream, "data.stream", stream, f"False for {group}, whose data are in memory")
     settings = ConfigDict(config.to_dict())
     del settings[group]
-    resolved, info = parallel.on_all(lambda: train.resolve(settings))
+    resolved, info = processes.all_or_fail(lambda: train.resolve(settings))
 
     @functools.cache
     def load() -> data.Dataset:
-        return two_classes(parallel.on_all(lambda: data.load(config.data)))
+        return two_classes(processes.all_or_fail(lambda: data.load(config.data)))
 
     path = identity.path_of(workdir, config, lambda: load().fingerprint, name, config.data.name)
-    parallel.on_primary(lambda: run_directory.check_no_sweep(path))
-    parallel.on_primary(lambda: run_directory.check_usable(path, config))
-    parallel.on_primary(lambda: effects.refuse(path, resolved, info))
+    processes.on_primary(lambda: run_directory.check_no_sweep(path))
+    processes.on_primary(lambda: run_directory.check_usable(path, config))
+    processes.on_primary(lambda: effects.refuse(path, resolved, info))
     dataset = load()
-    planned = parallel.on_all(lambda: sweep.plan(_both(settings, 1), path / RUNS, dataset))
+    planned = processes.all_or_fail(lambda: sweep.plan(_both(settings, 1), path / RUNS, dataset))
 
     def check() -> None:
         identity.check_same_data(path, config, dataset.fingerprint)
@@ -125,8 +125,8 @@ def begin(
             data_fingerprint=dataset.fingerprint,
         )
 
-    parallel.on_primary(check)
-    parallel.on_primary(write)
+    processes.on_primary(check)
+    processes.on_primary(write)
     return path, settings, dataset
 
 
@@ -135,7 +135,7 @@ def train_both(
 ) -> list[sweep.PlannedRun]:
     """Trains on random and on true labels, as a sweep in a directory, and returns the runs."""
     both = _both(settings, seeds)
-    planned = parallel.on_all(lambda: sweep.plan(both, path, dataset))
+    planned = processes.all_or_fail(lambda: sweep.plan(both, path, dataset))
     sweep.run(both, path, dataset)
     return planned
 

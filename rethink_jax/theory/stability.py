@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from scipy.special import softmax
 
 from rethink_jax import data, models
-from rethink_jax.distributed import parallel
+from rethink_jax.distributed import jax_settings, processes
 from rethink_jax.errors import RunFailed, require
 from rethink_jax.pipeline import inputs
 from rethink_jax.pipeline.preprocess import center_crop, whiten
@@ -44,7 +44,7 @@ _BATCH = 1000
 _MARGIN_PERCENTILE = 10
 
 
-@parallel.pin_settings()
+@jax_settings.pin_settings()
 def run(
     config: ConfigDict, workdir: epath.PathLike | None = None, name: str = "stability"
 ) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def run(
       RunFailed: where a run has failed.
       Stopped: when a signal came; the state is saved.
     """
-    parallel.check_one_process(config)
+    processes.check_one_process(config)
     replacements = config.stability.replacements
     require(1 <= replacements <= 1000, "stability.replacements", replacements, "in [1, 1000]")
     path, settings, dataset = begin(config, "stability", workdir, name)
@@ -82,7 +82,7 @@ def run(
         files.write_summary(path, summary)
         return summary
 
-    summary = parallel.on_primary(record)
+    summary = processes.on_primary(record)
     display.print_rows(*table(summary))
     return summary
 

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from etils.epath.gpath import PosixGPath
 
-from rethink_jax.distributed import parallel
+from rethink_jax.distributed import processes
 from rethink_jax.errors import RunFailed
 from rethink_jax.training.train_state import TrainState
 
@@ -274,11 +274,11 @@ def restore_on_all(checkpoints: Checkpoints | None, like: TrainState) -> Saved |
         restored.append(saved)
         return saved and list(saved[1:])
 
-    meta = parallel.on_primary(restore)
+    meta = processes.on_primary(restore)
     if meta is None:
         return None
     saved = restored[0] if restored else None
-    return Saved(parallel.broadcast(like if saved is None else saved.state), *meta)
+    return Saved(processes.broadcast(like if saved is None else saved.state), *meta)
 
 
 def _is_damage(error: BaseException) -> bool:

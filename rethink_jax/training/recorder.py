@@ -10,7 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rethink_jax.data import DatasetInfo
-from rethink_jax.distributed import parallel, preemption
+from rethink_jax.distributed import preemption, processes
 from rethink_jax.errors import Diverged, RunFailed, UserError
 from rethink_jax.runs import display, files, own_files, run_directory
 from rethink_jax.training import metrics
@@ -60,7 +60,7 @@ class Recorder:
             self._checkpoints = Checkpoints(self._path, self._config.checkpoint.keep)
             self._open_files.callback(self._checkpoints.close)
 
-        parallel.on_primary(open_files)
+        processes.on_primary(open_files)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -81,7 +81,7 @@ class Recorder:
         saved = restore_on_all(self._checkpoints, initial_state)
         state = initial_state
         if saved is None:
-            parallel.on_primary(self._refuse_damaged)
+            processes.on_primary(self._refuse_damaged)
         else:
             if saved.fingerprint != self._fingerprint:
                 raise UserError(
@@ -106,7 +106,7 @@ class Recorder:
             self._open_files.callback(self._writer.close)
             logger.info("run directory: %s", self._path)
 
-        parallel.on_primary(begin)
+        processes.on_primary(begin)
         self._display = self._open_files.enter_context(display.show_run(total_steps, progress))
         return state
 
@@ -129,7 +129,7 @@ class Recorder:
     def record(self, record: metrics.Record) -> None:
         """Adds an evaluation to the history and its files."""
         self.history.append(record)
-        parallel.on_primary(lambda: self._writer.write(record))
+        processes.on_primary(lambda: self._writer.write(record))
         self._display.record(record)
 
     def save(self, state: TrainState) -> None:
@@ -142,7 +142,7 @@ class Recorder:
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
             raise Diverged(f"the weights after step {step} are not finite; {self.newest}")
         saved = Saved(state, self._fingerprint, self.history, self.epoch_correct)
-        parallel.on_primary(lambda: self._checkpoints.save(saved))
+        processes.on_primary(lambda: self._checkpoints.save(saved))
         self._set_newest(step)
 
     def summarize(self, status: str, parameters: int) -> metrics.Record:
@@ -156,7 +156,7 @@ class Recorder:
             # Its numbers are those of `metrics.jsonl` and of the checkpoint, by which they are checked.
             files.write_json(self._path / own_files.SUMMARY, summary)
 
-        parallel.on_primary(write)
+        processes.on_primary(write)
         return summary
 
     def _set_newest(self, step: int) -> None:

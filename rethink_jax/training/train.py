@@ -14,7 +14,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, corruptions, data, models
-from rethink_jax.distributed import parallel, preemption
+from rethink_jax.distributed import jax_settings, parallel, preemption, processes
 from rethink_jax.errors import Diverged, RunFailed, UserError, require
 from rethink_jax.pipeline import loaders as feed_lib, preprocess, stream, train_keys
 from rethink_jax.runs import display, effects, files, identity, own_files, run_directory
@@ -55,7 +55,7 @@ class Experiment(NamedTuple):
     learning_rate: Callable[[int], Any]
 
 
-@parallel.pin_settings()
+@jax_settings.pin_settings()
 def run(
     config: ConfigDict,
     workdir: epath.PathLike | None = None,
@@ -82,25 +82,25 @@ def run(
       UserError: for a config or a directory that cannot be run, before any data is loaded.
       Stopped: when a signal came; the state is saved.
     """
-    config, info = parallel.on_all(lambda: resolve(config, dataset))
+    config, info = processes.all_or_fail(lambda: resolve(config, dataset))
     open_data = _opener(config, dataset)
     path = _path(config, workdir, name, dataset, open_data)
     if not in_sweep:
-        parallel.on_primary(lambda: run_directory.check_no_sweep(path))
-        parallel.on_primary(lambda: effects.refuse(path, config, info))
+        processes.on_primary(lambda: run_directory.check_no_sweep(path))
+        processes.on_primary(lambda: effects.refuse(path, config, info))
     total = config_lib.total_steps(config, info.num_train)
     with contextlib.ExitStack() as stack:
         stop_request = stack.enter_context(preemption.stop_on_signals())
         stop_request.grace_seconds = config.grace_seconds
         if jax.process_count() > 1:  # the others have to hear of a signal first
             stack.enter_context(stop_request.defer())
-        parallel.on_primary(lambda: run_directory.summary_of(path, config))
+        processes.on_primary(lambda: run_directory.summary_of(path, config))
         opened = open_data()
-        summary = parallel.on_primary(
+        summary = processes.on_primary(
             lambda: finished_summary(path, config, total, check_same_data(path, config, opened))
         )
         if summary is None:
-            experiment = parallel.on_all(lambda: build(config, opened))
+            experiment = processes.all_or_fail(lambda: build(config, opened))
             if not stop_request.deferred:  # some library may have swallowed what the signal raised
                 stop_request.raise_if_stopped()
             summary = _run(experiment, path, total, stop_request, progress, opened.fingerprint)
@@ -138,7 +138,7 @@ def _run(
     return summary
 
 
-@parallel.pin_settings()
+@jax_settings.pin_settings()
 def evaluate(
     config: ConfigDict,
     workdir: epath.PathLike | None = None,
@@ -159,7 +159,7 @@ def evaluate(
     Raises:
       UserError: where there is no such run, or none with a checkpoint, or one that was trained on other data.
     """
-    config, info = parallel.on_all(lambda: resolve(config, dataset))
+    config, info = processes.all_or_fail(lambda: resolve(config, dataset))
     open_data = _opener(config, dataset)
     path = _path(config, workdir, name, dataset, open_data)
 
@@ -170,11 +170,11 @@ def evaluate(
         if not steps_in(path / FOLDER):
             raise UserError(f"{path} has no whole checkpoint to evaluate")
 
-    parallel.on_primary(check)
+    processes.on_primary(check)
     opened = open_data()
-    parallel.on_primary(lambda: check_same_data(path, config, opened))
-    experiment = parallel.on_all(lambda: build(config, opened))
-    checkpoints = Checkpoints(path, read_only=True) if parallel.is_primary() else None
+    processes.on_primary(lambda: check_same_data(path, config, opened))
+    experiment = processes.all_or_fail(lambda: build(config, opened))
+    checkpoints = Checkpoints(path, read_only=True) if processes.is_primary() else None
     saved = restore_on_all(checkpoints, experiment.initial_state)
     if saved is None:
         raise UserError(f"{path} has no whole checkpoint to evaluate")
@@ -187,7 +187,7 @@ def evaluate(
     with contextlib.closing(experiment.feed), display.show_evaluation() as shown:
         record = _evaluate(experiment, parallel.replicate(saved.state), shown.show) or {}
     display.print_result(f"step {record['step']}", record, info.num_classes)
-    parallel.on_primary(lambda: files.write_json(path / "evaluation.json", record))
+    processes.on_primary(lambda: files.write_json(path / "evaluation.json", record))
     return record
 
 
@@ -260,10 +260,10 @@ def build(config: ConfigDict, opened: data.Dataset | data.Source | None = None) 
                 config.label_smoothing,
             ),
             donate_first=True,
-            parts=feed.mapped,
+            sharded_argnums=feed.sharded_argnums,
         ),
         eval_steps=parallel.map_over_devices(
-            steps.make_eval_steps(model, size, feed.look_up), parts=feed.mapped
+            steps.make_eval_steps(model, size, feed.look_up), sharded_argnums=feed.sharded_argnums
         ),
         learning_rate=learning_rate,
     )
@@ -366,7 +366,9 @@ class _Pace:
             return
         since, self._since, now = self._since, 0, time.monotonic()
         stop = self._stop_request.signal_name is not None
-        stop_anywhere, seconds = parallel.maxima([float(stop), (now - self._last) / max(since, 1)])
+        stop_anywhere, seconds = processes.all_reduce_max(
+            [float(stop), (now - self._last) / max(since, 1)]
+        )
         self._last = now
         self.stopped = bool(stop_anywhere)
         if self.stopped and not stop:
@@ -517,7 +519,7 @@ def _opener(
         assert opened.fingerprint  # a record that cannot be read is an error on all processes
         return opened
 
-    return functools.cache(lambda: parallel.on_all(open_data))
+    return functools.cache(lambda: processes.all_or_fail(open_data))
 
 
 def _path(

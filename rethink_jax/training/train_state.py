@@ -12,7 +12,7 @@ from flax import struct
 from ml_collections import ConfigDict
 
 from rethink_jax.corruptions import key_of
-from rethink_jax.distributed import parallel
+from rethink_jax.distributed import jax_settings
 
 
 class TrainState(struct.PyTreeNode):
@@ -31,7 +31,7 @@ class TrainState(struct.PyTreeNode):
     opt_state: Any
 
 
-@parallel.pin_settings()
+@jax_settings.pin_settings()
 def create(
     model: nn.Module,
     optimizer: optax.GradientTransformation,

@@ -50,8 +50,8 @@ def feed_of(config):
 
 def looked_up(streaming, dispatches):
     """Returns ids, images, labels and true labels as the devices see them, of all batches in a row."""
-    look_up = parallel.map_parts(
-        lambda examples, ids: streaming.look_up(examples, ids[0]), (True, True), out_parts=True
+    look_up = parallel.map_over_devices(
+        lambda examples, ids: streaming.look_up(examples, ids[0]), (0, 1), sharded_output=True
     )
     rows = []
     for examples, ids, steps in dispatches:

@@ -11,7 +11,7 @@ import pytest
 
 from rethink_jax import config as config_lib
 from rethink_jax.config import sweep_entry
-from rethink_jax.distributed import parallel
+from rethink_jax.distributed import processes
 from rethink_jax.errors import Diverged, InUse, RunFailed, UserError
 from rethink_jax.runs import files
 from rethink_jax.sweeps import sweep
@@ -288,9 +288,9 @@ def test_a_cut_sweep_json_is_refused_and_kept(toy, tmp_path, stubbed):
 def test_what_a_process_raises_comes_to_the_others_as_it_is(monkeypatch):
     sent = []
     monkeypatch.setattr("jax.process_count", lambda: 2)
-    monkeypatch.setattr(parallel, "is_primary", lambda: True)
+    monkeypatch.setattr(processes, "is_primary", lambda: True)
     monkeypatch.setattr(
-        parallel, "_broadcast_bytes", lambda content: sent.append(content) or content
+        processes, "_broadcast_bytes", lambda content: sent.append(content) or content
     )
     for kind in (UserError, InUse, RunFailed, Diverged):
 
@@ -298,5 +298,5 @@ def test_what_a_process_raises_comes_to_the_others_as_it_is(monkeypatch):
             raise kind("a line")
 
         with pytest.raises(kind, match=r"^a line$") as error:
-            parallel.on_primary(fail)
+            processes.on_primary(fail)
         assert error.type is kind

@@ -1,0 +1,46 @@
+"""What JAX is told before a run: the settings that its numbers depend on, the cache, the platform."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from rethink_jax.errors import UserError, one_line
+
+
+@contextlib.contextmanager
+def pin_settings() -> Iterator[None]:
+    """Gives JAX the settings on which draws and types depend, whatever the environment has set.
+
+    Also a decorator. `run.json` has what is set besides.
+    """
+    with (
+        jax.enable_x64(False),
+        jax.threefry_partitionable(True),
+        jax.default_prng_impl("threefry2x32"),
+    ):
+        yield
+
+
+def use_compilation_cache(folder: str | Path) -> None:
+    """Has JAX keep compiled programs in a folder, where the next run of the same shapes finds them."""
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def check_platforms() -> None:
+    """Raises `UserError` where JAX has none of the platforms that `JAX_PLATFORMS` names."""
+    asked = jax.config.values["jax_platforms"]
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        if not asked:
+            raise
+        jax.config.update("jax_platforms", None)
+        available = jax.default_backend()
+        jax.config.update("jax_platforms", asked)
+        why = f" ({one_line(error)[:200]})" if str(error) else ""
+        raise UserError(
+            f"JAX_PLATFORMS is {asked!r}, which JAX does not have here{why}; available is {available!r}"
+        ) from error
