@@ -1,5 +1,6 @@
 """The examples in the docstrings of what is public run, and print what they say."""
 
+import contextlib
 import doctest
 import importlib
 
@@ -22,7 +23,10 @@ PUBLIC = {
     "rethink_jax.kernels.matrix": ["gaussian", "linear"],
     "rethink_jax.models": ["create"],
     "rethink_jax.pipeline.preprocess": ["whiten"],
+    "rethink_jax.report.contents": ["write"],
     "rethink_jax.theory.theorem1": ["construct"],
+    "rethink_jax.training.load": ["load_run"],
+    "rethink_jax.training.train": ["run"],
 }
 
 
@@ -39,8 +43,18 @@ def run(test):
     assert outcome.failed == 0, "".join(told)
 
 
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """Runs the package's example, whose run in `runs/mine` others read; returns the folder."""
+    folder = tmp_path_factory.mktemp("here")
+    with contextlib.chdir(folder):
+        run(examples_of("rethink_jax")["rethink_jax"])
+    return folder
+
+
 @pytest.mark.parametrize("module", PUBLIC)
-def test_examples(module):
+def test_examples(module, here, monkeypatch):
+    monkeypatch.chdir(here)
     examples = examples_of(module)
     assert {*PUBLIC[module]} <= {*examples}
     for test in examples.values():

@@ -69,7 +69,7 @@ class Report(NamedTuple):
 
 
 def write(*workdirs: epath.PathLike, out: epath.PathLike | None = None) -> epath.Path:
-    """Writes the report of what is in some directories, and returns where.
+    """Writes the report on the runs in some directories, and returns where it is.
 
     Args:
       *workdirs: a sweep's directory, a run's, or ones with runs in them; or a report's `report.json`.
@@ -78,6 +78,11 @@ def write(*workdirs: epath.PathLike, out: epath.PathLike | None = None) -> epath
     Raises:
       UserError: there is nothing to report in a directory, it is damaged, or of a kind that has no report; or
         `out` holds what is no report's.
+
+    Example:
+      >>> folder = write("runs/mine")
+      >>> sorted(file.name for file in folder.iterdir() if file.suffix in (".html", ".json"))
+      ['report.html', 'report.json']
     """
     for workdir in workdirs:
         if not epath.Path(workdir).expanduser().exists():

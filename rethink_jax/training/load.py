@@ -40,6 +40,13 @@ def load_run(workdir: epath.PathLike) -> Run:
 
     Raises:
       UserError: where there is no run in that directory.
+
+    Example:
+      >>> run = load_run("runs/mine")
+      >>> run.config.corruption.name, run.summary["status"], len(run.metrics)
+      ('random_labels', 'finished', 2)
+      >>> sorted(run.params)
+      ['Dense_0', 'Dense_1']
     """
     path = run_directory.absolute(epath.Path(workdir))
     if not (path / CONFIG).exists():

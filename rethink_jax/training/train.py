@@ -81,6 +81,18 @@ def run(
     Raises:
       UserError: for a config or a directory that cannot be run, before any data is loaded.
       Stopped: when a signal came; the state is saved.
+
+    Example:
+      >>> from rethink_jax import config, data
+      >>> images, labels = np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) % 2
+      >>> images += (255 * labels).astype(np.uint8)[:, None, None, None]
+      >>> dataset = data.from_arrays((images, labels), (images[:8], labels[:8]))
+      >>> settings = config.train("arrays", corruption="true_labels")
+      >>> settings.model.width, settings.epochs = 4, 1
+      >>> summary = run(settings, "runs/constant", dataset)
+      epoch 1 ...
+      >>> summary["status"], summary["parameters"]
+      ('finished', 270)
     """
     config, info = processes.all_or_fail(lambda: resolve(config, dataset))
     open_data = _opener(config, dataset)
