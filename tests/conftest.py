@@ -17,7 +17,7 @@ import pytest
 
 from rethink_jax import data
 from rethink_jax.distributed import jax_settings, parallel
-from rethink_jax.training import metrics
+from rethink_jax.runs import writers
 from tests.entry_point import ForkedEntryPoint
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=25)
@@ -85,7 +85,7 @@ def curves():
 @pytest.fixture(autouse=True)
 def no_curves(request, monkeypatch):
     if "curves" not in request.fixturenames:
-        monkeypatch.setattr(metrics, "draw_curves", lambda *arguments: None)
+        monkeypatch.setattr(writers, "draw_curves", lambda *arguments: None)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from rethink_jax.distributed import jax_settings, parallel, processes
 from rethink_jax.errors import UserError
 from rethink_jax.kernels import interpolation
 from rethink_jax.runs import environment
-from rethink_jax.training import steps, train, train_state
+from rethink_jax.training import optimizer, steps, train, train_state
 from tests.entry_point import make_place, start
 from tests.test_bad_input import BASE, DIGITS, assert_refused, mine
 
@@ -209,7 +209,7 @@ def test_a_drop_after_the_last_step_that_can_be_is_none():
     config = config_lib.train("digits", "true_labels")
     config.optimizer.drop_epochs = (2_000_000_000,)
     config = config_lib.resolve(config, 1500, 8)
-    rate = train_state.learning_rate(config, 12, 100)
+    rate = optimizer.learning_rate(config, 12, 100)
     assert float(rate(99)) == pytest.approx(0.01)
 
 

@@ -14,6 +14,7 @@ from rethink_jax.distributed import parallel
 from rethink_jax.models import layers
 from rethink_jax.pipeline import inputs, preprocess
 from rethink_jax.training import steps, train_state as train_state_lib
+from rethink_jax.training.optimizer import learning_rate, make_optimizer
 
 PLATFORMS = ("cuda", "tpu")
 BATCH, STEPS, CLASSES = 8, 2, 1000
@@ -69,9 +70,7 @@ def test_steps_lower_for_gpu_and_tpu(name, devices):
     config = recipe(name)
     size = config.data.size
     model = models.create(config.model, CLASSES, config.dtype, parallel.AXIS)
-    optimizer = train_state_lib.make_optimizer(
-        config, train_state_lib.learning_rate(config, steps_per_epoch=4, total_steps=10)
-    )
+    optimizer = make_optimizer(config, learning_rate(config, steps_per_epoch=4, total_steps=10))
     create = functools.partial(
         train_state_lib.create, model, optimizer, (size, size, 3), config.seed
     )

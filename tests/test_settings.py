@@ -16,6 +16,7 @@ from rethink_jax.models.layers import dropout
 from rethink_jax.pipeline import inputs, preprocess, train_keys
 from rethink_jax.runs import environment, files
 from rethink_jax.training import train, train_state
+from rethink_jax.training.optimizer import make_optimizer
 from tests.entry_point import make_place, start
 
 IDS = np.array([5, 0, 7, 3, 2], np.int32)
@@ -70,9 +71,7 @@ def initial(name):
     model = config_lib.base().model
     model.update(name=name, width=8)
     side = models.MODELS[name].smallest_side
-    optimizer = train_state.make_optimizer(
-        config_lib.resolve(config_lib.base(), 9, 8), lambda _: 0.1
-    )
+    optimizer = make_optimizer(config_lib.resolve(config_lib.base(), 9, 8), lambda _: 0.1)
     module = models.create(model, 10)
     return train_state.create(module, optimizer, (max(side, 8), max(side, 8), 3), seed=2**32 - 1)
 

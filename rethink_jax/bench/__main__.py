@@ -29,7 +29,7 @@ from rethink_jax.distributed import jax_settings
 from rethink_jax.errors import UserError, exit_on_error, require
 from rethink_jax.pipeline import inputs
 from rethink_jax.runs import files
-from rethink_jax.training import train
+from rethink_jax.training.experiment import resolve
 
 DEFAULT_CONFIG = "--config=configs/imagenet/true_labels.py"
 OF_CONFIG, OF_MODELS = ("input", "step"), ("train", "eval", "corrupt")
@@ -108,7 +108,7 @@ def _time_corruptions() -> None:
     table.add_column("corruption")
     table.add_column("seconds", justify="right")
     for name in ("random_labels", "shuffled_pixels", "random_pixels", "gaussian"):
-        config, _ = train.resolve(config_lib.train("made_up", name), dataset)
+        config, _ = resolve(config_lib.train("made_up", name), dataset)
         seconds = []
         for _ in range(2):
             start = time.perf_counter()
@@ -131,7 +131,7 @@ def _time_config(what: str, seconds: float) -> None:
             config.data.data_dir = folder
         if what == "step":
             config.data.fake = True
-        resolved, _ = train.resolve(config)
+        resolved, _ = resolve(config)
         rows = (
             rates.time_step(resolved, seconds)
             if what == "step"

@@ -11,7 +11,7 @@ from rethink_jax import data
 from rethink_jax.bench import rates, task
 from rethink_jax.distributed import parallel
 from rethink_jax.pipeline.loaders import Dispatch
-from rethink_jax.training import train
+from rethink_jax.training.experiment import build, resolve
 
 
 class Side:
@@ -28,8 +28,8 @@ class Side:
         images, labels = task.make(model, examples)
         dataset = data.from_arrays((images, labels), (images[:100], labels[:100]), "made_up")
         config = task.recipe(model, examples, batch_size, dtype)
-        self._config, info = train.resolve(config, dataset)
-        experiment = train.build(self._config, dataset)
+        self._config, info = resolve(config, dataset)
+        experiment = build(self._config, dataset)
         self._experiment, self._examples = experiment, examples
         self.parameters = experiment.parameters
         self.form = (

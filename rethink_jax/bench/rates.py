@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from rethink_jax import data, models
 from rethink_jax.distributed import parallel
-from rethink_jax.training import train
+from rethink_jax.training.experiment import build
 
 Row = tuple[str, str]
 
@@ -26,7 +26,7 @@ def step_rate(config: ConfigDict, seconds: float) -> float:
     """
     config = ConfigDict(config.copy_and_resolve_references())
     config.data.update(fake=True, data_dir=None, examples=config.batch_size, workers=0)
-    experiment = train.build(config)
+    experiment = build(config)
     with contextlib.closing(experiment.feed) as feed:
         examples, ids, _ = next(feed.train(0, 1, lambda: 1))
     examples, ids = parallel.put_shards((examples, ids))

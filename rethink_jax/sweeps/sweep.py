@@ -30,7 +30,7 @@ from rethink_jax.pipeline import loaders
 from rethink_jax.runs import display, effects, identity, run_directory
 from rethink_jax.sweeps import launchers
 from rethink_jax.sweeps.manifest import PlannedRun, RunOutcome, SweepManifest
-from rethink_jax.training import train
+from rethink_jax.training import experiment, train
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def plan(
     for repeat in range(seeds):
         for entry in chosen:
             try:
-                resolved, info = train.resolve(_config_of(config, entry, repeat), dataset)
+                resolved, info = experiment.resolve(_config_of(config, entry, repeat), dataset)
             except UserError as error:
                 raise UserError(f"run {entry['name']}: {error}") from error
             run_path = path / f"{entry['name']}-seed{resolved.seed}"

@@ -19,7 +19,7 @@ from rethink_jax.errors import RunFailed, UserError, require
 from rethink_jax.pipeline import inputs
 from rethink_jax.pipeline.preprocess import whiten
 from rethink_jax.runs import display, run_once
-from rethink_jax.training.metrics import write_figure
+from rethink_jax.runs.writers import write_figure
 
 CURVES = "curves.png"
 STARTS = ("zero", "random")

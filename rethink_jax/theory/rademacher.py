@@ -20,7 +20,7 @@ from rethink_jax.errors import require
 from rethink_jax.runs import display, effects, files, identity, run_directory
 from rethink_jax.sweeps import sweep
 from rethink_jax.sweeps.estimates import estimate
-from rethink_jax.training import train
+from rethink_jax.training import experiment, train
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def begin(
     require(not stream, "data.stream", stream, f"False for {group}, whose data are in memory")
     settings = ConfigDict(config.to_dict())
     del settings[group]
-    resolved, info = processes.all_or_fail(lambda: train.resolve(settings))
+    resolved, info = processes.all_or_fail(lambda: experiment.resolve(settings))
 
     @functools.cache
     def load() -> data.Dataset:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from rethink_jax.data import DatasetInfo
 from rethink_jax.distributed import preemption, processes
 from rethink_jax.errors import Diverged, RunFailed, UserError
-from rethink_jax.runs import display, files, own_files, run_directory
+from rethink_jax.runs import display, files, own_files, run_directory, writers
 from rethink_jax.training import metrics
 from rethink_jax.training.checkpoints import Checkpoints, Saved, restore_on_all
 from rethink_jax.training.train_state import TrainState
@@ -102,7 +102,7 @@ class Recorder:
                 fingerprint=self._fingerprint,
                 data_fingerprint=self._data_fingerprint,
             )
-            self._writer = metrics.Writer(self._path, self.history)
+            self._writer = writers.MetricsWriter(self._path, self.history)
             self._open_files.callback(self._writer.close)
             logger.info("run directory: %s", self._path)
 
@@ -152,7 +152,7 @@ class Recorder:
         def write() -> None:
             if self.history:
                 num_classes = self._dataset_info.num_classes
-                metrics.draw_curves(self.history, num_classes, self._path / "curves.png")
+                writers.draw_curves(self.history, num_classes, self._path / "curves.png")
             # Its numbers are those of `metrics.jsonl` and of the checkpoint, by which they are checked.
             files.write_json(self._path / own_files.SUMMARY, summary)
 

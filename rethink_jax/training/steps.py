@@ -20,6 +20,8 @@ from rethink_jax.training.train_state import TrainState
 
 Sums = dict[str, jax.Array]
 LookUp = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
+Augment = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+DropoutKeys = Callable[[jax.Array, jax.Array], jax.Array]
 
 # Of the auxiliary classifier's loss beside the main one's: TF-slim's; Szegedy et al. 2015 print none.
 AUXILIARY_WEIGHT = 0.4
@@ -30,8 +32,8 @@ _MOST_CLASSES_WITHOUT_TOP5 = 10
 def make_train_steps(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    augment: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None,
-    dropout_keys: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    augment: Augment | None = None,
+    dropout_keys: DropoutKeys | None = None,
     look_up: LookUp = gather,
     label_smoothing: float = 0.0,
 ) -> Callable[[TrainState, Any, jax.Array, jax.Array], tuple[TrainState, Sums]]:
@@ -40,21 +42,49 @@ def make_train_steps(
     Args:
       model: `(images, mask, train, keys) -> logits`; of logits that it sows as `auxiliary_logits` into the
         `intermediates` the cross-entropy is added to the loss, `AUXILIARY_WEIGHT` times.
-      optimizer: what `train_state.make_optimizer` returns.
-      augment: of (step, ids, images), to images; None for none.
-      dropout_keys: of (step, ids), to a key an example; None without dropout.
-      look_up: of what the examples come from and ids, to images, labels and true labels; by default those of
-        an `inputs.Split`.
+      optimizer: as `optimizer.make_optimizer` returns it.
+      augment: function `(step, ids, images) -> images`; `None` for no augmentation.
+      dropout_keys: function `(step, ids[n]) -> keys[n]`, one PRNG key per example; `None` disables dropout.
+      look_up: function `(examples, ids) -> (images, labels, true_labels)`; by default of a split in memory.
       label_smoothing: ε, the weight of the uniform distribution in the targets.
 
     Returns:
       A function of
         - the train state,
-        - what the examples come from,
+        - the examples, in which `look_up` finds those of the ids,
         - ids int32 [k, batch per device], padding below 0,
         - the number of steps to take, at most k (with k = 1, that one step is taken);
       to the new state and, for each of the k steps, the batch's mean loss (`loss`, float32 [k]), all of what
       is differentiated, and its correct answers (`correct`, int32 [k]), before the step; 0 for those not taken.
+    """
+    loss_and_updates = _make_loss(model, augment, dropout_keys, look_up, label_smoothing)
+
+    def train_step(state: TrainState, examples: Any, ids: jax.Array) -> tuple[TrainState, Sums]:
+        grad = jax.value_and_grad(loss_and_updates, has_aux=True)
+        (loss, (batch_stats, correct)), grads = grad(state.params, state, examples, ids)
+        loss, correct, grads = lax.psum((loss, correct, grads), AXIS)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        state = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        return state, {"loss": loss, "correct": correct}
+
+    return _repeat(train_step)
+
+
+def _make_loss(
+    model: nn.Module,
+    augment: Augment | None,
+    dropout_keys: DropoutKeys | None,
+    look_up: LookUp,
+    label_smoothing: float,
+) -> Callable[[Any, TrainState, Any, jax.Array], tuple[jax.Array, tuple[Any, jax.Array]]]:
+    """Returns a function of (params, state, examples, ids) to a device's share of the batch's mean loss.
+
+    Beside the loss it returns BatchNorm's new statistics and the device's correct answers.
     """
 
     def loss_and_updates(
@@ -85,18 +115,13 @@ def make_train_steps(
             loss += AUXILIARY_WEIGHT * mean_loss(auxiliary_logits)
         return loss, (updates.get("batch_stats", {}), correct)
 
-    def train_step(state: TrainState, examples: Any, ids: jax.Array) -> tuple[TrainState, Sums]:
-        grad = jax.value_and_grad(loss_and_updates, has_aux=True)
-        (loss, (batch_stats, correct)), grads = grad(state.params, state, examples, ids)
-        loss, correct, grads = lax.psum((loss, correct, grads), AXIS)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        state = state.replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-        )
-        return state, {"loss": loss, "correct": correct}
+    return loss_and_updates
+
+
+def _repeat(
+    train_step: Callable[[TrainState, Any, jax.Array], tuple[TrainState, Sums]],
+) -> Callable[[TrainState, Any, jax.Array, jax.Array], tuple[TrainState, Sums]]:
+    """Returns a function that takes a step for each of the first `num_steps` rows of its ids."""
 
     def train_steps(
         state: TrainState, examples: Any, ids: jax.Array, num_steps: jax.Array
@@ -175,13 +200,13 @@ def make_eval_steps(
             return lax.psum(jnp.sum(jnp.where(mask, values, 0)), AXIS)
 
         def sums(labels: jax.Array, suffix: str = "") -> Sums:
-            found = {
+            values_of = {
                 f"loss{suffix}": _cross_entropy(logits, labels, smoothing=0.0),
                 f"correct{suffix}": (answers == labels).astype(jnp.int32),
             }
             if logits.shape[-1] > _MOST_CLASSES_WITHOUT_TOP5:
-                found[f"top5{suffix}"] = _is_in_top5(logits, labels).astype(jnp.int32)
-            return {name: total(values) for name, values in found.items()}
+                values_of[f"top5{suffix}"] = _is_in_top5(logits, labels).astype(jnp.int32)
+            return {name: total(values) for name, values in values_of.items()}
 
         count = total(mask.astype(jnp.int32))
         return {**sums(labels), **sums(true_labels, "_true"), "count": count}

@@ -8,8 +8,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from rethink_jax import cli
 from rethink_jax.config import train
 from rethink_jax.errors import UserError
-from rethink_jax.runs import files, own_files, run_directory
-from rethink_jax.training import metrics
+from rethink_jax.runs import files, own_files, run_directory, writers
 
 
 class Bucket(MemoryFileSystem):
@@ -47,7 +46,7 @@ def test_a_run_directory(folder):
 def test_metrics(folder):
     folder.mkdir(parents=True, exist_ok=True)
     records = [{"epoch": i, "step": 3 * i, "train_loss": 1.0} for i in range(3)]
-    writer = metrics.Writer(folder, records[:1])
+    writer = writers.MetricsWriter(folder, records[:1])
     for record in records[1:]:
         writer.write(record)
     writer.close()

@@ -45,12 +45,12 @@ def test_digits_through_the_entry_point(entry_point, tmp_path):
 
 def test_labels_are_those_of_a_training_run(toy):
     from rethink_jax.pipeline import inputs
-    from rethink_jax.training import train
+    from rethink_jax.training import experiment
 
     config = config_lib.expressivity("toy")
     points, labels = expressivity._points(config, toy)
     np.testing.assert_array_equal(points, toy.train.images.reshape(len(points), -1))
-    resolved, _ = train.resolve(config_lib.train("toy", "random_labels"), toy)
+    resolved, _ = experiment.resolve(config_lib.train("toy", "random_labels"), toy)
     np.testing.assert_array_equal(labels, inputs.prepare(resolved, toy).train.labels)
 
 

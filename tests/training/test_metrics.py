@@ -8,7 +8,8 @@ from hypothesis import given, strategies as st
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from rethink_jax.training import metrics
+from rethink_jax.runs import writers
+from rethink_jax.training import loop, metrics
 
 
 def record(epoch, train_loss=1.0, train_accuracy=0.5, test_accuracy=0.25, **more):
@@ -189,7 +190,7 @@ def read_lines(path):
 
 def test_writer(tmp_path):
     path = epath.Path(tmp_path)
-    writer = metrics.Writer(path, [])
+    writer = writers.MetricsWriter(path, [])
     assert read_lines(path) == []
     for i, line in enumerate(HISTORY):
         writer.write(line)
@@ -203,14 +204,14 @@ def test_writer(tmp_path):
 def test_a_resumed_run_is_written_once(tmp_path):
     """The checkpoint stands for two evaluations; the third and fourth come a second time."""
     path = epath.Path(tmp_path)
-    writer = metrics.Writer(path, [])
+    writer = writers.MetricsWriter(path, [])
     for line in HISTORY[:4]:
         writer.write(line)
     writer.close()
     # Event files are named by the second: within one, the second writer would overwrite the first's.
     (events,) = (path / "tensorboard").iterdir()
     events.rename(events.with_name(events.name + ".before"))
-    writer = metrics.Writer(path, HISTORY[:2])
+    writer = writers.MetricsWriter(path, HISTORY[:2])
     assert read_lines(path) == HISTORY[:2]
     for line in HISTORY[2:]:
         writer.write(line)
@@ -234,7 +235,7 @@ def colours(file):
 
 def test_curves(curves, tmp_path):
     file = epath.Path(tmp_path) / "curves.png"
-    metrics.draw_curves(HISTORY, 10, file)
+    writers.draw_curves(HISTORY, 10, file)
     with Image.open(file) as image:
         assert image.format == "PNG"
         assert 800 <= image.width <= 2000
@@ -244,23 +245,23 @@ def test_curves(curves, tmp_path):
     # Lines of some length, not only the legend's.
     assert found[blue] > 500
     assert found[orange] > 500
-    metrics.draw_curves(HISTORY, 2, epath.Path(tmp_path) / "other.png")
+    writers.draw_curves(HISTORY, 2, epath.Path(tmp_path) / "other.png")
     assert (tmp_path / "other.png").read_bytes() != file.read_bytes()  # chance lies elsewhere
 
 
 def test_curves_of_one_evaluation_and_of_none(curves, tmp_path):
     for history in (HISTORY[:1], []):
         file = epath.Path(tmp_path) / f"{len(history)}.png"
-        metrics.draw_curves(history, 10, file)
+        writers.draw_curves(history, 10, file)
         with Image.open(file) as image:
             assert image.format == "PNG"
 
 
 def test_stopwatch_counts_on(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(metrics.time, "perf_counter", lambda: now[0])
-    stopwatch = metrics.Stopwatch(before=20.0)
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+    stopwatch = loop.Stopwatch(before=20.0)
     assert stopwatch.seconds() == 20
     now[0] += 2.5
     assert stopwatch.seconds() == 22.5
-    assert metrics.Stopwatch().seconds() == 0
+    assert loop.Stopwatch().seconds() == 0

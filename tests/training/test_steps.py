@@ -13,6 +13,7 @@ from rethink_jax.models import inception
 from rethink_jax.models.layers import BatchNorm, ConvUnit
 from rethink_jax.pipeline import inputs, preprocess
 from rethink_jax.training import steps, train_state
+from rethink_jax.training.optimizer import learning_rate, make_optimizer
 from tests.conftest import use_devices
 
 # 20 whole batches of 128 and one of 80, as the last of CIFAR-10's epochs.
@@ -28,7 +29,7 @@ def random_split(n=N, side=8, channels=1, classes=10):
 
 def rate_of(config, n):
     total = config_lib.total_steps(config, n)
-    return train_state.learning_rate(config, config_lib.steps_per_epoch(config, n), total)
+    return learning_rate(config, config_lib.steps_per_epoch(config, n), total)
 
 
 def make(split, dtype="float32", **model):
@@ -36,7 +37,7 @@ def make(split, dtype="float32", **model):
     config.model.update(model)
     config = config_lib.resolve(config, len(split.labels), split.images.shape[1])
     module = models.create(config.model, 10, dtype, parallel.AXIS)
-    optimizer = train_state.make_optimizer(config, rate_of(config, N))
+    optimizer = make_optimizer(config, rate_of(config, N))
     state = train_state.create(module, optimizer, split.images.shape[1:], config.seed)
     state = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x, state)
     return config, module, optimizer, jax.device_get(state)
@@ -201,8 +202,8 @@ def test_one_step_and_one_evaluation_against_numpy(devices):
 def test_momentum_and_decay_over_two_epochs():
     config = config_lib.base()
     config.optimizer.update(learning_rate=0.5, decay_per_epoch=0.1)
-    rate = train_state.learning_rate(config, steps_per_epoch=2, total_steps=4)
-    optimizer = train_state.make_optimizer(config, rate)
+    rate = learning_rate(config, steps_per_epoch=2, total_steps=4)
+    optimizer = make_optimizer(config, rate)
     weight = jnp.float32(1.0)
     state, expected, velocity = optimizer.init(weight), 1.0, 0.0
     for rate in (0.5, 0.5, 0.05, 0.05):

@@ -13,8 +13,8 @@ from rethink_jax import chaos, config as config_lib, data
 from rethink_jax.distributed import parallel, preemption
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.pipeline import inputs, preprocess
-from rethink_jax.runs import run_directory
-from rethink_jax.training import load, metrics, train
+from rethink_jax.runs import run_directory, writers
+from rethink_jax.training import experiment, load, loop, train
 from rethink_jax.training.checkpoints import Checkpoints
 from rethink_jax.training.recorder import Recorder
 from tests.conftest import use_devices
@@ -98,7 +98,7 @@ def test_top_5_is_exact(tmp_path):
 
 
 def train_inputs(dataset):
-    config, _ = train.resolve(mlp_config("random_labels", epochs=2), dataset)
+    config, _ = experiment.resolve(mlp_config("random_labels", epochs=2), dataset)
     return config, dataset
 
 
@@ -231,22 +231,22 @@ def test_many_steps_in_a_dispatch_give_the_same_run(toy, tmp_path, monkeypatch):
 
 def test_a_dispatch_takes_a_quarter_of_the_grace_time(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(train.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(parallel, "steps_per_dispatch", lambda: 64)
     request = preemption.StopRequest()
     request.grace_seconds = 20.0
-    pace = train._Pace(request)
-    taken = []
+    poll = loop.StopPoll(request)
+    dispatched = []
     for seconds_per_step in (30.0, 0.5, 0.5, 0.01, 0.01, 100.0):
-        taken.append(pace.steps)
-        now[0] += pace.steps * seconds_per_step
-        pace.update(pace.steps)
-    assert taken == [1, 1, 10, 10, 64, 64]
-    assert pace.steps == 1
-    assert not pace.stopped
+        dispatched.append(poll.max_steps)
+        now[0] += poll.max_steps * seconds_per_step
+        poll.update(poll.max_steps)
+    assert dispatched == [1, 1, 10, 10, 64, 64]
+    assert poll.max_steps == 1
+    assert not poll.stopped
     request.signal_name = "SIGTERM"
-    pace.update(0)
-    assert pace.stopped
+    poll.update(0)
+    assert poll.stopped
 
 
 def test_a_signal_before_the_first_step(toy, tmp_path, monkeypatch):
@@ -275,7 +275,7 @@ def undisturbed(request, toy, tmp_path_factory):
 @pytest.mark.parametrize("name", ["write", "save", "write_json"])
 def test_killed_and_resumed(name, which, undisturbed, toy, tmp_path, monkeypatch):
     config, whole = undisturbed
-    owner = {"write": metrics.Writer, "save": Checkpoints, "write_json": run_directory}[name]
+    owner = {"write": writers.MetricsWriter, "save": Checkpoints, "write_json": run_directory}[name]
     function, calls = getattr(owner, name), []
 
     def killing(*args):
@@ -343,8 +343,8 @@ def test_a_loss_that_is_not_finite_ends_the_run(toy, tmp_path):
 
 
 def test_weights_that_are_not_finite_are_not_saved(toy, tmp_path):
-    config, _ = train.resolve(mlp_config(), toy)
-    state = train.build(config, toy).initial_state
+    config, _ = experiment.resolve(mlp_config(), toy)
+    state = experiment.build(config, toy).initial_state
     request = preemption.StopRequest()
     with Recorder(train.epath.Path(tmp_path), config, "abc", toy.info, request) as recorder:
         recorder.restore(state, 12)
@@ -375,7 +375,7 @@ def test_a_directory_that_is_removed_ends_the_run(toy, tmp_path, monkeypatch):
 
 def test_a_finished_run_is_not_run_again(toy, tmp_path, monkeypatch):
     first = train.run(mlp_config(epochs=1), tmp_path, toy)
-    monkeypatch.setattr(train, "build", None)
+    monkeypatch.setattr(experiment, "build", None)
     assert train.run(mlp_config(epochs=1), tmp_path, toy) == first
 
 

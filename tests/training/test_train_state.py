@@ -6,7 +6,7 @@ import pytest
 
 from rethink_jax import config as config_lib, models
 from rethink_jax.errors import UserError
-from rethink_jax.training import train_state
+from rethink_jax.training.optimizer import decay_mask, learning_rate, make_optimizer
 
 
 def params_of(name, **fields):
@@ -19,7 +19,7 @@ def params_of(name, **fields):
 
 
 def touched(params, on):
-    mask = train_state.decay_mask(params, on)
+    mask = decay_mask(params, on)
     paths = jax.tree_util.tree_leaves_with_path(mask)
     return {"/".join(key.key for key in path) for path, value in paths if value}
 
@@ -65,7 +65,7 @@ def test_weight_decay_that_would_touch_nothing_is_refused(name):
 def test_weight_decay_against_numpy():
     config = config_lib.base()
     config.optimizer.update(weight_decay=0.1, weight_decay_on="kernels")
-    optimizer = train_state.make_optimizer(config, optax.constant_schedule(0.5))
+    optimizer = make_optimizer(config, optax.constant_schedule(0.5))
     params = {"Dense_0": {"kernel": jnp.float32(3.0), "bias": jnp.float32(3.0)}}
     grads = jax.tree.map(lambda x: jnp.float32(2.0), params)
     state, expected, velocity = optimizer.init(params), np.full(2, 3.0), np.zeros(2)
@@ -86,11 +86,11 @@ def config_with(**optimizer):
 
 def test_the_rate_drops_after_epochs():
     config = config_with(decay_per_epoch=1.0, drop_epochs=(2, 3))
-    rate = train_state.learning_rate(config, steps_per_epoch=10, total_steps=50)
+    rate = learning_rate(config, steps_per_epoch=10, total_steps=50)
     rates = [float(rate(step)) for step in range(50)]
     np.testing.assert_allclose(rates, [0.5] * 20 + [0.05] * 10 + [0.005] * 20, rtol=1e-6)
     config.optimizer.decay_per_epoch = 0.5
-    rate = train_state.learning_rate(config, steps_per_epoch=10, total_steps=50)
+    rate = learning_rate(config, steps_per_epoch=10, total_steps=50)
     np.testing.assert_allclose(float(rate(25)), 0.5 * 0.5**2 * 0.1, rtol=1e-6)
 
 
@@ -106,7 +106,7 @@ def test_the_rate_drops_after_epochs():
     ids=str,
 )
 def test_the_rate_is_the_same_for_traced_steps(fields):
-    rate = train_state.learning_rate(config_with(**fields), steps_per_epoch=3, total_steps=9)
+    rate = learning_rate(config_with(**fields), steps_per_epoch=3, total_steps=9)
     steps = np.arange(9, dtype=np.int32)
     assert jax.vmap(rate)(steps).dtype == jnp.float32
     np.testing.assert_allclose(jax.vmap(rate)(steps), [rate(step) for step in steps], rtol=1e-6)
@@ -114,14 +114,14 @@ def test_the_rate_is_the_same_for_traced_steps(fields):
 
 def test_the_default_rates_are_exactly_optaxs():
     decay = optax.exponential_decay(0.5, 10, 0.95, staircase=True)
-    rate = train_state.learning_rate(config_with(decay_per_epoch=0.95), 10, 50)
+    rate = learning_rate(config_with(decay_per_epoch=0.95), 10, 50)
     steps = np.arange(50, dtype=np.int32)
     np.testing.assert_array_equal(jax.vmap(rate)(steps), jax.vmap(decay)(steps))
 
 
 def test_the_rate_falls_along_a_cosine():
     config = config_lib.resolve(config_with(schedule="cosine"), 50_000, 32)
-    rate = train_state.learning_rate(config, steps_per_epoch=3, total_steps=10)
+    rate = learning_rate(config, steps_per_epoch=3, total_steps=10)
     rates = [float(rate(step)) for step in range(11)]
     expected = 0.25 * (1 + np.cos(np.pi * np.arange(11) / 10))
     np.testing.assert_allclose(rates, expected, atol=1e-7)
@@ -134,8 +134,8 @@ def test_the_rate_falls_along_a_cosine():
 @pytest.mark.parametrize("schedule", ["exponential", "cosine"])
 def test_the_rate_warms_up(schedule, epochs, steps):
     fields = {"schedule": schedule, "decay_per_epoch": 0.5 if schedule == "exponential" else 1.0}
-    cold = train_state.learning_rate(config_with(**fields), 10, 40)
-    warm = train_state.learning_rate(config_with(**fields, warmup_epochs=epochs), 10, 40)
+    cold = learning_rate(config_with(**fields), 10, 40)
+    warm = learning_rate(config_with(**fields, warmup_epochs=epochs), 10, 40)
     factors = [float(warm(step)) / float(cold(step)) for step in range(40)]
     expected = [min((step + 1) / max(steps, 1), 1) for step in range(40)]
     np.testing.assert_allclose(factors, expected, rtol=1e-6)
@@ -146,5 +146,5 @@ def test_the_rate_warms_up(schedule, epochs, steps):
 
 def test_a_warm_up_longer_than_any_run():
     config = config_with(decay_per_epoch=1.0, warmup_epochs=2.0**31 - 1)
-    rate = jax.jit(train_state.learning_rate(config, 10_000, 10))
+    rate = jax.jit(learning_rate(config, 10_000, 10))
     assert 0 < float(rate(np.int32(0))) < float(rate(np.int32(2**30)))

@@ -1,0 +1,106 @@
+"""Writes a run's evaluations: JSON lines, TensorBoard's event files, curves."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from etils import epath
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+
+from rethink_jax.runs import own_files
+from rethink_jax.runs.files import is_in_bucket, write_text
+from rethink_jax.runs.own_files import METRICS
+
+Record = dict[str, Any]
+
+
+class MetricsWriter:
+    """Writes each record to `metrics.jsonl` and to TensorBoard's event files.
+
+    Both begin with the history that a checkpoint stands for, so that what a run wrote after its last
+    checkpoint is not there twice when it has come that far again. In a bucket, where nothing can be appended,
+    `metrics.jsonl` is written anew each time and there are no event files.
+    """
+
+    def __init__(self, path: epath.Path, history: list[Record]):
+        self._file = path / METRICS
+        self._events: EventsWriter | None = None
+        self._lines = [_line(record) for record in history]
+        write_text(self._file, "".join(self._lines))
+        if is_in_bucket(path):
+            return
+        events = own_files.empty_events(path)
+        # Not tensorboardX's SummaryWriter: its thread does not tell anyone of a full disk.
+        self._events = EventsWriter(str(events / "events"))
+        for record in history:
+            self._add_event(self._events, record)
+
+    def write(self, record: Record) -> None:
+        """Appends one record; `OSError` where it cannot."""
+        self._lines.append(_line(record))
+        if self._events is None:
+            write_text(self._file, "".join(self._lines))
+            return
+        with self._file.open("a") as file:
+            file.write(self._lines[-1])
+        self._add_event(self._events, record)
+
+    def close(self) -> None:
+        """Closes the event file."""
+        if self._events is not None:
+            self._events.close()
+
+    @staticmethod
+    def _add_event(events: EventsWriter, record: Record) -> None:
+        values = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in record.items()
+            if name not in ("epoch", "step")
+        ]
+        events.write_event(
+            Event(wall_time=time.time(), step=record["step"], summary=Summary(value=values))
+        )
+        events.flush()
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record) + "\n"
+
+
+def draw_curves(history: list[Record], num_classes: int, file: epath.Path) -> None:
+    """Draws loss and accuracy of both splits against epochs into a PNG."""
+
+    def fill(figure: Any) -> None:
+        losses, accuracies = figure.subplots(1, 2)
+        epochs = [record["epoch"] for record in history]
+        for split, colour in (("train", "tab:blue"), ("test", "tab:orange")):
+            style = {"color": colour, "marker": ".", "label": split}
+            losses.plot(epochs, [record[f"{split}_loss"] for record in history], **style)
+            percents = [100 * record[f"{split}_accuracy"] for record in history]
+            accuracies.plot(epochs, percents, **style)
+        accuracies.axhline(100 / num_classes, color="grey", linestyle=":", label="chance")
+        losses.set(xlabel="epoch", ylabel="mean cross-entropy")
+        accuracies.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 102))
+        for axes in (losses, accuracies):
+            axes.legend(loc="center right")
+            axes.grid(alpha=0.3)
+
+    write_figure(file, (9, 3.6), fill)
+
+
+def write_figure(
+    file: epath.Path, inches: tuple[float, float], fill: Callable[[Any], None]
+) -> None:
+    """Writes a PNG of what `fill` draws on an empty figure of matplotlib's."""
+    # It takes a second to import, and is needed at the end.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=inches, layout="constrained")
+    FigureCanvasAgg(figure)
+    fill(figure)
+    with file.open("wb") as stream:
+        figure.savefig(stream, format="png", dpi=120)

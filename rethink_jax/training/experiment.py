@@ -1,0 +1,123 @@
+"""What a config stands for: checked and resolved, then built on this machine's devices."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from rethink_jax import config as config_lib, corruptions, data, models
+from rethink_jax.distributed import parallel
+from rethink_jax.errors import require
+from rethink_jax.pipeline import loaders as feed_lib, preprocess, stream, train_keys
+from rethink_jax.training import steps, train_state
+from rethink_jax.training.optimizer import learning_rate, make_optimizer
+from rethink_jax.training.train_state import TrainState
+
+
+class Experiment(NamedTuple):
+    """What a resolved config stands for, on this machine's devices.
+
+    Attributes:
+      config: resolved.
+      dataset_info: sizes of the data set.
+      feed: of both splits' examples.
+      initial_state: of NumPy arrays.
+      parameters: how many the model has.
+      train_steps, eval_steps: of `rethink_jax.training.steps`, mapped over the devices.
+      learning_rate: as a function of the step.
+    """
+
+    config: ConfigDict
+    dataset_info: data.DatasetInfo
+    feed: feed_lib.Resident | feed_lib.Streamed
+    initial_state: TrainState
+    parameters: int
+    train_steps: Callable
+    eval_steps: Callable
+    learning_rate: Callable[[int], Any]
+
+
+def resolve(
+    config: ConfigDict, dataset: data.Dataset | None = None
+) -> tuple[ConfigDict, data.DatasetInfo]:
+    """Checks a config and resolves its defaults, before any data is loaded.
+
+    Returns:
+      The resolved config, and the sizes of its data set.
+
+    Raises:
+      UserError: one line that names the field, its value and what is allowed.
+    """
+    stream.check_main_guard()
+    for room in (config_lib, corruptions, feed_lib, models, parallel):
+        room.check(config)
+    if dataset is None:
+        data.check(config)
+        info = data.describe(config.data)
+    else:
+        info = data.describe_as_asked(dataset, config.data)
+        channels, own = config.data.channels, info.image_shape[-1]
+        require(
+            channels in (None, own),
+            "data.channels",
+            channels,
+            f"left out, or {own} as {info.name} has",
+        )
+        config = ConfigDict(config.copy_and_resolve_references())
+        config.data.name = info.name
+    side = min(info.image_shape[:2])
+    config = config_lib.resolve(config, info.num_train, side)
+    models.check(config)  # the model may have been left to be resolved
+    size = config.data.size
+    if not config.data.stream:
+        require(
+            size <= side, "data.size", size, f"at most {side}, the side of {info.name}'s images"
+        )
+    models.check_side(config)
+    preprocess.check(config, info.image_shape[-1])
+    return config, info
+
+
+def build(config: ConfigDict, opened: data.Dataset | data.Source | None = None) -> Experiment:
+    """Returns the experiment of a resolved config and its data, which may be open: initializes, maps."""
+    feed = feed_lib.make(config, opened)
+    info = feed.info
+    steps_per_epoch = config_lib.steps_per_epoch(config, info.num_train)
+    size = config.data.size
+    image_shape = (size, size, info.image_shape[-1])
+    model = models.create(config.model, info.num_classes, config.dtype, parallel.AXIS)
+    total = config_lib.total_steps(config, info.num_train)
+    rate = learning_rate(config, steps_per_epoch, total)
+    optimizer = make_optimizer(config, rate)
+    initial_state = jax.device_get(train_state.create(model, optimizer, image_shape, config.seed))
+    return Experiment(
+        config=config,
+        dataset_info=info,
+        feed=feed,
+        initial_state=initial_state,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(initial_state.params)),
+        train_steps=parallel.map_over_devices(
+            steps.make_train_steps(
+                model,
+                optimizer,
+                preprocess.make_augment(config, steps_per_epoch),
+                _dropout_keys(config),
+                feed.look_up,
+                config.label_smoothing,
+            ),
+            donate_first=True,
+            sharded_argnums=feed.sharded_argnums,
+        ),
+        eval_steps=parallel.map_over_devices(
+            steps.make_eval_steps(model, size, feed.look_up), sharded_argnums=feed.sharded_argnums
+        ),
+        learning_rate=rate,
+    )
+
+
+def _dropout_keys(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+    if not config.model.dropout:
+        return None
+    return functools.partial(train_keys.example_keys, config.seed, train_keys.DROPOUT)

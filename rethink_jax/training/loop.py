@@ -1,0 +1,251 @@
+"""The loop of a training run: steps, evaluations, checkpoints, and when to stop."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from rethink_jax import config as config_lib, corruptions
+from rethink_jax.distributed import parallel, preemption, processes
+from rethink_jax.errors import Diverged
+from rethink_jax.pipeline import loaders as feed_lib
+from rethink_jax.training import metrics, steps
+from rethink_jax.training.experiment import Experiment
+from rethink_jax.training.recorder import Recorder
+from rethink_jax.training.train_state import TrainState
+
+
+def train(
+    experiment: Experiment,
+    state: TrainState,
+    total: int,
+    recorder: Recorder,
+    stop_request: preemption.StopRequest,
+) -> bool:
+    """Trains until step `total`, a fitted training set or a request to stop, and saves the state.
+
+    Returns:
+      Whether the run is finished; False where a request to stop came first.
+
+    Raises:
+      Diverged: a loss is not finite.
+    """
+    config, n = experiment.config, experiment.dataset_info.num_train
+    per_epoch = config_lib.steps_per_epoch(config, n)
+    history = recorder.history
+    stopwatch = Stopwatch(history[-1]["seconds"] if history else 0.0)
+    poll = StopPoll(stop_request)
+    step, images_per_second, is_finished = int(state.step), 0.0, False
+    state = parallel.replicate(state)
+    while not poll.stopped:
+        if _evaluation_is_due(config, step, per_epoch, total, history):
+            record = evaluate(experiment, state, recorder.evaluating, poll)
+            if record is None:
+                break
+            _check_finite(record, recorder)
+            _record(experiment, record, recorder, stopwatch.seconds(), images_per_second)
+        if _checkpoint_is_due(config, step, per_epoch):
+            recorder.save(parallel.fetch(state))
+        is_finished = step >= total or _is_fitted(config, history)
+        if is_finished:
+            break
+        epoch, first = divmod(step, per_epoch)
+        end = int(min(total, (epoch + 1) * per_epoch, _next_checkpoint(config, step)))
+        if first == 0:
+            recorder.epoch_correct = 0
+        started, before = stopwatch.seconds(), step
+        state, step = _take_steps(experiment, state, step, end, recorder, poll)
+        images = min(n, (first + step - before) * config.batch_size) - first * config.batch_size
+        images_per_second = images / (stopwatch.seconds() - started)
+    recorder.save(parallel.fetch(state))
+    return is_finished
+
+
+def _check_finite(record: metrics.Record, recorder: Recorder) -> None:
+    for name in ("train_loss", "test_loss"):
+        if not math.isfinite(record[name]):
+            raise Diverged(f"{name} is {record[name]} at step {record['step']}; {recorder.newest}")
+
+
+def _record(
+    experiment: Experiment,
+    record: metrics.Record,
+    recorder: Recorder,
+    seconds: float,
+    images_per_second: float,
+) -> None:
+    """Records an evaluation with what training tells of the epoch that it ends, or is in."""
+    config, n, step = experiment.config, experiment.dataset_info.num_train, record["step"]
+    per_epoch = config_lib.steps_per_epoch(config, n)
+    trained_on = min((step - 1) % per_epoch * config.batch_size + config.batch_size, n)
+    recorder.record(
+        {
+            "epoch": step / per_epoch,
+            **record,
+            "train_accuracy_online": recorder.epoch_correct / trained_on,
+            "seconds": seconds,
+            "images_per_second": images_per_second,
+            "learning_rate": float(experiment.learning_rate(step - 1)),
+        }
+    )
+
+
+def _evaluation_is_due(
+    config: ConfigDict, step: int, per_epoch: int, total: int, history: list[metrics.Record]
+) -> bool:
+    """Returns whether the state at a step is to be evaluated, and was not before a stop."""
+    epoch, within = divmod(step, per_epoch)
+    due = within == 0 and epoch > 0 and epoch % config.evaluate.every_epochs == 0
+    return (due or step == total) and (not history or history[-1]["step"] < step)
+
+
+def _checkpoint_is_due(config: ConfigDict, step: int, per_epoch: int) -> bool:
+    every_steps = config.checkpoint.every_steps or per_epoch * config.checkpoint.every_epochs
+    return step > 0 and step % every_steps == 0
+
+
+def _next_checkpoint(config: ConfigDict, step: int) -> float:
+    every_steps = config.checkpoint.every_steps
+    return step - step % every_steps + every_steps if every_steps else math.inf
+
+
+class StopPoll:
+    """Whether it is time to stop, and how many steps one dispatch may take; all processes agree on both.
+
+    A dispatch may take a quarter of the grace time at most, so that there is time left to save.
+
+    Attributes:
+      stopped: whether a request to stop has come to any process.
+      max_steps: how many steps the next dispatch may take.
+    """
+
+    def __init__(self, stop_request: preemption.StopRequest):
+        self.stopped = False
+        self.max_steps = 1  # the first one compiles
+        self._stop_request = stop_request
+        self._polled_at, self._steps_since = time.monotonic(), 0
+
+    def update(self, steps: int) -> None:
+        """Asks all processes for signals and for their seconds per step.
+
+        Args:
+          steps: those just dispatched. The processes are asked once `max_steps` have come together, because a
+            stream's dispatches have one step each; with 0, after a batch of an evaluation, at once.
+        """
+        self._steps_since += steps
+        if steps and self._steps_since < self.max_steps:
+            return
+        now, stop_here = time.monotonic(), self._stop_request.signal_name is not None
+        stop_anywhere, seconds_per_step = processes.all_reduce_max(
+            [float(stop_here), (now - self._polled_at) / max(self._steps_since, 1)]
+        )
+        self._polled_at, self._steps_since = now, 0
+        self.stopped = bool(stop_anywhere)
+        if self.stopped and not stop_here:
+            self._stop_request.signal_name = "a signal to another process"
+        if steps:
+            affordable = self.max_steps
+            if seconds_per_step:
+                affordable = int(self._stop_request.grace_seconds / 4 / seconds_per_step)
+            self.max_steps = max(1, min(affordable, parallel.steps_per_dispatch()))
+
+
+def _take_steps(
+    experiment: Experiment,
+    state: TrainState,
+    step: int,
+    end: int,
+    recorder: Recorder,
+    poll: StopPoll,
+) -> tuple[TrainState, int]:
+    """Takes the steps of one epoch up to `end` or a request to stop; returns the state and its step.
+
+    Raises:
+      Diverged: a loss is not finite.
+    """
+    unread: list[
+        tuple[int, Any]
+    ] = []  # sums are read one dispatch late, so that the devices need not wait
+    for examples, ids, num_steps in experiment.feed.train(step, end, lambda: poll.max_steps):
+        state, sums = experiment.train_steps(state, examples, ids, np.int32(num_steps))
+        unread.append((step, sums))
+        step += num_steps
+        if len(unread) > 1:
+            _read(*unread.pop(0), recorder)
+        recorder.show(step)
+        poll.update(num_steps)
+        if poll.stopped:
+            break
+    for first, sums in unread:
+        _read(first, sums, recorder)
+    return state, step
+
+
+def _read(first: int, sums: steps.Sums, recorder: Recorder) -> None:
+    """Counts the correct answers of the steps from `first` on; `Diverged` for a loss that is not finite."""
+    fetched = parallel.fetch(sums)
+    for i, loss in enumerate(fetched["loss"]):
+        if not np.isfinite(loss):
+            raise Diverged(f"the loss is {loss} at step {first + i}; {recorder.newest}")
+    recorder.epoch_correct += int(fetched["correct"].sum())
+
+
+def evaluate(
+    experiment: Experiment,
+    state: TrainState,
+    show: Callable[[int, int], None],
+    poll: StopPoll | None = None,
+) -> metrics.Record | None:
+    """Evaluates the training and the test set with fixed weights; None where a request to stop came.
+
+    Where `config.evaluate.examples` leaves out some, `train_evaluated` and `test_evaluated` say how many
+    there were.
+
+    Args:
+      experiment: as `build` returns it.
+      state: replicated on the devices.
+      show: is told how many examples are done, and of how many.
+      poll: asked after each dispatch; None where nothing can stop the evaluation.
+    """
+    config, info = experiment.config, experiment.dataset_info
+    counts = {split: feed_lib.evaluated(config, info, split) for split in ("train", "test")}
+    sums_of: dict[str, list[Any]] = {split: [] for split in counts}
+    done, total = 0, sum(counts.values())
+    show(done, total)
+    for split, (examples, ids, _) in experiment.feed.evaluate(("train", "test")):
+        sums = parallel.fetch(experiment.eval_steps(state, examples, ids))
+        sums_of[split].append(sums)
+        done += int(sums["count"].sum())
+        show(done, total)
+        if poll is not None:
+            poll.update(0)
+            if poll.stopped:
+                return None
+    on_train = metrics.from_sums(sums_of["train"])
+    on_test = metrics.from_sums(sums_of["test"], true_labels=True)
+    record: metrics.Record = {"step": int(parallel.fetch(state.step))}
+    record |= {f"train_{name}": value for name, value in on_train.items()}
+    record |= {f"test_{name}": value for name, value in on_test.items()}
+    if config.corruption.name in corruptions.LABEL_CORRUPTIONS:
+        on_corrupted = metrics.from_sums(sums_of["test"])
+        record |= {f"test_{name}_corrupted": value for name, value in on_corrupted.items()}
+    sizes = {"train": info.num_train, "test": info.num_test}
+    return record | {f"{split}_evaluated": n for split, n in counts.items() if n < sizes[split]}
+
+
+def _is_fitted(config: ConfigDict, history: list[metrics.Record]) -> bool:
+    return config.stop_when_fitted and bool(history) and metrics.has_fitted_all(history[-1])
+
+
+class Stopwatch:
+    """Seconds of a run, counted on over its interruptions."""
+
+    def __init__(self, before: float = 0.0):
+        self._start = time.perf_counter() - before
+
+    def seconds(self) -> float:
+        """Returns the seconds so far."""
+        return time.perf_counter() - self._start
