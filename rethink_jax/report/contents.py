@@ -7,8 +7,17 @@ from etils import epath
 
 from rethink_jax import paper
 from rethink_jax.errors import UserError
-from rethink_jax.report import collect, experiments, figures, parameters, rows, sections, tables
-from rethink_jax.report.measures import SECTIONS
+from rethink_jax.report import (
+    collect,
+    experiments,
+    figures,
+    parameters,
+    rows,
+    run_tables,
+    sections,
+    tables,
+)
+from rethink_jax.report.catalog import SPECIFICATIONS
 from rethink_jax.report.pages import Block, Bullets, Heading, Text, to_html, to_markdown
 from rethink_jax.report.runs import (
     LostField,
@@ -157,15 +166,15 @@ def _report(workdirs: tuple[epath.PathLike, ...]) -> Report:
 
 def _of_sweep(path: epath.Path) -> Report:
     sweep = read_sweep(path)
-    if sweep.name not in SECTIONS:
+    if sweep.name not in SPECIFICATIONS:
         raise UserError(
             f"{path / own_files.SWEEP} is of {sweep.name!r}; "
-            f"there is a report of {', '.join(SECTIONS)}"
+            f"there is a report of {', '.join(SPECIFICATIONS)}"
         )
     name = title(f"{sweep.name}, {sweep.size}", sweep.runs)
-    first = SECTIONS[sweep.name][0]
+    first = SPECIFICATIONS[sweep.name].sections[0]
     texts = [_counts(sweep), _HOW + _FINISHED, *sections.other_data(sweep)]
-    texts += [text for of_section in sections.TEXTS.get(sweep.name, []) for text in of_section]
+    texts += [text for section in SPECIFICATIONS[sweep.name].sections for text in section.texts]
     blocks: list[Block] = [
         Heading(name, 1),
         *map(Text, [*warn_of_made_up(sweep.runs), *warn_of_parts(sweep.runs), *texts]),
@@ -175,7 +184,7 @@ def _of_sweep(path: epath.Path) -> Report:
         *map(Text, versions(sweep.runs)),
         *_background(),
     ]
-    table = tables.to_csv([(sweep, SECTIONS[sweep.name])])
+    table = tables.to_csv([(sweep, SPECIFICATIONS[sweep.name].sections)])
     return Report(name, blocks, {"report.csv": table}, to_dict(sweep))
 
 
@@ -220,17 +229,21 @@ def _of_collection(found: collect.Found) -> Report:
     blocks += [block for sweep in sweeps for block in sections.of_collected(sweep)]
     if others:
         compared = [(run, rows.nearest(run)) for run in others]
-        blocks += [Heading("Other recipes"), Text(_OTHERS), tables.other_recipes(compared)]
+        blocks += [Heading("Other recipes"), Text(_OTHERS), run_tables.other_recipes(compared)]
     solved = experiments.blocks(found.others)
     blocks += solved
     table, alike = tables.without_alike(
-        tables.all_runs(found.trained, of_rows), tables.SETTINGS_OF_RUNS
+        run_tables.all_runs(found.trained, of_rows), run_tables.SETTINGS_OF_RUNS
     )
     blocks += [Heading("The training runs"), *([Text(f"All of them: {alike}.")] if alike else [])]
     blocks.append(table)
     blocks += map(Text, versions(runs))
     blocks += _background()
-    texts = {"report.csv": tables.to_csv([(sweep, SECTIONS[sweep.name]) for sweep in sweeps])}
+    texts = {
+        "report.csv": tables.to_csv(
+            [(sweep, SPECIFICATIONS[sweep.name].sections) for sweep in sweeps]
+        )
+    }
     if found.others:
         texts["experiments.csv"] = experiments.to_csv(solved)
     content = {
@@ -248,7 +261,7 @@ def _of_collection(found: collect.Found) -> Report:
 
 def _sweeps(runs: list[ReportedRun], of_rows: dict[str, list[rows.Row]]) -> list[Sweep]:
     """Returns the runs of each table or figure that any of them belongs to."""
-    found: dict[str, list[ReportedRun]] = {name: [] for name in SECTIONS}
+    found: dict[str, list[ReportedRun]] = {name: [] for name in SPECIFICATIONS}
     for run in runs:
         for row in of_rows[run.place]:
             found[row.table].append(run._replace(row=row.key))
@@ -290,7 +303,7 @@ def _counts(sweep: Sweep) -> str:
     """Returns how the runs ended, and how many rows have none."""
     states = [run.state for run in sweep.runs]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    keys = SECTIONS[sweep.name][0].row_keys(sweep)
+    keys = SPECIFICATIONS[sweep.name].sections[0].row_keys(sweep)
     missing = sum(not sweep.finished(key) for key in keys)
     return (
         f"{len(states)} runs" + (f": {counts}" if counts else "") + ". "

@@ -52,52 +52,35 @@ def draw(name: str, caption: str, fill: Callable[[Figure], None], height: float 
     return Picture(name, caption, svg.getvalue(), png.getvalue())
 
 
-def of_sweep(sweep: Sweep, suffix: str = "", more: str = "") -> list[Picture]:
-    """Returns the figures that a sweep's runs are drawn in; tables have none.
+class Drawing(NamedTuple):
+    """How the runs of a sweep are drawn.
 
-    Args:
-      sweep: whose runs.
-      suffix: of the files' names.
-      more: what the captions say besides.
+    Attributes:
+      name: of the files.
+      caption: what is drawn; what is hollow, and what is a cross, is added.
+      fill: `(figure, sweep=sweep)` draws the runs and the paper's points.
+      height: of the figure, in inches.
+      needs_curves: whether it draws curves, which runs in an earlier report do not have.
     """
-    hollow = f"Hollow: the paper's, read from its figure.{more}"
-    if any(run.state != "finished" and run.summary for run in sweep.runs):
-        hollow += " Crosses: runs that did not finish, as far as they came."
-    best = (
-        "Test accuracy against steps. A filled star is the best epoch, chosen on the test set. "
-        "The paper's star is its best, its circle its last accuracy, at our last step."
-    )
-    pictures: dict[str, list[tuple[str, str, Callable[..., None], float]]] = {
-        "figure1a": [
-            (
-                "figure1a",
-                "Training loss of the whole set against steps; the paper's points are at its own steps.",
-                figure1a,
-                3.8,
-            ),
-        ],
-        "figure1bc": [
-            (
-                "figure1b",
-                "Epochs to fit against label corruption p. Arrows up: never fitted, at the last epoch.",
-                figure1b,
-                5.6,
-            ),
-            (
-                "figure1c",
-                "Test error against label corruption p, on test labels that are corrupted likewise; dashed: on "
-                "the true ones.",
-                figure1c,
-                3.6,
-            ),
-        ],
-        "figure2a": [("figure2a", best, partial(figure2, rows=paper.FIGURE2A), 3.6)],
-        "figure2b": [("figure2b", best, partial(figure2, rows=paper.FIGURE2B), 3.6)],
-    }
-    return [
-        draw(name + suffix, f"{caption} {hollow}", partial(fill, sweep=sweep), height)
-        for name, caption, fill, height in pictures.get(sweep.name, [])
-    ]
+
+    name: str
+    caption: str
+    fill: Callable[..., None]
+    height: float = 3.6
+    needs_curves: bool = True
+
+    def draw(self, sweep: Sweep, suffix: str = "", more: str = "") -> Picture:
+        """Returns the figure of a sweep's runs.
+
+        Args:
+          sweep: whose runs.
+          suffix: of the files' names.
+          more: what the caption says besides.
+        """
+        caption = f"{self.caption} Hollow: the paper's, read from its figure.{more}"
+        if any(run.state != "finished" and run.summary for run in sweep.runs):
+            caption += " Crosses: runs that did not finish, as far as they came."
+        return draw(self.name + suffix, caption, partial(self.fill, sweep=sweep), self.height)
 
 
 def figure1a(figure: Figure, sweep: Sweep) -> None:

@@ -1,4 +1,4 @@
-"""What is measured in each table and figure, and each row's numbers over its seeds beside the paper's."""
+"""What can be measured of a run, and a row's numbers over its seeds beside the paper's."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -84,39 +84,6 @@ class Measure(NamedTuple):
         return self.estimate.mean - self.paper
 
 
-class Section(NamedTuple):
-    """A table of the report: the paper's rows, and what is measured in each."""
-
-    title: str
-    rows: tuple[paper.Row, ...]
-    quantities: tuple[Quantity, ...]
-
-    def row_keys(self, sweep: Sweep) -> list[str]:
-        """Returns the paper's rows, then those that only the sweep has."""
-        return list(dict.fromkeys([row.key for row in self.rows] + [run.row for run in sweep.runs]))
-
-    def measure(
-        self, sweep: Sweep, key: str, quantity: Quantity, line: list[ReportedRun] | None = None
-    ) -> Measure:
-        """Returns one row's numbers, or those of one of its lines: the finished runs', or a stopped one's."""
-        runs = sweep.of(key) if line is None else line
-        finished = [run for run in runs if run.state == "finished"]
-        stopped = [run for run in runs if run.summary] if sweep.collected else []
-        readings = [quantity.read(run, sweep) for run in finished or stopped]
-        if sweep.collected and None in readings:
-            readings = []  # of some seeds alone there is no mean
-        theirs = next((row for row in self.rows if row.key == key), None)
-        known = theirs is not None and quantity.compared in theirs.values
-        return Measure(
-            row=key,
-            quantity=quantity,
-            readings=[reading for reading in readings if reading is not None],
-            paper=theirs.values[quantity.compared] if theirs and known else None,
-            flag=theirs.flag if theirs and known else None,
-            finished=bool(finished),
-        )
-
-
 def from_summary(key: str) -> Callable[[ReportedRun, Sweep], Reading]:
     """Returns a reader of one of the summary's numbers."""
     return lambda run, sweep: run.summary.get(key)
@@ -173,7 +140,7 @@ BEST = _accuracy("best_test_accuracy", "best test accuracy")
 BEST_EPOCH = Quantity(
     "best_test_epoch", "epoch of the best", "epochs", from_summary("best_test_epoch")
 )
-TABLE2 = (
+TOP1_AND_TOP5 = (
     _accuracy("train_accuracy", "training top-1"),
     _accuracy("train_top5", "training top-5"),
     _accuracy("test_accuracy", "test top-1, true labels"),
@@ -190,7 +157,7 @@ EPOCHS_BY_ACCURACY = Quantity(
     lambda run, sweep: epochs_to_fit(run, sweep, "epochs_to_fit_accuracy"),
 )
 ERROR = Quantity("test_error", "test error, true labels", "percent", _test_error)
-# What the paper's Figure 1c shows, as far as can be told; `contents` says why.
+# What the paper's Figure 1c shows, as far as can be told; `catalog` says why.
 ERROR_CORRUPTED = Quantity(
     *("test_error_corrupted", "test error, corrupted labels", "percent"),
     lambda run, sweep: _test_error(run, sweep, "_corrupted"),
@@ -200,57 +167,3 @@ LOSSES = tuple(
     Quantity(f"epochs_to_loss_{x}", f"epochs to loss {x}", "epochs", _epochs_to_loss(x))
     for x in paper.LOSSES
 )
-
-SECTIONS = {
-    "table1": (
-        Section("Table 1: CIFAR-10, accuracy", paper.TABLE1, (TRAIN, TEST, TEST_CORRUPTED)),
-    ),
-    "table2": (Section("Table 2: ImageNet, top-1 and top-5 accuracy", paper.TABLE2, TABLE2),),
-    "mlp1_settings": (
-        Section(
-            "Table 1's MLP 1×512 on random labels, one setting changed at a time",
-            tuple(row for row in paper.TABLE1 if row.key == "mlp1-random"),
-            (TRAIN, TRAIN_LOSS, TEST),
-        ),
-    ),
-    "table4": (
-        Section(
-            "Table 4: fitting random labels with a regularizer",
-            paper.TABLE4,
-            (TRAIN, ONLINE, TEST, TEST_CORRUPTED),
-        ),
-    ),
-    "figure1a": (
-        Section(
-            "Figure 1a: training loss against steps",
-            paper.FIGURE1A,
-            (*LOSSES, TRAIN, TEST, TEST_CORRUPTED),
-        ),
-    ),
-    "figure1bc": (
-        Section(
-            "Figure 1b: epochs to fit against label corruption",
-            paper.FIGURE1B,
-            (EPOCHS, RELATIVE, EPOCHS_BY_ACCURACY, TRAIN),
-        ),
-        Section(
-            "Figure 1c: test error against label corruption",
-            paper.FIGURE1C,
-            (ERROR_CORRUPTED, ERROR),
-        ),
-    ),
-    "figure2a": (
-        Section(
-            "Figure 2a: test accuracy with and without regularizers",
-            paper.FIGURE2A,
-            (TEST, BEST, BEST_EPOCH, TRAIN),
-        ),
-    ),
-    "figure2b": (
-        Section(
-            "Figure 2b: test accuracy with and without BatchNorm",
-            paper.FIGURE2B,
-            (TEST, BEST, TRAIN),
-        ),
-    ),
-}

@@ -3,12 +3,11 @@
 import functools
 from typing import Any, NamedTuple
 
-from rethink_jax import config as config_lib, paper
+from rethink_jax import config as config_lib
+from rethink_jax.report.catalog import SPECIFICATIONS
 from rethink_jax.report.runs import ReportedRun
+from rethink_jax.report.specification import CIFAR10, IMAGENET
 from rethink_jax.runs import files, run_directory
-
-CIFAR10 = ("cifar10", "cifar10_jpeg")
-ON_IMAGENET = ("table2", "figure2a")
 
 # Fields that change how long, on which examples and how safely a run trains, and not what it is.
 _NOT_THE_RECIPE = (
@@ -37,32 +36,12 @@ class Other(NamedTuple):
     differences: list[tuple[str, Any, Any]]
 
 
-def _fields_of_rows() -> dict[str, dict[str, dict[str, Any]]]:
-    """Returns what each row changes in the default recipe, flattened, as the config files have it."""
-    inception, random = config_lib.NETWORKS["inception"], config_lib.LABELS["random"]
-    levels = {"corruption.name": "partially_corrupted_labels"}
-
-    def run(row: paper.Row) -> dict[str, Any]:
-        return dict(config_lib.cifar10_entry(row.key)["fields"])
-
-    def on_imagenet(row: paper.Row) -> dict[str, Any]:
-        return dict(config_lib.imagenet_entry(row.key)["fields"])
-
-    def longer(row: paper.Row) -> dict[str, Any]:
-        return config_lib.LONGER if {"crop", "augment"} & {*row.key.split("-")} else {}
-
-    return {
-        "table1": {row.key: run(row) for row in paper.TABLE1},
-        "table2": {row.key: on_imagenet(row) for row in paper.TABLE2},
-        "table4": {row.key: run(row) | random | longer(row) for row in paper.TABLE4},
-        "figure1a": {row.key: inception | {"corruption.name": row.key} for row in paper.FIGURE1A},
-        "figure1bc": {row.key: levels | run(row) for row in paper.FIGURE1B},
-        "figure2a": {row.key: on_imagenet(row) for row in paper.FIGURE2A},
-        "figure2b": {row.key: run(row) for row in paper.FIGURE2B},
-    }
-
-
-_FIELDS = _fields_of_rows()
+# What each row changes in the default recipe, flattened.
+_FIELDS: dict[str, dict[str, dict[str, Any]]] = {
+    table: {row.key: specification.fields(row.key) for row in specification.sections[0].rows}
+    for table, specification in SPECIFICATIONS.items()
+    if specification.fields
+}
 
 
 def rows_of(run: ReportedRun) -> list[Row]:
@@ -93,7 +72,7 @@ def _compare(run: ReportedRun) -> list[tuple[Row, list[tuple[str, Any, Any]]]]:
     found = []
     for table, keys in _FIELDS.items():
         # The size is the data set's, which only for CIFAR-10's images is known here.
-        known = data["name"] in CIFAR10 or table in ON_IMAGENET
+        known = data["name"] in CIFAR10.names or SPECIFICATIONS[table].data is IMAGENET
         size = None if known else data["size"]
         for key in keys:
             recipe = _recipe(table, key, data["name"], run.environment["num_train"], size)
@@ -109,8 +88,7 @@ def _compare(run: ReportedRun) -> list[tuple[Row, list[tuple[str, Any, Any]]]]:
 @functools.cache
 def _recipe(table: str, key: str, data: str, num_train: int, size: int | None) -> dict[str, Any]:
     """Returns a row's resolved config, canonical."""
-    make = config_lib.imagenet if table in ON_IMAGENET else config_lib.train
-    config = make(data, "true_labels")
+    config = SPECIFICATIONS[table].data.make_config(data, "true_labels")
     config.data.size = size
     config.update_from_flattened_dict(_FIELDS[table][key])
     return _canonical(config_lib.resolve(config, num_train, 32).to_dict())

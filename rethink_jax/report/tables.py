@@ -5,18 +5,7 @@ import io
 from typing import NamedTuple
 
 from rethink_jax import paper
-from rethink_jax.report.measures import (
-    BEST,
-    EPOCHS,
-    SECTIONS,
-    TEST,
-    TRAIN,
-    Censored,
-    Measure,
-    Quantity,
-    Section,
-)
-from rethink_jax.report.rows import Other, Row, settings_of
+from rethink_jax.report.measures import Censored, Measure, Quantity
 from rethink_jax.report.runs import (
     DIVERGED,
     ReportedRun,
@@ -28,6 +17,7 @@ from rethink_jax.report.runs import (
     precision_of,
     times_resumed,
 )
+from rethink_jax.report.specification import Section
 from rethink_jax.sweeps.estimates import Estimate
 
 NOTHING = "—"
@@ -64,10 +54,10 @@ def results(sweep: Sweep, section: Section) -> Table:
     columns = ["row", *(("data", "epochs", "devices") if sweep.collected else ())]
     for quantity in shown:
         if not quantity.in_parentheses:
-            columns += _columns(quantity, quantity.compared in beside)
+            columns += columns_of(quantity, quantity.compared in beside)
     rows = []
     for (key, line), measures in zip(lines, measured, strict=True):
-        cells = [paper.label(key), *(_kind(line) if sweep.collected else ())]
+        cells = [paper.label(key), *(kind_of(line) if sweep.collected else ())]
         for measure in (measure for measure in measures if measure.quantity in shown):
             own = _cells(measure, measure.quantity.compared in beside)
             if measure.quantity.in_parentheses:
@@ -99,7 +89,7 @@ def _in_a_sentence(column: str, text: str) -> str:
     return text if column in ("data", "devices", "precision") else f"{column}: {text}"
 
 
-def _kind(line: list[ReportedRun]) -> list[str]:
+def kind_of(line: list[ReportedRun]) -> list[str]:
     """Returns on what and for how long the runs of one line were, in words."""
     return [describe_data(line[0]), trained_for(line), _distinct(map(hardware_of, line))]
 
@@ -117,7 +107,8 @@ def trained_for(line: list[ReportedRun]) -> str:
     return "; ".join([text, *(f"resumed {times}" for run in line if (times := times_resumed(run)))])
 
 
-def _columns(quantity: Quantity, beside: bool) -> list[str]:
+def columns_of(quantity: Quantity, beside: bool) -> list[str]:
+    """Returns the titles of a quantity's columns, with the paper's `beside` ours or not."""
     ours = quantity.title + (" (%)" if quantity.unit == "percent" else "")
     return [f"{ours}: ours", "paper", "difference"] if beside else [ours]
 
@@ -221,82 +212,6 @@ def how_measured(sweep: Sweep, section: Section) -> Table:
         ],
         rows,
     )
-
-
-# Those columns of all runs that a sentence tells as well.
-SETTINGS_OF_RUNS = (
-    "seed",
-    "evaluated every",
-    "also set",
-    "data",
-    "devices",
-    "precision",
-    "resumed",
-)
-
-
-def all_runs(runs: list[ReportedRun], of_rows: dict[str, list[Row]]) -> Table:
-    """Returns what each training run was, and what it measures."""
-    columns = [
-        "run",
-        "measures",
-        "seed",
-        "epochs",
-        "evaluated every",
-        "also set",
-        "data",
-        "devices",
-    ]
-    columns += ["precision", "seconds", "resumed"]
-    cells = []
-    for run in runs:
-        every, times = run.config["evaluate"]["every_epochs"], times_resumed(run)
-        cells.append(
-            [
-                *(run.place, "; ".join(map(_place_of, of_rows[run.place])) or "another recipe"),
-                *(str(run.seed), trained_for([run]), "epoch" if every == 1 else f"{every} epochs"),
-                *(settings_of(run) or NOTHING, describe_data(run), hardware_of(run)),
-                *(precision_of(run), f"{run.summary.get('seconds', 0.0):.0f}"),
-                "not recorded" if times is None else times or "never",
-            ]
-        )
-    return Table(columns, cells)
-
-
-def _place_of(row: Row) -> str:
-    titles = [section.title.partition(":")[0] for section in SECTIONS[row.table]]
-    where = " and ".join([titles[0], *(title.removeprefix("Figure ") for title in titles[1:])])
-    if len(titles) > 1:
-        where = where.replace("Figure", "Figures")
-    return f"{where}: {paper.label(row.key)}"
-
-
-def _shown(value: object) -> str:
-    return "unset" if value is None else str(value)
-
-
-_SHOWN_OF_OTHERS = (TRAIN, TEST, BEST, EPOCHS)
-
-
-def other_recipes(runs: list[tuple[ReportedRun, Other]]) -> Table:
-    """Returns the runs of no row, each with the row that it differs least from, and in what."""
-    columns = ["run", "the nearest row", "what differs", "data", "epochs", "devices", "seed"]
-    columns += [column for q in _SHOWN_OF_OTHERS for column in _columns(q, beside=False)]
-    cells = []
-    for run, (row, differences) in runs:
-        differing = ", ".join(
-            f"{field.rpartition('.')[2]} {_shown(own)} instead of {_shown(usual)}"
-            for field, usual, own in differences
-        )
-        alone = Sweep("", "", (run,), collected=True)
-        numbers = [q.read(run, alone) if run.summary else None for q in _SHOWN_OF_OTHERS]
-        measured = [
-            Measure("", q, [] if number is None else [number], None, None)
-            for q, number in zip(_SHOWN_OF_OTHERS, numbers, strict=True)
-        ]
-        cells.append([run.place, _place_of(row), differing, *_kind([run]), str(run.seed)])
-        cells[-1] += map(ours, measured)
-    return Table(columns, cells)
 
 
 def _circumstances(runs: list[ReportedRun]) -> list[str]:

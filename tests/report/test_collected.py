@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from rethink_jax import config as config_lib
 from rethink_jax.errors import UserError
-from rethink_jax.report import collect, contents, figures, sections
+from rethink_jax.report import catalog, collect, contents, figures, sentences
 from tests.report.test_report import markdown_row, record, run_report, write_run, write_sweep
 
 STEPS = {50_000: 391, 10_000: 79}
@@ -244,7 +244,7 @@ def test_a_stopped_curve_is_drawn_as_far_as_it_came(tmp_path):
     figures.figure1a(figure, sweep)
     crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
     assert [list(line.get_xdata()) for line in crosses] == [[782]]
-    assert not sections._fits(sweep)
+    assert not sentences.fits(sweep, catalog.FIGURES1BC.sections[0])
 
 
 def test_no_path_of_the_machine_is_in_the_report(tmp_path):

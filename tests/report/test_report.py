@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from rethink_jax import config as config_lib, paper
 from rethink_jax.errors import UserError
-from rethink_jax.report import __main__ as command, contents, figures, measures, runs
+from rethink_jax.report import __main__ as command, contents, figures, runs
+from rethink_jax.report.catalog import SPECIFICATIONS
 from rethink_jax.report.runs import read_sweep
 from rethink_jax.sweeps import estimates
 
@@ -507,12 +508,12 @@ def test_html_is_one_page_that_loads_nothing(figure1bc):
     assert all(width <= 360 for width in widths)
 
 
-@pytest.mark.parametrize("name", measures.SECTIONS)
+@pytest.mark.parametrize("name", SPECIFICATIONS)
 def test_a_sweep_of_which_nothing_was_run_has_a_report(name, tmp_path):
     contents.write(write_sweep(tmp_path / "sweep", name, []))
     folder = tmp_path / "sweep" / "report"
     assert "not run" in (folder / "report.md").read_text()
-    for section in measures.SECTIONS[name]:
+    for section in SPECIFICATIONS[name].sections:
         figure = section.title.partition(":")[0].lower().replace(" ", "")
         for suffix in ("png", "svg"):
             assert (folder / f"{figure}.{suffix}").exists() == figure.startswith("figure")

@@ -1,0 +1,64 @@
+"""What the numbers of a figure show, in sentences."""
+
+from rethink_jax import paper
+from rethink_jax.report import figures, measures, tables
+from rethink_jax.report.measures import Censored
+from rethink_jax.report.runs import ReportedRun, Sweep, circumstances
+from rethink_jax.report.specification import Section
+from rethink_jax.sweeps.estimates import rank_correlation
+
+_NEVER = float("inf")
+
+
+def orders(sweep: Sweep, section: Section) -> list[str]:
+    """Returns in which order the corruptions come down to each loss, ours and the paper's."""
+    lines = []
+    for quantity in measures.LOSSES:
+        measured = [
+            section.measure(sweep, row.key, quantity, line)
+            for row in section.rows
+            for line in sweep.lines(row.key)
+            if tables.finished(line)
+        ]
+        ours = [(m.row, m.estimate.mean if m.estimate else _NEVER) for m in measured if m.readings]
+        theirs = [
+            (row.key, epoch)
+            for row in section.rows
+            if (epoch := row.values[quantity.key]) is not None
+        ]
+        lines.append(
+            f"{quantity.title}, ours: {_order(ours) or 'not run'}. The paper's: {_order(theirs)}."
+        )
+    return [*lines, "never: in some seed, so that there is no mean and the row comes last."]
+
+
+def _order(epochs: list[tuple[str, float]]) -> str:
+    ordered = sorted(epochs, key=lambda item: item[1])
+    return ", ".join(
+        f"{paper.label(key)} ({tables.number(epoch, 'epochs') if epoch < _NEVER else 'never'})"
+        for key, epoch in ordered
+    )
+
+
+def fits(sweep: Sweep, section: Section) -> list[str]:
+    """Returns for each model how many runs never fitted, and the rank correlation with p."""
+    models: dict[tuple[object, ...], list[tuple[float, ReportedRun]]] = {}
+    for run in sweep.runs:
+        level = figures.level_of(run)
+        if run.state == "finished" and level:
+            same = circumstances(run) if sweep.collected else None
+            models.setdefault((level[0], same), []).append((level[1], run))
+    lines = []
+    for (model, _), runs in models.items():
+        if sweep.collected and len(runs) < 3:
+            continue
+        readings = [measures.epochs_to_fit(run, sweep) for _, run in runs]
+        epochs = [_NEVER if isinstance(r, Censored) else r for r in readings]
+        correlation = rank_correlation([p for p, _ in runs], epochs)
+        lines.append(
+            f"{paper.label(str(model))}: {epochs.count(_NEVER)} of {len(runs)} runs never fitted. "
+            "Spearman's correlation of epochs to fit with p, runs that never fitted last: "
+            + (tables.NOTHING if correlation is None else f"{correlation:.3f}".replace("-", "−"))
+            + "."
+        )
+    return lines or ([] if sweep.collected else ["No run is finished."])
