@@ -1,10 +1,11 @@
 r"""The authors' public demonstration, which trains Wide ResNet 28-1 on CIFAR-10 instead of the
-paper's networks: 86.41 % test accuracy on true labels; 100 % training and 9.99 % test accuracy on random ones.
+paper's networks: 86.41 % test accuracy on true labels; 100 % training and 9.99 % test accuracy on random
+labels.
 
     python -m rethink_jax.main --config=configs/authors_demo.py \
         --config.corruption.name=random_labels --workdir=runs/authors_demo
 
-Without `--config.corruption.name` on true labels. Images are whole, 32×32.
+Without `--config.corruption.name` it trains on true labels. Images are not cropped: 32×32.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
-"""Gaussian noise: Figure 1a. Every image is noise with the data set's mean and variance.
+"""Gaussian noise: Figure 1a. Every image is replaced by noise with the data set's mean and variance.
 
-python -m rethink_jax.main --config=configs/gaussian.py:digits
+    python -m rethink_jax.main --config=configs/gaussian.py:digits
 
-The MLP on digits: 4 seconds after start on two cores. Other times: docs/results.
+An MLP on the digits: 4 seconds of training on two cores. Other times: docs/results.
 """
 
 from ml_collections import ConfigDict

@@ -2,8 +2,8 @@
 
     python -m rethink_jax.main --config=configs/kernel_cifar10.py --workdir=runs/kernel_cifar10
 
-The paper prints no γ; it is chosen here on a fifth of the training set, held out. Its test error is 46 %. Needs
-13 GB. Times: docs/results.
+The paper prints no γ; ours is chosen on a held-out fifth of the training set. The paper's test error is 46 %.
+Needs 13 GB. Times: docs/results.
 """
 
 from ml_collections import ConfigDict

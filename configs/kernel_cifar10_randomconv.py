@@ -3,9 +3,9 @@
     python -m rethink_jax.main --config=configs/kernel_cifar10_randomconv.py --workdir=runs/kernel_randomconv
     python -m rethink_jax.main --config=configs/kernel_cifar10_randomconv.py --config.features.filters=4000
 
-The second is for two cores. Interpolated without a ridge, then solved with one, each with the γ that is best on
-a fifth of the training set, held out. The paper's test errors are 17 % and, with ℓ2 regularization, 15 %. What
-of this has been run: docs/results.
+The second is for two cores. It solves without a ridge, then with one, each with the γ that is best on a
+held-out fifth of the training set. The paper's test errors are 17 % and, with ℓ2 regularization, 15 %. What has
+been run: docs/results.
 """
 
 from ml_collections import ConfigDict

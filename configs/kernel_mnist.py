@@ -2,7 +2,7 @@
 
     python -m rethink_jax.main --config=configs/kernel_mnist.py --workdir=runs/kernel_mnist
 
-γ = 0.02 on pixels divided by 255 is the authors' (a public note); their test error is 1.2 %. Needs 16 GB.
+The authors chose γ = 0.02 on pixels divided by 255 (a public note); their test error is 1.2 %. Needs 16 GB.
 Times: docs/results.
 """
 

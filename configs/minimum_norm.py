@@ -1,9 +1,10 @@
-"""Section 5: SGD from zero on a linear model reaches the interpolation of least norm, from elsewhere another.
+"""Section 5: SGD on a linear model reaches the minimum-norm interpolant from zero, and another one from
+elsewhere.
 
     python -m rethink_jax.main --config=configs/minimum_norm.py --workdir=runs/minimum_norm
 
-The first 100 training images of CIFAR-10, whitened, of another data set the first 30, with random labels, and
-the closed form beside it. Times: docs/results.
+On the first 100 training images of CIFAR-10 (of another data set, the first 30), whitened and with random
+labels, beside the closed form. Times: docs/results.
 """
 
 from ml_collections import ConfigDict

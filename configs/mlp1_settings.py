@@ -1,4 +1,4 @@
-"""MLP 1×512 on random labels under settings that the paper does not print: which one takes it to the 99.34 % of
+"""MLP 1×512 on random labels under settings that the paper does not print: which one reaches the 99.34 % of
 Table 1?
 
     python -m rethink_jax.main --config=configs/mlp1_settings.py --workdir=runs/mlp1_settings

@@ -1,10 +1,10 @@
 r"""Partially corrupted labels: Figures 1b and 1c. Each training label is, with probability
-`config.corruption.probability`, replaced by a draw uniform over all classes.
+`config.corruption.probability`, replaced by a uniform random class.
 
     python -m rethink_jax.main --config=configs/partially_corrupted_labels.py:digits \
         --config.corruption.probability=0.5
 
-The MLP on digits: 11 seconds after start on two cores. Other times: docs/results.
+An MLP on the digits: 11 seconds of training on two cores. Other times: docs/results.
 """
 
 from ml_collections import ConfigDict

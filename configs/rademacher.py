@@ -3,7 +3,7 @@
     python -m rethink_jax.main --config=configs/rademacher.py --workdir=runs/rademacher
 
 Section 2.2 of the paper. MLP 1×512 on the first 10,000 training images of CIFAR-10, or on all of another data
-set; `config.model.name` and `config.data.examples` take others. Times: docs/results.
+set; `--config.model.name` and `--config.data.examples` choose others. Times: docs/results.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
-"""Random labels: Figure 1a and Table 1. Every training label is a draw uniform over all classes.
+"""Random labels: Figure 1a and Table 1. Every training label is replaced by a uniform random class.
 
-python -m rethink_jax.main --config=configs/random_labels.py:digits
+    python -m rethink_jax.main --config=configs/random_labels.py:digits
 
-The MLP on digits: 11 seconds after start on two cores. Other times: docs/results.
+An MLP on the digits: 11 seconds of training on two cores. Other times: docs/results.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
-"""Random pixels: Figure 1a. A random permutation of the pixels of its own for every image.
+"""Random pixels: Figure 1a. An independent random permutation of the pixels of each image.
 
-python -m rethink_jax.main --config=configs/random_pixels.py:digits
+    python -m rethink_jax.main --config=configs/random_pixels.py:digits
 
-The MLP on digits: 4 seconds after start on two cores. Other times: docs/results.
+An MLP on the digits: 4 seconds of training on two cores. Other times: docs/results.
 """
 
 from ml_collections import ConfigDict

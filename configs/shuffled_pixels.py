@@ -1,8 +1,8 @@
 """Shuffled pixels: Figure 1a. One random permutation of the pixels, the same for every image.
 
-python -m rethink_jax.main --config=configs/shuffled_pixels.py:digits
+    python -m rethink_jax.main --config=configs/shuffled_pixels.py:digits
 
-The MLP on digits: 4 seconds after start on two cores. Other times: docs/results.
+An MLP on the digits: 4 seconds of training on two cores. Other times: docs/results.
 """
 
 from ml_collections import ConfigDict

@@ -4,8 +4,8 @@ random labels.
     python -m rethink_jax.main --config=configs/table1.py --workdir=runs/table1
 
 After a colon a data set, a size, or both: `:smoke` (256 digits, three epochs), `:small` (1,000 examples),
-`:cifar10_jpeg,small`. The coefficients of weight decay are ours (`rethink_jax/config.py: WEIGHT_DECAY`): 4e-5
-on all weights for Inception, 0.004 on AlexNet's hidden dense layers, 5e-4 on all weights for the MLPs.
+`:cifar10_jpeg,small`. The coefficients of weight decay are ours (`rethink_jax/config/sweeps.py: WEIGHT_DECAY`):
+4e-5 on all weights for Inception, 0.004 on AlexNet's hidden dense layers, 5e-4 on all weights for the MLPs.
 """
 
 from ml_collections import ConfigDict

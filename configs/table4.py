@@ -5,8 +5,8 @@
 After a colon a data set, a size, or both: `:smoke` (256 digits, three epochs), `:small` (1,000 examples),
 `:cifar10_jpeg,small`. The coefficients of weight decay are ours: 4e-5 on all weights for Inception, 0.004 on
 AlexNet's hidden dense layers, 5e-4 on all weights for the MLPs. With random crop and augmentation the learning
-rate is multiplied by 0.999 an epoch, as in the paper, for 400 epochs, ours. AlexNet with weight decay does not
-fit in the paper; a loss that is not finite counts as its result.
+rate is multiplied by 0.999 an epoch, as in the paper; 400 epochs is our choice. AlexNet with weight decay does
+not converge in the paper, so a loss that is not finite counts as its result.
 """
 
 from ml_collections import ConfigDict

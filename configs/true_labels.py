@@ -1,8 +1,8 @@
 """The original data set, nothing corrupted: the baseline of Figure 1a and Table 1.
 
-python -m rethink_jax.main --config=configs/true_labels.py:digits
+    python -m rethink_jax.main --config=configs/true_labels.py:digits
 
-The MLP on digits: 4 seconds after start on two cores. Other times: docs/results.
+An MLP on the digits: 4 seconds of training on two cores. Other times: docs/results.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,9 @@
 """The paper's six versions of a data set, as pure functions of a key and the examples' ids.
 
-Each takes `(key, ids, images, labels)` and returns `(images, labels)`. What happens to an example depends
-on the key and its id alone, and only through integer arithmetic and exactly representable products, so the
-result is the same to the bit for every batch size, order, sharding, jit, vmap, back end and JAX version.
-Section 2.1 of arXiv 1611.03530 defines them.
+Each takes `(key, ids, images, labels)` and returns `(images, labels)`. What happens to an example depends only
+on the key and its id, through integer arithmetic and exactly representable products. The result is therefore
+bit-identical for every batch size, order, sharding, jit, vmap, back end and JAX version. Section 2.1 of arXiv
+1611.03530 defines them.
 """
 
 import functools
@@ -21,7 +21,7 @@ from rethink_jax.errors import require
 
 SPLITS = ("train", "test")
 
-# A standard normal is drawn as a whole number of 1/512ths.
+# Standard normals are drawn in whole multiples of 1/512.
 _NORMAL_STEPS = 512
 
 
@@ -33,7 +33,7 @@ class Moments(NamedTuple):
 
 
 def pinned(function: Callable) -> Callable:
-    """Returns the function with the one global setting fixed on which threefry's bits depend."""
+    """Returns the function with the one global setting pinned that changes threefry's bits."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -44,7 +44,7 @@ def pinned(function: Callable) -> Callable:
 
 
 def key_of(seed: int) -> jax.Array:
-    """Returns the scalar threefry2x32 key of a seed in [0, 2**32), whatever JAX's settings say of seeds."""
+    """Returns the scalar threefry2x32 key of a seed in [0, 2**32), independent of JAX's settings."""
     return jax.random.wrap_key_data(jnp.array([0, seed], jnp.uint32), impl="threefry2x32")
 
 
@@ -355,20 +355,20 @@ def pixel_moments(images: np.ndarray, per_channel: bool = True) -> Moments:
 
     Args:
       images: uint8 [n, height, width, channels].
-      per_channel: whether each channel has moments of its own; else all have those of all values together.
+      per_channel: whether each channel has its own moments; otherwise all share those of all values.
     """
     return moments_of(pixel_counts(images), per_channel)
 
 
 def pixel_counts(images: np.ndarray) -> np.ndarray:
-    """Returns how often each channel has each value, int [channels, 256]; images as of `pixel_moments`."""
+    """Returns how often each channel has each value, int [channels, 256]; images as in `pixel_moments`."""
     return np.stack(
         [np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])]
     )
 
 
 def moments_of(counts: np.ndarray, per_channel: bool) -> Moments:
-    """Returns the moments of pixels that were counted; as `pixel_moments`."""
+    """Returns the moments that `pixel_moments` has, from the counts of `pixel_counts`."""
     values = np.arange(256, dtype=np.float64)
     if not per_channel:
         counts = np.broadcast_to(counts.sum(axis=0), counts.shape)
@@ -392,14 +392,14 @@ def check(config: ConfigDict) -> None:
 
 
 def check_is_of_labels(config: ConfigDict) -> None:
-    """Raises `UserError` for a corruption that is not one of labels."""
+    """Raises `UserError` for a corruption of pixels."""
     name, allowed = config.corruption.name, ("true_labels", *LABEL_CORRUPTIONS)
     require(name in allowed, "corruption.name", name, f"one of {', '.join(allowed)}")
 
 
 @functools.cache
 def _normal_thresholds() -> np.ndarray:
-    """Returns uint32 thresholds: the count of those not above 32 random bits is a normal, in 1/512ths."""
+    """Returns uint32 thresholds: how many are at most 32 random bits gives a standard normal, in 1/512ths."""
     reach = int(6.24 * _NORMAL_STEPS)
     edges = (np.arange(-reach, reach) + 0.5) / _NORMAL_STEPS
     return np.floor(special.ndtr(edges) * 2.0**32).astype(np.uint32)
@@ -410,7 +410,7 @@ def _pixels(images: jax.Array) -> jax.Array:
 
 
 def _check(ids: Any, images: Any, labels: Any) -> Any:
-    """Returns the ids, 32 bits wide at most; `ValueError` for shapes or values that do not fit."""
+    """Returns the ids in at most 32 bits; `ValueError` for shapes or values that do not fit."""
     n = np.shape(ids)
     if len(n) != 1 or np.shape(labels) != n or images.ndim != 4 or images.shape[:1] != n:
         raise ValueError(
@@ -421,9 +421,9 @@ def _check(ids: Any, images: Any, labels: Any) -> Any:
 
 
 def _narrowed(values: Any, what: str, least: int, dtype: type[np.integer]) -> Any:
-    """Returns integers of any dtype as they are, or those of 64 bits as `dtype`, in which JAX does not wrap.
+    """Returns integers unchanged, but 64 bits as `dtype`, to which JAX would convert them by wrapping around.
 
-    Raises `ValueError` for other than integers, and for values below `least` or too large for `dtype`.
+    Raises `ValueError` for anything but integers, and for values below `least` or too large for `dtype`.
     """
     array = values if hasattr(values, "dtype") else np.asarray(values)
     if not jnp.issubdtype(array.dtype, jnp.integer):

@@ -12,7 +12,7 @@ _LONGEST = 500
 
 
 class UserError(Exception):
-    """A mistake of the user's: one line that names the field, the value and what is allowed."""
+    """A user's mistake: one line that names the field, the value and what is allowed."""
 
 
 class InUse(UserError):
@@ -20,7 +20,7 @@ class InUse(UserError):
 
 
 class RunFailed(Exception):
-    """What ended a run that was underway: one line that says what happened and what is left."""
+    """A run failed after it had begun: one line that says what happened and what is saved."""
 
 
 class Diverged(RunFailed):
@@ -28,10 +28,10 @@ class Diverged(RunFailed):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of arguments, for which a mistake in them is a `UserError`."""
+    """An argument parser that raises `UserError` for a mistake."""
 
     def __init__(self, module: str, required: str, description: str | None):
-        """Takes the command's module, its required arguments as a user writes them, and its help."""
+        """Takes the command's module, its required arguments as a user types them, and its help."""
         super().__init__(prog=f"python -m {module}", description=description)
         self._required = required
 
@@ -52,12 +52,12 @@ def one_line(error: BaseException) -> str:
 
 
 def line_with_type(error: BaseException) -> str:
-    """Returns in one line, cut where it is very long, an error that was not raised for people to read."""
+    """Returns an error that was not raised for people to read in one line, cut if it is very long."""
     return f"{type(error).__name__}: {one_line(error)[:_LONGEST]}".removesuffix(": ")
 
 
 def print_error(line: object) -> None:
-    """Prints a line to stderr, and the command's name before it."""
+    """Prints a line to stderr, after the program's name."""
     print(f"rethink_jax: {line}", file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What an entry point prints: a reader that has gone, a full disk or a closed stream ends no run."""
+"""Standard output that never ends a run: not when its reader is gone, its disk full or its stream closed."""
 
 import contextlib
 import io
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class _Dropping(io.FileIO):
-    """A file descriptor whose writes never fail: what cannot be written is dropped."""
+    """A file descriptor whose writes never fail; it drops what cannot be written."""
 
     def write(self, data: Any) -> int:
         try:
@@ -21,10 +21,10 @@ class _Dropping(io.FileIO):
 
 
 def drop_what_cannot_be_written() -> None:
-    """Has `sys.stdout` and `sys.stderr` drop what cannot be written, and opens them where they are closed.
+    """Makes `sys.stdout` and `sys.stderr` drop what cannot be written, and opens them where they are closed.
 
-    A descriptor that was closed is opened on the null device, so that no file of a run gets its number, and
-    with it what a library prints.
+    A closed descriptor is opened on the null device. Otherwise a run's file could get its number, and with it
+    whatever a library prints.
     """
     for number in range(3):
         try:
@@ -38,12 +38,10 @@ def drop_what_cannot_be_written() -> None:
 
 
 def _dropping(stream: Any, number: int) -> Any:
-    if (
-        stream is None
-    ):  # it was closed when Python started; the descriptor may be another file by now
+    if stream is None:  # closed when Python started; the descriptor may be another file by now
         return open(os.devnull, "w")
     try:
-        if stream.fileno() != number:  # somebody's own, a notebook's for example
+        if stream.fileno() != number:  # replaced by the caller, a notebook for example
             return stream
     except (OSError, ValueError):
         return stream

@@ -1,7 +1,7 @@
-"""Every result that Zhang et al. print, as data: the tables, the figures' points, the models' sizes.
+"""Every result in Zhang et al. as data: the tables, the figures' points, the models' sizes.
 
-Accuracies and errors are fractions. What the paper shows only as a curve is `READ`: taken from the vector
-figures, and good to about the width of a line.
+Accuracies and errors are fractions. What the paper shows only as a curve is marked `READ`: it was read from the
+vector figures and is accurate to about the width of a line.
 """
 
 from collections.abc import Mapping

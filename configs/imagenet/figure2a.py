@@ -4,8 +4,8 @@ decay alone and with none.
     python -m rethink_jax.main --config=configs/imagenet/figure2a.py --workdir=runs/figure2a
     python -m rethink_jax.main --config=configs/imagenet/figure2a.py:smoke --workdir=runs/figure2a-smoke
 
-Three of Table 2's runs, evaluated after every epoch on both whole sets. Data, recipe, steps and what each
-device sees are those of `configs/imagenet/table2.py`; the second command is for a laptop, on 64 made-up images.
+Three of Table 2's runs, evaluated after every epoch on both whole sets. Data and recipe are those of
+`configs/imagenet/table2.py`. The second command is for a laptop: 64 made-up images.
 
 It has not been run at full size.
 """

@@ -2,8 +2,8 @@
 
     python -m rethink_jax.main --config=configs/imagenet/gaussian.py --workdir=runs/imagenet_gaussian
 
-Inception V3 on 299×299 without regularizers; `--config.model.name` takes another model. Data, recipe, steps
-and what each device sees are those of `configs/imagenet/table2.py`. It has not been run.
+Inception V3 on 299×299 without regularizers; `--config.model.name` chooses another model. Data and recipe
+are those of `configs/imagenet/table2.py`. It has not been run at full size.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,10 @@
-"""Random labels on ImageNet: the last row of Table 2. Every training label is a draw uniform over all classes.
+"""Random labels on ImageNet: the last row of Table 2. Every training label is replaced by a uniform
+random class.
 
     python -m rethink_jax.main --config=configs/imagenet/random_labels.py --workdir=runs/imagenet_random_labels
 
-Inception V3 on 299×299 without regularizers; `--config.model.name` takes another model. Data, recipe, steps
-and what each device sees are those of `configs/imagenet/table2.py`. It has not been run.
+Inception V3 on 299×299 without regularizers; `--config.model.name` chooses another model. Data and recipe
+are those of `configs/imagenet/table2.py`. It has not been run at full size.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,9 @@
-"""Random pixels on ImageNet. A random permutation of the pixels of its own for every image.
+"""Random pixels on ImageNet. An independent random permutation of the pixels of each image.
 
     python -m rethink_jax.main --config=configs/imagenet/random_pixels.py --workdir=runs/imagenet_random_pixels
 
-Inception V3 on 299×299 without regularizers; `--config.model.name` takes another model. Data, recipe, steps
-and what each device sees are those of `configs/imagenet/table2.py`. It has not been run.
+Inception V3 on 299×299 without regularizers; `--config.model.name` chooses another model. Data and recipe
+are those of `configs/imagenet/table2.py`. It has not been run at full size.
 """
 
 from ml_collections import ConfigDict
