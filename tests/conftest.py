@@ -18,7 +18,7 @@ import pytest
 from rethink_jax import data
 from rethink_jax.distributed import jax_settings, parallel
 from rethink_jax.runs import writers
-from tests.entry_point import ForkedEntryPoint
+from tests.entry_point import ForkedEntryPoint, InProcessEntryPoint
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=25)
 hypothesis.settings.load_profile("default")
@@ -48,6 +48,11 @@ def own_directories(tmp_path_factory):
 def entry_point():
     with ForkedEntryPoint() as forked:
         yield forked
+
+
+@pytest.fixture
+def in_process(monkeypatch, capsys):
+    return InProcessEntryPoint(monkeypatch, capsys)
 
 
 @pytest.fixture(params=[1, 2, 4], ids="{} devices".format)

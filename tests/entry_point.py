@@ -1,4 +1,4 @@
-"""The entry point, `python -m rethink_jax.main`, for tests: as a process of its own, or forked in no time."""
+"""`python -m rethink_jax.main` for tests: as a process of its own, as a fork, or in the test's own process."""
 
 import gc
 import json
@@ -6,8 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import NamedTuple
+
+from absl.testing import flagsaver
 
 ROOT = Path(__file__).parents[1]
 # Relative to where the command is run, so that what it writes lies there.
@@ -70,6 +73,45 @@ class ForkedEntryPoint:
         print(json.dumps(request), file=self._process.stdin, flush=True)
         code = json.loads(self._process.stdout.readline())
         return Outcome(code, *(file.read_text() for file in output))
+
+
+class InProcessEntryPoint:
+    """Runs commands in the test's own process, for those that are refused before JAX is used.
+
+    All but what `main.run` does once a process: its handlers of signals, loggers and crashes, and
+    JAX's start.
+    """
+
+    def __init__(self, monkeypatch, capsys):
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def start(self, arguments, here):
+        """Does what the function `start` does."""
+        from rethink_jax import main
+        from rethink_jax.distributed import jax_settings, processes
+
+        self._capsys.readouterr()
+        with (
+            self._monkeypatch.context() as patch,
+            flagsaver.flagsaver(),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore", DeprecationWarning)  # ml_collections', as Python does
+            patch.chdir(here)
+            for name, value in PLACES.items():
+                patch.setenv(name, value)
+            patch.setattr("tensorflow_datasets.core.constants.DATA_DIR", PLACES["TFDS_DATA_DIR"])
+            patch.setattr(sys, "argv", [main.__file__, *arguments])
+            patch.setattr(sys, "dont_write_bytecode", True)
+            patch.setattr(os, "_exit", sys.exit)
+            patch.setattr(processes, "start", lambda *flags: None)
+            patch.setattr(jax_settings, "use_compilation_cache", lambda folder: None)
+            code = 0
+            try:
+                main.main(main.parse_flags(sys.argv))
+            except SystemExit as error:
+                code = error.code or 0
+        return Outcome(code, *self._capsys.readouterr())
 
 
 def environment_of_a_command():

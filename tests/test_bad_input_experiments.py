@@ -250,13 +250,13 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]} → {case[1]}"[:150])
-def test_one_line_and_nothing_written(case, entry_point, tmp_path):
+def test_one_line_and_nothing_written(case, in_process, tmp_path):
     arguments, line, text = case
     here = make_place(tmp_path / "here")
     if text is not None:
         mine(text)(here)
     before = content(here)
-    outcome = entry_point.start([*shlex.split(arguments), "--workdir=run"], here)
+    outcome = in_process.start([*shlex.split(arguments), "--workdir=run"], here)
     assert content(here) == before
     assert_refused(outcome, line)
 

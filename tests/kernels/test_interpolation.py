@@ -340,9 +340,9 @@ def test_digits_through_the_entry_point(entry_point, tmp_path):
         ("--config.data.examples=1501", "config.data.examples is 1501; it must be in [1, 1500], …"),
     ],
 )
-def test_one_line_and_nothing_written(entry_point, arguments, line, tmp_path):
+def test_one_line_and_nothing_written(in_process, arguments, line, tmp_path):
     here = make_place(tmp_path / "here")
-    outcome = entry_point.start(
+    outcome = in_process.start(
         ["--config=configs/kernel_mnist.py:digits", *arguments.split()], here
     )
     assert_refused(outcome, line)

@@ -578,12 +578,12 @@ def test_what_a_job_cannot_ask_for(launcher, field, value, allowed, tmp_path):
         (f"{SMOKE} --config.launcher=slurm", "config.launcher is 'slurm'…"),
     ],
 )
-def test_one_line_and_nothing_written(arguments, line, entry_point, tmp_path):
+def test_one_line_and_nothing_written(arguments, line, in_process, tmp_path):
     here = make_place(tmp_path / "here")
     mine(
         "from rethink_jax import config\ndef get_config():\n"
         "    c = config.sweep('a', 'digits', []); del c.sweep.seeds; return c\n"
     )(here)
     before = content(here)
-    assert_refused(entry_point.start(arguments.split(), here), line)
+    assert_refused(in_process.start(arguments.split(), here), line)
     assert content(here) == before

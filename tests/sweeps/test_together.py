@@ -262,7 +262,7 @@ KINDS = {
 
 @pytest.mark.parametrize("file", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("place", ["table1", "table1/mine", "table1/mlp1-seed0"])
-def test_every_experiment_keeps_out_of_a_sweeps_folder(file, place, entry_point, tmp_path):
+def test_every_experiment_keeps_out_of_a_sweeps_folder(file, place, in_process, tmp_path):
     here = make_place(tmp_path / "here")
     (here / "table1").mkdir()
     entry = {"name": "mlp1", "seed": 0, "directory": "mlp1-seed0", "status": "not run yet"}
@@ -270,7 +270,7 @@ def test_every_experiment_keeps_out_of_a_sweeps_folder(file, place, entry_point,
     listed = {"name": "another", "size": "full", "runs": [entry]}
     (here / "table1" / "sweep.json").write_text(json.dumps(listed))
     before = content(here)
-    outcome = entry_point.start([f"--config={file}", f"--workdir={place}"], here)
+    outcome = in_process.start([f"--config={file}", f"--workdir={place}"], here)
     assert_refused(outcome, f"{here / place} …")
     assert content(here) == before
 

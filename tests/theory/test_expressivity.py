@@ -125,9 +125,9 @@ def test_equal_images_are_named_and_nothing_is_written(toy, tmp_path, monkeypatc
         ("--config.epochs=3", "config.epochs is no field; config has compilation_cache, …"),
     ],
 )
-def test_one_line_and_nothing_written(entry_point, arguments, line, tmp_path):
+def test_one_line_and_nothing_written(in_process, arguments, line, tmp_path):
     here = make_place(tmp_path / "here")
-    outcome = entry_point.start(
+    outcome = in_process.start(
         ["--config=configs/expressivity.py:digits", *arguments.split()], here
     )
     assert_refused(outcome, line)

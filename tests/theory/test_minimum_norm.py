@@ -105,9 +105,9 @@ def test_random_labels_are_those_of_a_training_run(toy):
         ),
     ],
 )
-def test_one_line_and_nothing_written(entry_point, arguments, line, tmp_path):
+def test_one_line_and_nothing_written(in_process, arguments, line, tmp_path):
     here = make_place(tmp_path / "here")
-    outcome = entry_point.start(
+    outcome = in_process.start(
         ["--config=configs/minimum_norm.py:digits", *arguments.split()], here
     )
     assert_refused(outcome, line)

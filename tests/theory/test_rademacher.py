@@ -122,8 +122,8 @@ def test_two_classes(toy):
         ("--config.data.examples=0", "config.data.examples is 0; it must be in [1, 2**31)"),
     ],
 )
-def test_one_line_and_nothing_written(entry_point, arguments, line, tmp_path):
+def test_one_line_and_nothing_written(in_process, arguments, line, tmp_path):
     here = make_place(tmp_path / "here")
-    outcome = entry_point.start(["--config=configs/rademacher.py:digits", *arguments.split()], here)
+    outcome = in_process.start(["--config=configs/rademacher.py:digits", *arguments.split()], here)
     assert_refused(outcome, line)
     assert not (here / "runs").exists()

@@ -124,8 +124,8 @@ def test_another_config_is_refused(from_toy, tmp_path):
         ("--config.model.depth=0", "config.model.depth is 0; it must be 1 or more"),
     ],
 )
-def test_one_line_and_nothing_written(entry_point, arguments, line, tmp_path):
+def test_one_line_and_nothing_written(in_process, arguments, line, tmp_path):
     here = make_place(tmp_path / "here")
-    outcome = entry_point.start(["--config=configs/stability.py:digits", *arguments.split()], here)
+    outcome = in_process.start(["--config=configs/stability.py:digits", *arguments.split()], here)
     assert_refused(outcome, line)
     assert not (here / "runs").exists()
