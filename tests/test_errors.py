@@ -16,7 +16,7 @@ from rethink_jax import config as config_lib, main
 from rethink_jax.data import cache
 from rethink_jax.distributed import jax_settings, parallel, processes
 from rethink_jax.errors import UserError
-from rethink_jax.kernels import interpolation
+from rethink_jax.kernels import summary
 from rethink_jax.runs import environment
 from rethink_jax.training import optimizer, steps, train, train_state
 from tests.entry_point import make_place, start
@@ -176,7 +176,7 @@ def test_no_number_is_no_answer():
     labels = jnp.zeros(3, jnp.int32)
     assert steps._answers(logits).tolist() == [-1, -1, 0]
     assert steps._is_in_top5(logits, labels).tolist() == [False, False, True]
-    assert interpolation.error_rate(np.asarray(logits), np.asarray(labels)) == pytest.approx(2 / 3)
+    assert summary.error_rate(np.asarray(logits), np.asarray(labels)) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(

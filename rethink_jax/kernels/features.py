@@ -1,7 +1,4 @@
-"""What a kernel sees in the place of images (table 3).
-
-Their pixels, pooled magnitudes of Gabor wavelets, or a random convolutional net.
-"""
+"""The features that a kernel sees of images: pixels, pooled Gabor magnitudes or a random convolutional net."""
 
 import itertools
 import math
@@ -21,16 +18,17 @@ Show = Callable[[float], None]
 
 
 class Features(NamedTuple):
-    """What a kernel sees, part by part: all parts of a random net would not fit into memory.
+    """A map from images to feature vectors, computed in parts: all of a random net's do not fit into memory.
 
     Attributes:
-      parts: how many parts there are.
-      of: a function of images uint8 [n, height, width, channels], of a part's number, of the number of training
-        images, which come first, and of a function that is told how much is done; to float32 [n, features].
+      parts: into how many parts the features are divided.
+      compute: function `(images, part, num_train, show) -> features`. Images are uint8 [n, height, width,
+        channels], the first `num_train` of them the training set's; the part is in [0, parts). It returns that
+        part of all images' features, float32 [n, d], and calls `show` with the fraction done.
     """
 
     parts: int
-    of: Callable[[np.ndarray, int, int, Show], np.ndarray]
+    compute: Callable[[np.ndarray, int, int, Show], np.ndarray]
 
 
 _BATCH = 500
@@ -42,15 +40,15 @@ def pixels() -> Features:
 
     Example:
       >>> features, images = pixels(), np.full((3, 8, 8, 1), 255, np.uint8)
-      >>> found = features.of(images, 0, len(images), lambda fraction: None)
-      >>> found.shape, float(found.max())
+      >>> values = features.compute(images, 0, len(images), lambda fraction: None)
+      >>> values.shape, float(values.max())
       ((3, 64), 1.0)
     """
 
-    def of(images: np.ndarray, part: int, num_train: int, show: Show) -> np.ndarray:
+    def compute(images: np.ndarray, part: int, num_train: int, show: Show) -> np.ndarray:
         return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
 
-    return Features(1, of)
+    return Features(1, compute)
 
 
 def gabor_wavelets(orientations: int, wavelength: float) -> np.ndarray:
@@ -114,10 +112,10 @@ def gabor(orientations: int, wavelengths: tuple[float, ...], pool: int) -> Featu
 
     mapped = parallel.map_over_devices(transform, (0,), sharded_output=True)
 
-    def of(images: np.ndarray, part: int, num_train: int, show: Show) -> np.ndarray:
+    def compute(images: np.ndarray, part: int, num_train: int, show: Show) -> np.ndarray:
         return _in_batches(mapped, images, show)
 
-    return Features(1, of)
+    return Features(1, compute)
 
 
 # Ours where the paper is silent: a common form of the net of Coates and Ng (2012), with random filters.
@@ -157,20 +155,20 @@ def random_convolutions(filters: int, seed: int, images: np.ndarray) -> Features
 
     mapped = parallel.map_over_devices(transform, (0,), sharded_output=True)
 
-    def of(images: np.ndarray, part: int, num_train: int, show: Show) -> np.ndarray:
+    def compute(images: np.ndarray, part: int, num_train: int, show: Show) -> np.ndarray:
         some = slice(part * _FILTERS_PER_PART, (part + 1) * _FILTERS_PER_PART)
         weights = parallel.replicate((project[:, some], shift[some]))
-        found = _in_batches(lambda batch: mapped(batch, *weights), images, show)
-        train = found[:num_train]
+        values = _in_batches(lambda batch: mapped(batch, *weights), images, show)
+        train = values[:num_train]
         mean = train.mean(axis=0, dtype=np.float64)
         squares = np.einsum("ij,ij->j", train, train, dtype=np.float64) / num_train
         std = np.sqrt(np.maximum(squares - mean**2, 0))
-        found -= mean.astype(np.float32)
+        values -= mean.astype(np.float32)
         # A feature that is the same on all training images stays 0.
-        found /= np.where(std > 1e-4 * np.sqrt(squares), std, np.inf).astype(np.float32)
-        return found
+        values /= np.where(std > 1e-4 * np.sqrt(squares), std, np.inf).astype(np.float32)
+        return values
 
-    return Features(-(-filters // _FILTERS_PER_PART), of)
+    return Features(-(-filters // _FILTERS_PER_PART), compute)
 
 
 def _random_filters(filters: int, seed: int, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -224,18 +222,18 @@ def _in_batches(mapped: Callable, images: np.ndarray, show: Show) -> np.ndarray:
     """Calls a mapped function on batches of images, of equal size, so that it is compiled once."""
     devices = len(parallel.devices())
     size = -(-min(_BATCH, len(images)) // devices) * devices
-    found = []
+    batches = []
     for start in range(0, len(images), size):
         # The last batch wraps round to the beginning.
         ids = np.arange(start, start + size) % len(images)
         values = np.asarray(mapped(parallel.local_shards(images[ids])))
-        found.append(values.reshape(size, -1))
+        batches.append(values.reshape(size, -1))
         show(min(1.0, (start + size) / len(images)))
-    return np.concatenate(found)[: len(images)]
+    return np.concatenate(batches)[: len(images)]
 
 
 def candidates(config: ConfigDict, images: np.ndarray) -> Iterator[tuple[dict[str, Any], Features]]:
-    """Yields the features that `config.features` lists, each with what tells it from the others.
+    """Yields the features that `config.features` lists, each with the fields that identify it.
 
     Args:
       config: the whole of it.

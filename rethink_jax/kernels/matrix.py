@@ -6,7 +6,6 @@ float32 for 60,000 points. Vectors are on the host.
 
 import errno
 import logging
-import math
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from jax import lax
 
 from rethink_jax.distributed import parallel
 from rethink_jax.errors import RunFailed
+from rethink_jax.kernels.kernel import Kernel
 
 logger = logging.getLogger(__name__)
 
@@ -29,54 +29,6 @@ logger = logging.getLogger(__name__)
 _ROWS = 4000
 
 Array = jax.Array | np.ndarray
-
-
-class Kernel(NamedTuple):
-    """A kernel, less a constant that would take the digits of a flat one.
-
-    Attributes:
-      values: a function of ⟨x, x'⟩, ‖x‖² and ‖x'‖², floating arrays that broadcast, to k(x, x') − offset.
-      offset: the constant.
-    """
-
-    values: Callable[[Array, Array, Array], jax.Array]
-    offset: float
-
-
-def gaussian(gamma: float, around: float = 0.0) -> Kernel:
-    """Returns exp(−γ‖x − x'‖²).
-
-    Args:
-      gamma: γ.
-      around: a squared distance; the kernel's value there is the offset, where it is 1/e or more.
-
-    Example:
-      >>> kernel = gaussian(gamma=0.5)
-      >>> product, square = np.float32([[0.0]]), np.float32([[1.0]])  # two orthogonal unit vectors
-      >>> value = kernel.values(product, square, square) + kernel.offset
-      >>> round(float(value[0, 0]), 4)  # exp(−0.5 · 2)
-      0.3679
-    """
-    if gamma * around > 1:  # no flat kernel; far beyond, expm1 would overflow
-        around = 0.0
-    offset = math.exp(-gamma * around)
-
-    def values(products: Array, squares: Array, others: Array) -> jax.Array:
-        distances = jnp.maximum(squares + others - 2 * products, 0)
-        return offset * jnp.expm1(gamma * (around - distances))
-
-    return Kernel(values, offset)
-
-
-def linear() -> Kernel:
-    """Returns ⟨x, x'⟩.
-
-    Example:
-      >>> kernel = linear()
-      >>> float(kernel.values(np.float32(3.0), np.float32(9.0), np.float32(1.0)) + kernel.offset)
-      3.0
-    """
-    return Kernel(lambda products, squares, others: jnp.asarray(products), 0.0)
 
 
 @contextmanager
@@ -114,46 +66,48 @@ NO_CHOICE = "{}"
 
 
 class InnerProducts:
-    """⟨x, x'⟩ of n points with each other and with others; the points' features are added part by part.
+    """⟨x, x'⟩ of n points with each other and with test points; their features are added part by part.
 
     Products are summed in float64 (not on TPUs) before they are rounded: sums in float32 can be off by more
     than a kernel's smallest eigenvalues.
 
     Attributes:
-      n: the number of points that are paired with each other and with the others.
+      n: the number of points that are paired with each other and with the test points.
       dtype: of the products, float32 or float64.
       dimension: the number of features so far.
-      squares: ‖x‖², float64 [n + others].
+      squares: ‖x‖², float64 [n + num_test].
       checked: indices of the points that `exact_rows` is about.
     """
 
     def __init__(
         self,
         n: int,
-        others: int,
+        num_test: int,
         dtype: np.dtype,
         checked: np.ndarray | None = None,
         centered: bool = False,
     ):
-        """Begins with no features.
+        """Starts from zero features, which makes all inner products 0.
 
         Args:
-          n: as above.
-          others: the number of the other points.
-          dtype: as above.
-          checked: as above; their products are kept in float64, too.
-          centered: whether the n points' mean is taken from all points, which leaves distances as they are, and
-            more of their digits.
+          n: the number of training points; they come first in what `add` is given.
+          num_test: the number of test points, which come after them. They are paired with the training points,
+            not with each other.
+          dtype: of the products that are kept, float32 or float64.
+          checked: int [checked], indices of training points whose products are kept in float64 too, for
+            `exact_rows`; `None` for none.
+          centered: whether to subtract the training points' mean from all points. Distances stay the same, and
+            more of their digits survive the rounding to `dtype`.
         """
         self.n, self.dtype, self.dimension = n, dtype, 0
-        self.squares, self._square_of_mean = np.zeros(n + others), 0.0
+        self.squares, self._square_of_mean = np.zeros(n + num_test), 0.0
         self.checked = np.zeros(0, np.int64) if checked is None else checked
         self._centered, self._precise = centered, _precise(self.dtype)
         self._exact = np.zeros((len(self.checked), n))
         devices = len(parallel.devices())
         step = -(-min(_ROWS, n) // devices) * devices
         rows = [slice(i, min(i + step, n)) for i in range(0, n, step)]
-        rows += [slice(i, min(i + step, n + others)) for i in range(n, n + others, step)]
+        rows += [slice(i, min(i + step, n + num_test)) for i in range(n, n + num_test, step)]
         nothing = parallel.local_shards(np.zeros((devices, 1, 1), dtype))[:, 0]
         self._blocks = [_Block(nothing, rows) for rows in rows]
         self._step = step
@@ -163,7 +117,7 @@ class InnerProducts:
         """Adds the products of some more features.
 
         Args:
-          features: floating [n + others, d].
+          features: floating [n + num_test, d].
           show: is told which part of this is done.
         """
         features = features.astype(self._precise)
@@ -178,7 +132,7 @@ class InnerProducts:
         with precision(self._precise):
             for i, block in enumerate(self._blocks):
                 points = parallel.replicate(features[: min(block.rows.stop, self.n)])
-                rows = _padded_parts(features[block.rows], self._step)
+                rows = _padded_shards(features[block.rows], self._step)
                 values = jax.block_until_ready(self._add(block.values, rows, points))
                 self._blocks[i] = block._replace(values=values)
                 show((i + 1) / len(self._blocks))
@@ -202,7 +156,7 @@ class InnerProducts:
             while remaining:
                 block = remaining.pop(0)
                 across = parallel.replicate(squares[: min(block.rows.stop, self.n)].T)
-                down = _padded_parts(squares[block.rows], self._step)
+                down = _padded_shards(squares[block.rows], self._step)
                 values = jax.block_until_ready(evaluate(block.values, down, across))
                 blocks.append(block._replace(values=values))
             diagonal = np.asarray(kernel.values(*3 * [squares[: self.n]]))[:, 0]
@@ -214,14 +168,14 @@ class InnerProducts:
         with precision(np.dtype("float64")):
             return np.asarray(kernel.values(self._exact, *squares)) + kernel.offset
 
-    def save(self, file: epath.Path, parts: int, of: str = NO_CHOICE) -> None:
+    def save(self, file: epath.Path, parts: int, choice: str = NO_CHOICE) -> None:
         """Writes all of it into a file, with the number of parts so far and what they are of."""
         own = {f"block_{i}": np.asarray(block.values) for i, block in enumerate(self._blocks)}
         with file.open("wb") as stream:
             np.savez(
                 stream,
                 parts=parts,
-                of=of,
+                of=choice,
                 dimension=self.dimension,
                 squares=self.squares,
                 square_of_mean=self._square_of_mean,
@@ -229,10 +183,10 @@ class InnerProducts:
                 **own,  # type: ignore[arg-type]
             )
 
-    def restore(self, file: epath.Path, of: str = NO_CHOICE) -> int:
-        """Resumes from a file and returns how many parts it has; 0 where it does not fit or is of others."""
+    def restore(self, file: epath.Path, choice: str = NO_CHOICE) -> int:
+        """Resumes from a file and returns how many parts it has; 0 where it does not fit this matrix."""
         numbers = read_arrays(file)
-        if numbers and str(numbers.get("of", NO_CHOICE)) != of:
+        if numbers and str(numbers.get("of", NO_CHOICE)) != choice:
             logger.warning("%s is of other features; the matrix begins anew", file)
             return 0
         names = {"parts", "dimension", "squares", "square_of_mean", "exact"}
@@ -243,8 +197,8 @@ class InnerProducts:
             block._replace(values=numbers[f"block_{i}"]) for i, block in enumerate(self._blocks)
         ]
         devices = len(parallel.devices())
-        found = {(block.values.shape[1] * devices, block.values.dtype) for block in blocks}
-        if found != {(self._step, self.dtype)}:
+        layouts = {(block.values.shape[1] * devices, block.values.dtype) for block in blocks}
+        if layouts != {(self._step, self.dtype)}:
             logger.warning("%s is of other devices or another dtype; the matrix begins anew", file)
             return 0
         self._blocks, self.squares, self._exact = blocks, numbers["squares"], numbers["exact"]
@@ -276,7 +230,7 @@ def read_arrays(file: epath.Path) -> dict[str, np.ndarray]:
 
 
 class KernelMatrix:
-    """The symmetric matrix of a kernel's values at n points, its rows on all devices, and rows of other points.
+    """The symmetric matrix of a kernel at n points, its rows on all devices, and the rows of test points.
 
     Attributes:
       n: the number of points.
@@ -290,7 +244,7 @@ class KernelMatrix:
         self._precise = _precise(self.dtype)
         self._step = blocks[0].values.shape[1] * len(parallel.devices())
         self._blocks = [block for block in blocks if block.rows.start < self.n]
-        self._others = [block for block in blocks if block.rows.start >= self.n]
+        self._test_blocks = [block for block in blocks if block.rows.start >= self.n]
         self._multiply = parallel.map_over_devices(_multiply, (0, 2))
         self._multiply_rows = parallel.map_over_devices(_multiply_rows, (0,))
         self._take = parallel.map_over_devices(_take, (0,))
@@ -308,7 +262,7 @@ class KernelMatrix:
         vectors = vectors.astype(dtype)
 
         def multiply(block: _Block) -> tuple[jax.Array, jax.Array]:
-            own = _padded_parts(vectors[block.rows], self._step)
+            own = _padded_shards(vectors[block.rows], self._step)
             return self._multiply(block.values, parallel.replicate(vectors[: block.rows.stop]), own)
 
         return self._over_both_triangles(multiply, vectors.shape[1], dtype) + of_offset
@@ -322,16 +276,16 @@ class KernelMatrix:
 
         return self._over_both_triangles(take, len(indices), self.dtype) + self._offset
 
-    def at_others(self, solution: np.ndarray) -> np.ndarray:
-        """Returns Σ_i α_i k(x, x_i) at the other points x, float64 [others, k], for α [n, k].
+    def predict(self, solution: np.ndarray) -> np.ndarray:
+        """Returns Σ_i α_i k(x, x_i) at the test points x, float64 [num_test, k], for α [n, k].
 
         In float64 but on TPUs: solutions of an ill-conditioned system are large and cancel.
         """
         with precision(self._precise):
             weights = parallel.replicate(solution.astype(self._precise))
-            found = [self._multiply_rows(block.values, weights) for block in self._others]
-            parts = [parallel.fetch(part).reshape(self._step, -1) for part in found]
-        counts = [block.rows.stop - block.rows.start for block in self._others]
+            products = [self._multiply_rows(block.values, weights) for block in self._test_blocks]
+            parts = [parallel.fetch(part).reshape(self._step, -1) for part in products]
+        counts = [block.rows.stop - block.rows.start for block in self._test_blocks]
         rows = [part[:count] for part, count in zip(parts, counts, strict=True)]
         return np.concatenate(rows) + self._offset * solution.sum(axis=0)
 
@@ -344,8 +298,8 @@ class KernelMatrix:
         """Adds up what each block gives for its own rows, and as columns for the rows above it."""
         total = np.zeros((self.n, width))
         with precision(dtype):
-            found = [function(block) for block in self._blocks]
-            for block, parts in zip(self._blocks, found, strict=True):
+            results = [function(block) for block in self._blocks]
+            for block, parts in zip(self._blocks, results, strict=True):
                 own, above = parallel.fetch(parts)
                 count = block.rows.stop - block.rows.start
                 total[block.rows] += own.reshape(self._step, -1)[:count]
@@ -353,7 +307,7 @@ class KernelMatrix:
         return total
 
 
-def _padded_parts(rows: np.ndarray, count: int) -> np.ndarray:
+def _padded_shards(rows: np.ndarray, count: int) -> np.ndarray:
     return parallel.local_shards(np.pad(rows, [(0, count - len(rows)), (0, 0)]))
 
 

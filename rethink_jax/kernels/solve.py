@@ -1,79 +1,24 @@
-"""The solve K α = Y by conjugate gradients, preconditioned with a factor of low rank that is on the host."""
+"""The solve K α = Y by preconditioned conjugate gradients, to a tolerance and resumable."""
 
+import logging
+import math
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy import linalg
+from etils import epath
 
+from rethink_jax.distributed import processes
 from rethink_jax.errors import RunFailed
-from rethink_jax.kernels.matrix import KernelMatrix
+from rethink_jax.kernels.matrix import KernelMatrix, read_arrays
+from rethink_jax.kernels.preconditioner import Preconditioner, precondition
+from rethink_jax.kernels.session import Session
+from rethink_jax.runs import files
 
+logger = logging.getLogger(__name__)
 
-class Preconditioner(NamedTuple):
-    """The inverse of U Λ Uᵀ + μ I, Λ and U some of K's eigenvalues and vectors, about.
-
-    Attributes:
-      vectors: U, orthonormal, [n, rank] in the matrix's dtype.
-      values: Λ's diagonal, float64 [rank].
-      shift: μ.
-    """
-
-    vectors: np.ndarray
-    values: np.ndarray
-    shift: float
-
-    def __matmul__(self, vectors: np.ndarray) -> np.ndarray:
-        """Returns (U Λ Uᵀ + μ I)⁻¹ V for V float64 [n, k]."""
-        within = self._project(vectors)
-        rest = vectors - self._expand(within)
-        # Once more: what rounding leaves of U's directions in the rest is large against 1 / (Λ + μ).
-        rest -= self._expand(self._project(rest))
-        return self._expand(within / (self.values + self.shift)[:, None]) + rest / self.shift
-
-    def _project(self, vectors: np.ndarray) -> np.ndarray:
-        return (self.vectors.T @ vectors.astype(self.vectors.dtype)).astype(np.float64)
-
-    def _expand(self, within: np.ndarray) -> np.ndarray:
-        return (self.vectors @ within.astype(self.vectors.dtype)).astype(np.float64)
-
-
-def precondition(matrix: KernelMatrix, ridge: float, rank: int, seed: int) -> Preconditioner:
-    """Returns a preconditioner for K + ridge I from a randomly pivoted Cholesky factor.
-
-    Pivots are drawn in blocks, each with the probability of what is left of its diagonal entry (Chen, Epperly,
-    Tropp and Webber 2022; as a preconditioner Díaz et al. 2023).
-
-    Args:
-      matrix: K.
-      ridge: added to its diagonal.
-      rank: of the factor, at most n.
-      seed: of the pivots.
-    """
-    rng, block, diagonal = np.random.default_rng(seed), 200, matrix.diagonal
-    left = diagonal.copy()
-    factor = np.zeros((matrix.n, min(rank, matrix.n)), matrix.dtype)
-    smallest, largest = 10 * float(np.finfo(matrix.dtype).eps), float(np.max(diagonal))
-    done = 0
-    while done < factor.shape[1] and left.sum() > smallest * diagonal.sum():
-        size = min(block, factor.shape[1] - done, int(np.count_nonzero(left)))
-        pivots = rng.choice(matrix.n, size, replace=False, p=left / left.sum())
-        before = factor[:, :done]
-        columns = matrix.columns(pivots) - before @ before[pivots].T
-        # No Cholesky factor: examples that are almost equal make the corner singular.
-        values, vectors = linalg.eigh(columns[pivots])
-        kept = values > size * smallest * max(float(values[-1]), largest)
-        new = columns @ (vectors[:, kept] / np.sqrt(values[kept]))
-        factor[:, done : done + new.shape[1]] = new
-        left = np.maximum(left - np.square(new).sum(axis=1), 0)
-        left[pivots] = 0
-        done += new.shape[1]
-    orthonormal, triangle = np.linalg.qr(factor[:, :done])
-    inner, singular, _ = np.linalg.svd(triangle.astype(np.float64))
-    vectors = orthonormal @ inner.astype(matrix.dtype)
-    # What is left of the matrix is about as large as what is left of its diagonal.
-    shift = ridge + max(float(left.mean()), smallest * float(diagonal.mean()))
-    return Preconditioner(vectors, np.square(singular), shift)
+ADVICE = "; set a larger config.solver.tolerance, .rank or .max_iterations"
 
 
 class Iterate(NamedTuple):
@@ -163,3 +108,86 @@ def is_solved(iterate: Iterate, tolerance: float, max_iterations: int, advice: s
             f"the residual is {iterate.residual:.1e} after {iterate.iterations} iterations{advice}"
         )
     return False
+
+
+def targets_of(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Returns one-hot targets and a column of ones, float64 [n, classes + 1].
+
+    The solutions of targets ±1 are linear combinations of theirs.
+    """
+    return np.concatenate([np.eye(classes)[labels], np.ones((len(labels), 1))], axis=1)
+
+
+def solve_to_tolerance(
+    session: Session,
+    matrix: KernelMatrix,
+    labels: np.ndarray,
+    ridge: float,
+    title: str,
+    file: epath.Path | None = None,
+    choice: str = "",
+) -> Iterate:
+    """Solves (K + ridge I) α = Y for the targets of labels, to `config.solver.tolerance`.
+
+    Args:
+      session: of the run.
+      matrix: K.
+      labels: int32 [n].
+      ridge: added to K's diagonal.
+      title: of what is shown.
+      file: keeps the iterates, and may have one to resume from.
+      choice: tells features, γ and ridge from others, whose iterate the file may have.
+
+    Raises:
+      RunFailed: the tolerance is not reached.
+    """
+    solver = session.config.solver
+    session.show(f"{title}: preconditioner", 0)
+    preconditioner = precondition(matrix, ridge, solver.rank, session.config.seed)
+    targets = targets_of(labels, session.dataset.info.num_classes)
+    start = None if file is None else _restore(file, choice, targets.shape)
+    saved_at, best, iterate = time.monotonic(), 1.0, None
+    try:
+        for iterate in conjugate_gradients(
+            matrix, targets, ridge, preconditioner, solver.tolerance, start
+        ):
+            best = min(best, iterate.residual)
+            if is_solved(iterate, solver.tolerance, solver.max_iterations, ADVICE):
+                return iterate
+            if file is not None and time.monotonic() > saved_at + solver.save_seconds:
+                _save(session, file, choice, iterate)
+                saved_at = time.monotonic()
+            session.show(f"{title}: solve", abs(math.log(best) / math.log(solver.tolerance)))
+    finally:
+        if file is not None and iterate is not None:
+            _save(session, file, choice, iterate)
+    raise AssertionError("the iterates have no end")
+
+
+def _save(session: Session, file: epath.Path, choice: str, iterate: Iterate) -> None:
+    def write(partial: epath.Path) -> None:
+        with partial.open("wb") as stream:
+            np.savez(stream, of=choice, solution=iterate.solution, iterations=iterate.iterations)
+
+    def save() -> None:
+        files.write_whole(file, write)
+        session.keep_seconds()
+
+    processes.on_primary(save)
+
+
+def _restore(file: epath.Path, choice: str, shape: tuple[int, ...]) -> Iterate | None:
+    """Returns the saved iterate; None where there is none, a damaged one, or that of another choice."""
+    if not file.exists():
+        return None
+    saved = read_arrays(file)
+    try:
+        if str(saved.get("of", choice)) != choice:  # older versions do not say it
+            logger.warning("%s is of another choice; the solve begins anew", file)
+            return None
+        solution, iterations = saved["solution"].reshape(shape), int(saved["iterations"])
+    except (KeyError, TypeError, ValueError):
+        logger.warning("%s is damaged; the solve begins anew", file)
+        return None
+    logger.info("resuming from iteration %d", iterations)
+    return Iterate(solution, math.nan, iterations)

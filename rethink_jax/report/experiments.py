@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from rethink_jax import paper
-from rethink_jax.kernels import interpolation
+from rethink_jax.kernels import interpolation, summary
 from rethink_jax.report.figures import Picture, draw
 from rethink_jax.report.pages import Block, Heading, Text
 from rethink_jax.report.runs import ReportedRun, hardware_of
@@ -18,7 +18,7 @@ from rethink_jax.runs import display
 from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
 
 TABLES: dict[str, Callable[[dict[str, Any]], display.Rows]] = {
-    "kernel": interpolation.table,
+    "kernel": summary.table,
     "expressivity": expressivity.table,
     "rademacher": rademacher.table,
     "stability": stability.table,
@@ -64,7 +64,7 @@ def table3(runs: list[ReportedRun]) -> Table:
     printed = {row.key: row.values for row in paper.TABLE3}
     found: dict[str, list[list[str]]] = {key: [] for key in printed}
     for run in runs:
-        for solution in interpolation.solutions(run.summary):
+        for solution in summary.solutions(run.summary):
             key = key_of(run, solution)
             error, norm = solution["test_error"], printed.get(key, {}).get("norm")
             theirs = printed.get(key, {}).get("test_error")
@@ -104,7 +104,7 @@ def norms(runs: list[ReportedRun]) -> Picture:
     def fill(figure: Figure) -> None:
         axes = figure.subplots()
         for run in runs:
-            for solution in interpolation.solutions(run.summary):
+            for solution in summary.solutions(run.summary):
                 label = paper.label(key_of(run, solution))
                 norm, error = solution["norm_one_hot"], 100 * solution["test_error"]
                 (drawn,) = axes.plot([norm], [error], "o", label=label)

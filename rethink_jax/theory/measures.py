@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from rethink_jax.kernels.matrix import InnerProducts, KernelMatrix, default_dtype, gaussian
-from rethink_jax.kernels.solve import conjugate_gradients, is_solved, precondition
+from rethink_jax.kernels.kernel import gaussian
+from rethink_jax.kernels.matrix import InnerProducts, KernelMatrix, default_dtype
+from rethink_jax.kernels.preconditioner import precondition
+from rethink_jax.kernels.solve import conjugate_gradients, is_solved
 
 # Of the kernel's solution; coarser residuals change the norm's third digit.
 _TOLERANCE, _RANK, _MOST_ITERATIONS = 1e-4, 1000, 3000
@@ -82,7 +84,7 @@ def interpolate(
     matrix = products.matrix(gaussian(1 / distance, distance))
     solution = _solve(matrix, targets, seed)
     squares = np.maximum((solution * (matrix @ solution)).sum(axis=0), 0)
-    return np.sqrt(squares / n), matrix.at_others(solution)
+    return np.sqrt(squares / n), matrix.predict(solution)
 
 
 def _solve(matrix: KernelMatrix, targets: np.ndarray, seed: int) -> np.ndarray:

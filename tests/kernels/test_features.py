@@ -14,7 +14,7 @@ def compute(chosen, images=IMAGES, num_train=None):
     """All parts of the features, one beside the other."""
     shown = []
     parts = [
-        chosen.of(images, part, num_train or len(images), shown.append)
+        chosen.compute(images, part, num_train or len(images), shown.append)
         for part in range(chosen.parts)
     ]
     assert shown == [] or shown[-1] == 1

@@ -8,7 +8,7 @@ from scipy import linalg
 from rethink_jax import config as config_lib, data
 from rethink_jax.distributed import preemption
 from rethink_jax.errors import RunFailed, UserError
-from rethink_jax.kernels import features, interpolation
+from rethink_jax.kernels import features, interpolation, matrix, session, solve
 from rethink_jax.runs import display
 from tests.entry_point import make_place
 from tests.test_bad_input import assert_refused
@@ -93,14 +93,14 @@ def test_wavelets_are_chosen_too(from_toy, tmp_path):
 @pytest.fixture
 def starts(monkeypatch):
     """The iterations that each solve begins with."""
-    found, solve = [], interpolation.conjugate_gradients
+    first_iterations, original = [], solve.conjugate_gradients
 
     def recording(*args):
-        found.append(0 if args[-1] is None else args[-1].iterations)
-        return solve(*args)
+        first_iterations.append(0 if args[-1] is None else args[-1].iterations)
+        return original(*args)
 
-    monkeypatch.setattr(interpolation, "conjugate_gradients", recording)
-    return found
+    monkeypatch.setattr(solve, "conjugate_gradients", recording)
+    return first_iterations
 
 
 def stop_at(monkeypatch, part, count):
@@ -150,7 +150,7 @@ def test_stopped_and_gone_on_with(part, count, solves, from_toy, tmp_path, monke
 def test_a_streamed_matrix_is_gone_on_with(from_toy, tmp_path, monkeypatch):
     """Stopped in the second of three parts, of which the first one was saved."""
     monkeypatch.setattr(features, "_FILTERS_PER_PART", 4)
-    monkeypatch.setattr(interpolation, "_SAVE_PRODUCTS_SECONDS", -1)
+    monkeypatch.setattr(session, "_SAVE_PRODUCTS_SECONDS", -1)
     config = make((1.0,), tolerance=1e-6)
     config.kernel.gamma_scale = True
     config.features.update(name="random_convolutions", filters=10)
@@ -159,10 +159,10 @@ def test_a_streamed_matrix_is_gone_on_with(from_toy, tmp_path, monkeypatch):
         with pytest.raises(preemption.Stopped):
             interpolation.run(config, tmp_path / "parts")
     assert (tmp_path / "parts" / "products.npz").exists()
-    computed, of = [], interpolation.InnerProducts.add
+    computed, of = [], matrix.InnerProducts.add
     with monkeypatch.context() as patch:
         patch.setattr(
-            interpolation.InnerProducts, "add", lambda self, *args: computed.append(of(self, *args))
+            matrix.InnerProducts, "add", lambda self, *args: computed.append(of(self, *args))
         )
         parts = interpolation.run(config, tmp_path / "parts")
     assert len(computed) == 2
@@ -238,14 +238,14 @@ def test_a_solution_with_a_ridge_is_kept_where_there_is_none_without(
 ):
     """The same whether the products come again from their file or not."""
     config = make((0.1,), (0.0, 0.5), tolerance=1e-6)
-    both, solve = interpolation.run(config, tmp_path / "both"), interpolation._Solve._solve
+    both, original = interpolation.run(config, tmp_path / "both"), solve.solve_to_tolerance
 
-    def failing(self, matrix, labels, ridge, title, *where):
+    def failing(session, matrix, labels, ridge, title, *where):
         if title == "all examples" and ridge == 0:
             raise RunFailed("the residual is 1")
-        return solve(self, matrix, labels, ridge, title, *where)
+        return original(session, matrix, labels, ridge, title, *where)
 
-    monkeypatch.setattr(interpolation._Solve, "_solve", failing)
+    monkeypatch.setattr(solve, "solve_to_tolerance", failing)
     summary = interpolation.run(config, tmp_path / "one")
     assert summary == read(tmp_path / "one")
     assert (summary["ridge"], "with_ridge" in summary) == (0.5, False)
@@ -253,7 +253,7 @@ def test_a_solution_with_a_ridge_is_kept_where_there_is_none_without(
         assert summary[field] == both["with_ridge"][field]
     (failed,) = summary["failed"]
     assert (failed["ridge"], failed["why"]) == (0.0, "the residual is 1")
-    assert ("ridge 0", "the residual is 1") in interpolation.table(summary)[2]
+    assert ("ridge 0", "the residual is 1") in summary.table(summary)[2]
     assert not (tmp_path / "one" / "products.npz").exists()
 
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from rethink_jax.kernels import matrix as kernel_matrix
-from rethink_jax.kernels.matrix import InnerProducts, gaussian, linear
+from rethink_jax.kernels.kernel import gaussian, linear
+from rethink_jax.kernels.matrix import InnerProducts
 
 RNG = np.random.default_rng(0)
 POINTS = RNG.random((203, 7))
@@ -39,7 +40,7 @@ def test_products_columns_and_others(devices, dtype, tolerance, parts, monkeypat
     indices = np.array([5, 202, 0, 45, 90])
     np.testing.assert_allclose(matrix.columns(indices), exact()[:, indices], atol=tolerance)
     expected = exact(OTHERS, POINTS) @ TARGETS
-    np.testing.assert_allclose(matrix.at_others(TARGETS), expected, atol=100 * tolerance)
+    np.testing.assert_allclose(matrix.predict(TARGETS), expected, atol=100 * tolerance)
     np.testing.assert_allclose(matrix.diagonal, 1, atol=tolerance)
 
 
@@ -100,7 +101,7 @@ def test_a_flat_kernel_keeps_its_digits(gamma):
             matrix.columns(indices), exact(gamma=gamma)[:, indices], atol=1e-5
         )
         expected = exact(OTHERS, POINTS, gamma) @ vectors
-        np.testing.assert_allclose(matrix.at_others(vectors), expected, atol=0.5)
+        np.testing.assert_allclose(matrix.predict(vectors), expected, atol=0.5)
         np.testing.assert_allclose(matrix.diagonal, 1, atol=1e-5)
 
 
@@ -118,7 +119,7 @@ def test_saved_products_are_gone_on_with(devices, tmp_path):
     matrix = again.matrix(gaussian(GAMMA))
     np.testing.assert_allclose(matrix @ TARGETS, exact() @ TARGETS)
     expected = exact(OTHERS, POINTS) @ TARGETS
-    np.testing.assert_allclose(matrix.at_others(TARGETS), expected)
+    np.testing.assert_allclose(matrix.predict(TARGETS), expected)
 
 
 def test_damaged_products_are_passed_over(tmp_path, monkeypatch):

@@ -5,8 +5,9 @@ import pytest
 from scipy import linalg
 
 from rethink_jax.errors import RunFailed
-from rethink_jax.kernels.matrix import Kernel, gaussian, linear
-from rethink_jax.kernels.solve import conjugate_gradients, precondition
+from rethink_jax.kernels.kernel import Kernel, gaussian, linear
+from rethink_jax.kernels.preconditioner import precondition
+from rethink_jax.kernels.solve import conjugate_gradients
 from tests.kernels.test_matrix import POINTS, TARGETS, exact, make
 
 
