@@ -29,7 +29,7 @@ from rethink_jax.kernels.session import (
 )
 from rethink_jax.kernels.summary import is_done, measure, table
 from rethink_jax.pipeline import inputs
-from rethink_jax.runs import display, effects, files, identity, run_directory
+from rethink_jax.runs import display, files, identity, opening
 from rethink_jax.runs.own_files import PRODUCTS, SOLUTION, WITH_RIDGE
 
 logger = logging.getLogger(__name__)
@@ -64,13 +64,11 @@ def run(
     with contextlib.ExitStack() as stack:
         stop_request = stack.enter_context(preemption.stop_on_signals())
         stop_request.grace_seconds = config.grace_seconds
-        run_directory.check_no_sweep(path)
-        effects.refuse(path, config)
-        summary = run_directory.summary_of(path, config)
-        dataset = load()
-        is_same = identity.check_same_data(
-            path, config, dataset.fingerprint, lambda: inputs.digest([dataset.train])
+        opening.check_new(path, config)
+        summary, is_same = opening.find_summary(
+            path, config, lambda: load().fingerprint, lambda: inputs.digest([load().train])
         )
+        dataset = load()
         if summary is not None and not is_same:
             raise identity.unnoted(path)
         if summary is None or not is_done(summary, config):
@@ -136,14 +134,12 @@ def _compute(
     with contextlib.ExitStack() as stack:
 
         def begin() -> float:
-            stack.enter_context(run_directory.open_run(path, config))
-            run_directory.write_metadata(
-                path,
-                config,
-                num_train=dataset.info.num_train,
-                fingerprint=inputs.digest([dataset.train]),
-                data_fingerprint=dataset.fingerprint,
-            )
+            noted = {
+                "num_train": dataset.info.num_train,
+                "fingerprint": inputs.digest([dataset.train]),
+                "data_fingerprint": dataset.fingerprint,
+            }
+            stack.enter_context(opening.open_described(path, config, **noted))
             return seconds_before(path)
 
         started -= processes.on_primary(begin)

@@ -1,4 +1,4 @@
-"""What experiments share that are computed at once, in one process."""
+"""Runs of experiments that compute their result in one go, in one process, without resuming."""
 
 import functools
 import logging
@@ -11,20 +11,20 @@ from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, corruptions, data
 from rethink_jax.errors import UserError
-from rethink_jax.runs import display, effects, files, identity, run_directory
+from rethink_jax.runs import display, files, identity, opening
 
 logger = logging.getLogger(__name__)
 
 
 def check(config: ConfigDict) -> None:
-    """Raises `UserError` for fields that it has not, seeds, and a corruption that is none of labels."""
+    """Raises `UserError` for a wrong field or seed, and for a corruption that is not one of labels."""
     config_lib.check_fields(config)
     corruptions.check(config)
     corruptions.check_is_of_labels(config)
     config_lib.check_seeds(config)
 
 
-def run(
+def run_once(
     config: ConfigDict,
     workdir: epath.PathLike | None,
     name: str,
@@ -33,7 +33,7 @@ def run(
     table: Callable[[dict[str, Any]], display.Rows],
     leave: Callable[[dict[str, Any], epath.Path], None] | None = None,
 ) -> dict[str, Any]:
-    """Computes what is not there yet, leaves it in a run directory and shows it.
+    """Computes a result unless its directory has it already, writes it there and shows it.
 
     Args:
       config: checked.
@@ -42,7 +42,7 @@ def run(
       load: returns the data set; None where the config alone makes the data.
       compute: of the data set; returns the content of `summary.json` and the number of training examples.
       table: of a summary, in words.
-      leave: writes what else there is of a summary into the directory.
+      leave: writes further files of a summary into the directory.
 
     Returns:
       The content of `summary.json`.
@@ -59,20 +59,16 @@ def run(
         return dataset.fingerprint if dataset is not None else ""
 
     path = identity.path_of(workdir, config, fingerprint, name, config.data.name)
-    run_directory.check_no_sweep(path)
-    effects.refuse(path, config)
-    summary = run_directory.summary_of(path, config)
-    is_same = identity.check_same_data(path, config, fingerprint())
+    opening.check_new(path, config)
+    summary, is_same = opening.find_summary(path, config, fingerprint)
     if summary is not None:
         if not is_same:
             _check_is_older(path)
         logger.info("%s is finished", path)
     else:
         summary, num_train = compute(load())
-        with run_directory.open_run(path, config):
-            run_directory.write_metadata(
-                path, config, num_train=num_train, data_fingerprint=fingerprint()
-            )
+        noted = {"num_train": num_train, "data_fingerprint": fingerprint()}
+        with opening.open_described(path, config, **noted):
             if leave is not None:
                 leave(summary, path)
             files.write_summary(path, summary)

@@ -50,7 +50,7 @@ def run(
         points, labels = _points(config, dataset)
         return _run(config, points, labels), len(labels)
 
-    return run_once.run(config, workdir, name, load, compute, table)
+    return run_once.run_once(config, workdir, name, load, compute, table)
 
 
 def check(config: ConfigDict) -> None:

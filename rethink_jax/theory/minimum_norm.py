@@ -73,7 +73,7 @@ def run(
     def load() -> data.Dataset:
         return data.load(config.data)
 
-    return run_once.run(config, workdir, name, load, compute, table, leave)
+    return run_once.run_once(config, workdir, name, load, compute, table, leave)
 
 
 def table(summary: dict[str, Any]) -> display.Rows:

@@ -17,7 +17,7 @@ from rethink_jax import config as config_lib, data
 from rethink_jax.config import sweep_entry
 from rethink_jax.distributed import jax_settings, processes
 from rethink_jax.errors import require
-from rethink_jax.runs import display, effects, files, identity, run_directory
+from rethink_jax.runs import display, files, identity, opening, run_directory
 from rethink_jax.sweeps import sweep
 from rethink_jax.sweeps.estimates import estimate
 from rethink_jax.training import experiment, train
@@ -84,7 +84,13 @@ def table(summary: dict[str, Any]) -> display.Rows:
 def begin(
     config: ConfigDict, group: str, workdir: epath.PathLike | None, name: str
 ) -> tuple[epath.Path, ConfigDict, data.Dataset]:
-    """Checks a training config with a group of its own, and begins its directory.
+    """Checks an experiment that trains several networks, and writes its `config.json` and `run.json`.
+
+    Args:
+      config: a training config with one more group of fields, the experiment's own.
+      group: the name of that group.
+      workdir: the experiment's directory, if it is named.
+      name: of the config file, for the default directory.
 
     Returns:
       The directory, the config of the training runs in it, and the data set in two classes.
@@ -104,9 +110,8 @@ def begin(
         return two_classes(processes.all_or_fail(lambda: data.load(config.data)))
 
     path = identity.path_of(workdir, config, lambda: load().fingerprint, name, config.data.name)
-    processes.on_primary(lambda: run_directory.check_no_sweep(path))
+    processes.on_primary(lambda: opening.check_new(path, resolved, info))
     processes.on_primary(lambda: run_directory.check_usable(path, config))
-    processes.on_primary(lambda: effects.refuse(path, resolved, info))
     dataset = load()
     planned = processes.all_or_fail(lambda: sweep.plan(_both(settings, 1), path / RUNS, dataset))
 

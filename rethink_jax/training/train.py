@@ -14,7 +14,7 @@ from rethink_jax import config as config_lib, data
 from rethink_jax.distributed import jax_settings, parallel, preemption, processes
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.pipeline import loaders as feed_lib
-from rethink_jax.runs import display, effects, files, identity, own_files, run_directory
+from rethink_jax.runs import display, files, identity, opening, own_files, run_directory
 from rethink_jax.training import loop, metrics
 from rethink_jax.training.checkpoints import (
     FOLDER,
@@ -72,8 +72,7 @@ def run(
     open_data = _opener(config, dataset)
     path = _path(config, workdir, name, dataset, open_data)
     if not in_sweep:
-        processes.on_primary(lambda: run_directory.check_no_sweep(path))
-        processes.on_primary(lambda: effects.refuse(path, config, info))
+        processes.on_primary(lambda: opening.check_new(path, config, info))
     total = config_lib.total_steps(config, info.num_train)
     with contextlib.ExitStack() as stack:
         stop_request = stack.enter_context(preemption.stop_on_signals())

@@ -152,7 +152,7 @@ def test_other_experiments_refuse_it(tmp_path):
     linear = config_lib.minimum_norm("digits")
     linear.corruption.probability = 0.5
     with pytest.raises(UserError, match=r"^config.corruption.probability is 0.5; it must be 1.0"):
-        run_once.run(
+        run_once.run_once(
             linear,
             tmp_path / "linear",
             "linear",
