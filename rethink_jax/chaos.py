@@ -1,6 +1,6 @@
-"""Stops runs in every way and sees that they end as if nothing had happened: `python -m rethink_jax.chaos`.
+"""Stops runs in every way and checks that they end like undisturbed ones: `python -m rethink_jax.chaos`.
 
-Each trial goes through the one door, as a user's run does, on the digits. Times: docs/reliability.md.
+Each trial goes through the one door, as a user's run does, on the digits. Times: docs/testing.md.
 """
 
 import contextlib
@@ -36,9 +36,9 @@ _KILLS = flags.DEFINE_integer("kills", 100, "SIGKILLs, half of them aimed at che
 _TERMS = flags.DEFINE_integer("terms", 30, "SIGTERMs.")
 _DAMAGED = flags.DEFINE_integer("damaged", 30, "Damaged newest checkpoints.")
 _PAIRS = flags.DEFINE_integer("pairs", 10, "Runs of two processes of which one is killed.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the moments, files and bytes.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the moments, files and bytes.")
 _WORKDIR = flags.DEFINE_string(
-    "workdir", "runs/chaos", "An empty or new folder; all runs are in it.", allow_override=True
+    "workdir", "runs/chaos", "An empty or new folder for all runs.", allow_override=True
 )
 
 _ROOT = Path(__file__).parents[1]
@@ -47,12 +47,12 @@ EPOCHS = 20
 UV_RUN = ("uv", "run", "--no-sync")
 _STOPS_IN_A_ROW = 5
 _CLOCK = ("seconds", "images_per_second")
-# What Orbax needs to restore a checkpoint; the rest it can do without.
+# The files that Orbax needs to restore a checkpoint.
 _NEEDED = ("state/d/*", "state/manifest.ocdbt", "state/_METADATA", "meta/metadata")
 
 
 class TrialOutcome(NamedTuple):
-    """How the trials of one kind went; `note` tells what else was seen."""
+    """How the trials of one kind went; `note` says what else was observed."""
 
     trial: str
     passed: int
@@ -63,13 +63,13 @@ class TrialOutcome(NamedTuple):
 def start(
     path: Path, *more: str, devices: int = 1, launcher: Sequence[str] = ()
 ) -> subprocess.Popen:
-    """Starts or resumes the run in a directory; what it prints is appended to `<path>.log`.
+    """Starts or resumes the run in a directory, and appends what it prints to `<path>.log`.
 
     Args:
       path: the run's directory.
       *more: flags of the run.
       devices: how many CPU devices are simulated.
-      launcher: a command that starts the run, such as `UV_RUN`; both are in one process group of their own.
+      launcher: a command that starts the run, such as `UV_RUN`. Both are in a process group of their own.
     """
     command = [sys.executable, "-m", "rethink_jax.main", "--config=configs/random_labels.py:digits"]
     environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
@@ -94,14 +94,14 @@ def start(
 def signal_group(process: subprocess.Popen, number: signal.Signals) -> None:
     """Sends a signal to a run's whole process group, as `timeout` and Slurm do.
 
-    Under `uv run` a SIGTERM so comes twice, once of them through uv.
+    Under `uv run` a SIGTERM thus arrives twice, once through uv.
     """
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
 
 
 def wait_until_gone(process: subprocess.Popen, path: Path) -> int:
-    """Waits for a run's end, and for that of what `uv run` started; returns the exit code."""
+    """Waits until a run, and whatever `uv run` started, has ended; returns the exit code."""
     code = process.wait()
     while True:
         with contextlib.suppress(InUse):
@@ -111,13 +111,13 @@ def wait_until_gone(process: subprocess.Popen, path: Path) -> int:
 
 
 def finish(path: Path, *more: str, devices: int = 1) -> None:
-    """Runs to the end; `RuntimeError` where that fails."""
+    """Runs to the end; `RuntimeError` if the run fails."""
     if (code := start(path, *more, devices=devices).wait()) != 0:
         raise RuntimeError(f"{path} left with {code}; see {path}.log")
 
 
 def differences(path: Path, reference: Path) -> list[str]:
-    """Returns in what a finished run differs from another, the clock aside; arrays are compared as bytes."""
+    """Returns where a finished run differs from another, times aside; arrays are compared as bytes."""
     a, b = (_final_arrays(epath.Path(run)) for run in (path, reference))
     found = [name for name in sorted(a | b) if a.get(name) != b.get(name)]
     for name, read in (("metrics.jsonl", _metrics), ("tensorboard", _events)):
@@ -134,9 +134,9 @@ def differences(path: Path, reference: Path) -> list[str]:
 def kill(
     count: int, folder: Path, reference: Path, lifetime: float, rng: random.Random
 ) -> TrialOutcome:
-    """Kills runs at random moments, every second one while it writes a checkpoint, and finishes them.
+    """Kills runs at random moments, every second one while it writes a checkpoint, and then finishes them.
 
-    Half of either kind are started by `uv run`, which is killed with what it started.
+    Half of each kind are started by `uv run`, which is killed together with what it started.
     """
     in_a_write = 0
 
@@ -159,7 +159,7 @@ def kill(
 def terminate(
     count: int, folder: Path, reference: Path, lifetime: float, rng: random.Random
 ) -> TrialOutcome:
-    """Sends runs SIGTERM at random moments, and finishes them."""
+    """Sends SIGTERM to runs at random moments, and then finishes them."""
     slowest, wrong = 0.0, []
 
     def stop(process: subprocess.Popen, path: Path, trial: int) -> bool:
@@ -183,7 +183,7 @@ def terminate(
 
 
 def damage(count: int, folder: Path, reference: Path, rng: random.Random) -> TrialOutcome:
-    """Damages the newest checkpoint of a stopped run, and finishes it."""
+    """Damages the newest checkpoint of a stopped run, and then finishes it."""
     stopped = folder / "stopped"
     finish(stopped, f"--config.epochs={EPOCHS // 2}")
     passed, by_kind = 0, dict.fromkeys(("a byte flipped", "a file cut", "a file gone"), 0)
@@ -206,7 +206,7 @@ def damage(count: int, folder: Path, reference: Path, rng: random.Random) -> Tri
 
 
 def kill_one_of_two(count: int, folder: Path, rng: random.Random) -> TrialOutcome:
-    """Kills one of two processes, sees that the other ends, and finishes both."""
+    """Kills one of two processes, checks that the other ends, and then finishes both."""
     reference = folder / "pair"
     began = time.monotonic()
     finish_pair(reference)
@@ -237,7 +237,7 @@ def kill_one_of_two(count: int, folder: Path, rng: random.Random) -> TrialOutcom
 def _stop_in_a_row(
     count: int, folder: Path, reference: Path, stop: Callable[[subprocess.Popen, Path, int], bool]
 ) -> int:
-    """Stops runs up to five times each before they may finish; returns the stops of those that end equal.
+    """Stops each run up to five times before it may finish; returns the number of stops of runs that end equal.
 
     Two of every four are started by `uv run`.
     """
@@ -270,7 +270,7 @@ def _wait(process: subprocess.Popen, seconds: float) -> None:
 
 
 def _wait_for_write(process: subprocess.Popen, path: Path, which: int) -> None:
-    """Waits for the beginning of a checkpoint, the so-and-so-manieth one."""
+    """Waits until a run begins to write its `which`-th checkpoint."""
     seen: set[str] = set()
     while process.poll() is None and len(seen) < which:
         seen |= {file.name for file in half_written(path / FOLDER)}
@@ -289,7 +289,7 @@ def _damage(file: Path, kind: str, rng: random.Random) -> None:
 
 
 def start_pair(path: Path, *more: str) -> list[subprocess.Popen]:
-    """Starts, or takes up, a run of two processes with two devices each; `more` as for `start`."""
+    """Starts or resumes a run of two processes with two devices each; `more` as for `start`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -298,7 +298,7 @@ def start_pair(path: Path, *more: str) -> list[subprocess.Popen]:
 
 
 def finish_pair(path: Path, *more: str) -> None:
-    """Runs both to the end; `RuntimeError` where that fails."""
+    """Runs both processes to the end; `RuntimeError` if one fails."""
     codes = [process.wait() for process in start_pair(path, *more)]
     if codes != [0, 0]:
         raise RuntimeError(f"{path} left with {codes}; see {path}.log")
@@ -331,7 +331,7 @@ def _events(path: Path) -> list[tuple[int, dict]]:
 
 
 def _records(content: bytes) -> Iterator[Event]:
-    """Yields the events of a TFRecord file: each has its length, two checksums and its bytes."""
+    """Yields the events of a TFRecord file; each is stored as its length, two checksums and its bytes."""
     start = 0
     while start < len(content):
         (length,) = struct.unpack_from("<Q", content, start)
@@ -347,7 +347,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     """Runs all trials and prints their table."""
-    logging.set_verbosity(logging.FATAL)  # Orbax tells all it does
+    logging.set_verbosity(logging.FATAL)  # Orbax logs everything it does
     rng = random.Random(_SEED.value)
     folder = Path(_WORKDIR.value).expanduser().resolve()
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):

@@ -2,10 +2,10 @@
 
     python docs/results/jpeg_cost.py DATA_DIR WORKDIR
 
-Only `cifar10_jpeg` was at hand, which is about 30 dB from CIFAR-10. This takes the same energy away once
+Only `cifar10_jpeg` was available, which is about 30 dB from CIFAR-10. This removes as much detail once
 more: it encodes the copy's images at the JPEG quality that leaves 30 dB to the copy, and trains small AlexNet
 on both, on true labels of the first 10,000 training images, with three seeds. The difference in test accuracy
-estimates what the first encoding cost. Ours, not part of the paper.
+estimates what the first encoding cost. Not part of the paper.
 """
 
 import io

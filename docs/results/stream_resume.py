@@ -1,12 +1,12 @@
-"""Where two processes of which one is killed, resumed by one process, part from a run that nothing disturbs.
+"""How far a run of two processes, killed and resumed by one process, differs from an undisturbed run.
 
     python -m rethink_jax.data.synthetic_imagenet --data_dir=runs/made-imagenet --train=2000 --test=200
     python docs/results/stream_resume.py runs/made-imagenet runs/stream_resume
 
-ResNet-18 at 64 pixels on random labels, ten steps of 128 images on four simulated devices in all. `resumed`
-is the disturbed run; `two devices` is one process that nothing disturbs but that divides the same batches
-between two devices, so that only the order of float32's sums is another. Both are compared with a run of one
-process that nothing disturbs: after each step the difference of the momentum, over its norm.
+ResNet-18 at 64 pixels on random labels, ten steps of 128 images on four simulated devices in all. `resumed` is
+the killed run. `two devices` is an undisturbed process that divides the same batches between two devices, so
+that only the order of float32's sums differs. Both are compared with an undisturbed run of one process: after
+each step, the difference of the momentum over its norm.
 """
 
 import os
@@ -29,7 +29,7 @@ FIELDS = (
 
 
 def start(data_dir: str, path: Path, devices: int, *more: str) -> subprocess.Popen:
-    """Starts, or takes up, the run in a directory, and appends what it prints to `<path>.log`."""
+    """Starts or resumes the run in a directory, and appends what it prints to `<path>.log`."""
     command = [sys.executable, "-m", "rethink_jax.main", f"--workdir={path}", *more]
     command += ["--config=configs/imagenet/random_labels.py", f"--config.data.data_dir={data_dir}"]
     command += [f"--config.{field}" for field in FIELDS]
@@ -40,14 +40,14 @@ def start(data_dir: str, path: Path, devices: int, *more: str) -> subprocess.Pop
 
 
 def disturb(data_dir: str, path: Path) -> list[int]:
-    """Kills one of two processes after its checkpoint, and returns how both have left."""
+    """Kills one of two processes after its checkpoint, and returns both exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         together = (f"--coordinator_address=127.0.0.1:{free.getsockname()[1]}", "--num_processes=2")
     pair = [start(data_dir, path, 2, *together, f"--process_id={i}") for i in range(2)]
     while not (path / "checkpoints" / f"{KILLED_AFTER}").exists():
         if any(process.poll() for process in pair):
-            sys.exit(f"a process has left; see {path}.log")
+            sys.exit(f"a process has ended; see {path}.log")
         time.sleep(0.02)
     pair[1].kill()
     return [process.wait() for process in pair]

@@ -1,10 +1,10 @@
 """How fast things are: `python -m rethink_jax.bench --what=train --model=small_inception --against=torch`.
 
-`train` and `eval` time the steps of the models that `--model` names, on made-up images in memory, and with
-`--against=torch` PyTorch's in turns with them. `corrupt` times the corruption of 50,000 images. `input` times
-the loader of a streamed data set beside a bare loop of OpenCV's decoder on as many processes and the same
-JPEGs, and the model's training steps. `step` times the steps of a config alone, beside the largest matrix
-product of the device. Both take `--config`; without `--config.data.data_dir` the images are made for it.
+`train` and `eval` time the steps of the models that `--model` names on made-up images in memory. With
+`--against=torch` they take turns with PyTorch's. `corrupt` times the corruption of 50,000 images. `input` times
+the loader of a streamed data set beside a bare loop of OpenCV's decoder on the same JPEGs and as many
+processes, and beside the model's training steps. `step` times the steps of a config alone, beside the largest
+matrix product of the device. Both take `--config`; without `--config.data.data_dir` they make the images.
 """
 
 import importlib.util
@@ -55,7 +55,7 @@ _MADE_TRAIN, _MADE_TEST = 2000, 10
 def main(argv: list[str]) -> None:
     """Prints a table of what `--what` names."""
     if cli.names_no_config(argv):
-        argv = [argv[0], DEFAULT_CONFIG, *argv[1:]]  # its fields are flags only after it
+        argv = [argv[0], DEFAULT_CONFIG, *argv[1:]]  # its fields become flags only after it
     cli.parse(argv)
     jax_settings.check_platforms()
     what = WHAT.value
@@ -99,7 +99,7 @@ def _compare(what: Sequence[str], argv: Sequence[str]) -> None:
 
 
 def _time_corruptions() -> None:
-    """Prints how long each corruption of 50,000 made-up images takes, after one that compiled."""
+    """Prints how long each corruption of 50,000 made-up images takes once it is compiled."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (paper.CIFAR10_TRAIN, 32, 32, 3), np.uint8)
     labels = rng.integers(0, 10, paper.CIFAR10_TRAIN)

@@ -1,4 +1,4 @@
-"""How fast a stream's examples arrive, beside a bare loop of OpenCV's decoder on as many processes."""
+"""The rate of a stream's examples, beside a bare loop of OpenCV's decoder on as many processes."""
 
 import contextlib
 import dataclasses
@@ -23,23 +23,23 @@ from rethink_jax.data.source import Split, decode_image
 from rethink_jax.paper import IMAGENET_TRAIN
 from rethink_jax.pipeline import crops, stream
 
-# JPEGs that the bare loop goes round.
+# How many JPEGs the bare loop decodes over and over.
 _BARE_IMAGES = 200
 _TURNS = 5
 _MIB = 2**20
 
 
 def bare_rate(source: Source, size: int, workers: int, seconds: float) -> tuple[float, float]:
-    """Returns what a bare loop decodes and cuts in a second, and its process's memory before that.
+    """Returns how many images a bare loop decodes and crops in a second, and its process's memory before.
 
     Args:
-      source: of JPEGs, the first of which are kept in memory.
+      source: has JPEGs, the first of which are kept in memory.
       size: side of the squares.
-      workers: processes, each with all of them.
-      seconds: how long.
+      workers: number of processes, each with all of them.
+      seconds: duration.
 
     Returns:
-      (images a second of all processes together, bytes of one that has the loader's imports).
+      (images a second of all processes together, bytes of a process with the loader's imports).
     """
     count = min(source.train.count, _BARE_IMAGES)
     jpegs = [source.train.parse(record)[0] for record in source.train.fetch(range(count))]
@@ -66,18 +66,19 @@ def _decode(jpegs: list[bytes], size: int, seconds: float) -> tuple[float, float
 def compare_rates(
     source: Source, batches: stream.Batches, workers: int, images: int, seconds: float
 ) -> tuple[list[float], list[float], list[float]]:
-    """Returns what the bare loop and the loader bring in a second, in turns, and the loader's memory.
+    """Returns the images a second of the bare loop and the loader, measured in turns, and the loader's memory.
 
     Args:
-      source: of JPEGs.
-      batches: of the same, more than are read.
-      workers: processes of either.
-      images: how many the loader is timed over, in all turns together.
-      seconds: of the bare loop, likewise.
+      source: has JPEGs.
+      batches: of the same JPEGs, more than are read.
+      workers: number of processes of each.
+      images: how many the loader delivers in all turns together.
+      seconds: duration of the bare loop in all turns together.
 
     Returns:
-      (images a second of the bare loop in each turn, of the loader likewise, and bytes of the largest worker
-      above a process of the bare loop that has decoded nothing yet, after each turn and before the first one).
+      (images a second of the bare loop in each turn, of the loader in each turn, and by how many bytes the
+      largest worker exceeds a process of the bare loop that has decoded nothing yet, before the first and after
+      each turn).
     """
     bare: list[float] = []
     loaded: list[float] = []
@@ -90,7 +91,7 @@ def compare_rates(
             _wait_for_idle_workers()
             rate, baseline = bare_rate(source, batches.size, workers, seconds / _TURNS)
             bare.append(rate)
-            for _ in range(ahead):  # what was prepared meanwhile
+            for _ in range(ahead):  # which were prepared meanwhile
                 next(iterator)
             if not memory:
                 memory.append(_largest_worker() - baseline)
@@ -103,7 +104,7 @@ def compare_rates(
 
 
 def _wait_for_idle_workers() -> None:
-    """Waits until the loader's workers have prepared all that they may."""
+    """Waits until the loader's workers have filled their buffers."""
     before = None
     while (
         now := [cpu_ticks(child.pid or 0) for child in multiprocessing.active_children()]
@@ -113,7 +114,7 @@ def _wait_for_idle_workers() -> None:
 
 
 def cpu_ticks(pid: int) -> int:
-    """Returns the processor's time that a process has had, in ticks of the system's clock (Linux)."""
+    """Returns the CPU time of a process, in ticks of the system's clock (Linux)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return int(fields[11]) + int(fields[12])
 
@@ -128,12 +129,12 @@ def resident_bytes(pid: int) -> float:
 
 
 def time_input(config: ConfigDict, images: int, seconds: float) -> Iterator[Row]:
-    """Yields what is measured of a stream, in words: the loader and the bare loop in turns.
+    """Yields what is measured of a stream as rows of text: the loader and the bare loop in turns.
 
     Args:
       config: resolved.
-      images: that the loader is timed over.
-      seconds: for each of the others.
+      images: how many the loader delivers.
+      seconds: duration of each of the other measurements.
     """
     source = data.open_source(config.data)
     workers, size = stream.workers_of(config.data), config.data.size
@@ -164,7 +165,7 @@ def time_input(config: ConfigDict, images: int, seconds: float) -> Iterator[Row]
 
 
 def _as_many_as_imagenet(split: Split) -> Split:
-    """Returns a split of as many examples, the given ones again and again: shuffling few takes longer."""
+    """Returns a split as large as ImageNet's that repeats the given examples: shuffling a few takes longer."""
     fetch = functools.partial(_fetch_again, split)
     return dataclasses.replace(split, count=max(split.count, IMAGENET_TRAIN), fetch=fetch)
 

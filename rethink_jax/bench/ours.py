@@ -19,9 +19,9 @@ class Side:
 
     Attributes:
       parameters: how many are trained.
-      form: in words, how the steps are run.
-      flops: of training on one image.
-      compile_seconds: of the first training step, less the time of a later one.
+      form: how the steps are run, in words.
+      flops: floating-point operations of training on one image.
+      compile_seconds: duration of the first training step, less that of a later one.
     """
 
     def __init__(self, model: str, examples: int, batch_size: int, dtype: str):
@@ -46,7 +46,7 @@ class Side:
         return rates.per_second(self._train_once, seconds)
 
     def evaluate(self, seconds: float) -> float:
-        """Returns the images a second that fixed weights classify."""
+        """Returns the evaluation steps' images a second."""
         return rates.per_second(self._evaluate_once, seconds)
 
     def peak(self, seconds: float) -> float:

@@ -18,11 +18,11 @@ Row = tuple[str, str]
 
 
 def step_rate(config: ConfigDict, seconds: float) -> float:
-    """Returns the training steps' images a second, with a batch that is on the devices already.
+    """Returns the training steps' images a second on a batch that is already on the devices.
 
     Args:
       config: resolved.
-      seconds: how long, after the compilation.
+      seconds: duration, after compilation.
     """
     config = ConfigDict(config.copy_and_resolve_references())
     config.data.update(fake=True, data_dir=None, examples=config.batch_size, workers=0)
@@ -41,11 +41,11 @@ def step_rate(config: ConfigDict, seconds: float) -> float:
 
 
 def per_second(call: Callable[[], tuple[float, Any]], seconds: float) -> float:
-    """Returns what calls of a function bring in a second.
+    """Returns how much calls of a function do in a second.
 
     Args:
-      call: returns how much one call brings, and arrays that are there when it is done.
-      seconds: how long, after two calls, the first of which compiles.
+      call: returns how much one call does, and arrays that are ready when it is done.
+      seconds: duration, after two calls, the first of which compiles.
     """
     for _ in range(2):
         _, last = call()
@@ -61,7 +61,7 @@ def per_second(call: Callable[[], tuple[float, Any]], seconds: float) -> float:
 
 
 def training_flops(config: ConfigDict, num_classes: int, channels: int) -> float:
-    """Returns the floating-point operations of training on one image: three forward passes, as is common.
+    """Returns the floating-point operations of training on one image, as is common three forward passes.
 
     Args:
       config: resolved.
@@ -71,13 +71,13 @@ def training_flops(config: ConfigDict, num_classes: int, channels: int) -> float
     module = models.create(config.model, num_classes)
     images = jax.ShapeDtypeStruct((1, *2 * (config.data.size,), channels), np.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), images)
-    with jax.default_device(jax.devices("cpu")[0]):  # GPUs' and TPUs' clients count nothing
+    with jax.default_device(jax.devices("cpu")[0]):  # on GPUs and TPUs JAX counts nothing
         cost: Any = jax.jit(module.apply).lower(variables, images).cost_analysis()
     return 3 * cost["flops"]
 
 
 def matmul_rate(dtype: str, seconds: float) -> float:
-    """Returns the FLOP/s of products of large square matrices on all devices, each by itself."""
+    """Returns the FLOP/s of products of large square matrices, on all devices independently."""
     side = 1024 if jax.default_backend() == "cpu" else 8192
     devices = parallel.local_count()
     ones = np.ones((devices, side, side), np.float32)
@@ -95,7 +95,7 @@ def matmul_rate(dtype: str, seconds: float) -> float:
 
 
 def time_step(config: ConfigDict, seconds: float) -> Iterator[Row]:
-    """Yields what is measured of the training steps, in words; as `time_input`."""
+    """Yields what is measured of the training steps as rows of text; arguments as for `time_input`."""
     info = data.describe(config.data)
     rate = step_rate(config, seconds)
     flops = training_flops(config, info.num_classes, info.image_shape[-1])

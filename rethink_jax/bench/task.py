@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib
 
-# The models that are compared, by the name that `--model` takes, as fields of a config.
+# The models that `--model` names, as fields of a config.
 MODELS: dict[str, dict[str, Any]] = {
     "mlp1": config_lib.NETWORKS["mlp1"],
     "mlp3": config_lib.NETWORKS["mlp3"],

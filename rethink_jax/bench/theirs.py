@@ -41,7 +41,7 @@ class Side:
 
     Attributes:
       parameters: how many are trained.
-      form: in words, the fastest form that was found.
+      form: the fastest form that was found, in words.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Side:
         return self._batch_size * self._calls_per_second(step, seconds)
 
     def evaluate(self, seconds: float) -> float:
-        """Returns the images a second that fixed weights classify, losses and correct answers included."""
+        """Returns the evaluation steps' images a second, with losses and counts of correct answers."""
         self._model.eval()
 
         @torch.no_grad()
@@ -128,7 +128,7 @@ class Side:
         return self._batch_size * self._calls_per_second(step, seconds)
 
     def accuracy(self) -> float:
-        """Returns the share of all examples that are answered right."""
+        """Returns the accuracy on all examples."""
         self._model.eval()
         with torch.no_grad():
             parts = zip(self._images.split(1000), self._labels.split(1000), strict=True)
@@ -152,7 +152,7 @@ class Side:
 
 
 def _trained(model: Any) -> tuple[list[Any], int]:
-    """Returns the parameters that are trained, and how many numbers they are."""
+    """Returns the parameters that are trained, and how many numbers they hold."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return trained, sum(parameter.numel() for parameter in trained)
 
@@ -174,7 +174,7 @@ class _Images(Dataset):
 
 
 class Loop:
-    """The loop that people write for this paper: a DataLoader, an example at a time, one step a call.
+    """The loop that people write for this paper: a DataLoader that handles one example at a time.
 
     Attributes:
       parameters: how many are trained.

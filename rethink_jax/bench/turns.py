@@ -1,4 +1,4 @@
-"""Times this project's steps beside PyTorch's, in turns, each side in a process of its own."""
+"""Times this project's steps and PyTorch's in turns, each side in a process of its own."""
 
 import json
 import statistics
@@ -13,15 +13,15 @@ from rethink_jax.errors import RunFailed
 
 Result = dict[str, Any]
 
-# Examples in memory: several epochs' worth of turns must not be needed to see all batches.
+# Examples in memory: few enough that the turns cover whole epochs.
 EXAMPLES = 10_000
 
 
 class Worker:
-    """A process that answers questions; see `rethink_jax.bench.worker`.
+    """A process that answers requests; see `rethink_jax.bench.worker`.
 
     Attributes:
-      facts: what it says of itself.
+      facts: what it reports about itself.
     """
 
     def __init__(self, process: subprocess.Popen, name: str):
@@ -29,7 +29,7 @@ class Worker:
         self.facts: dict[str, Any] = self._read()
 
     def ask(self, word: str) -> float:
-        """Returns the number that the worker answers to a word."""
+        """Sends a word to the worker and returns the number that it answers."""
         assert self._process.stdin is not None
         self._process.stdin.write(word + "\n")
         self._process.stdin.flush()
@@ -47,7 +47,7 @@ class Worker:
 def start(
     side: str, model: str, dtype: str, examples: int, batch_size: int, seconds: float
 ) -> Iterator[Worker]:
-    """Yields a worker that is ready, and ends it."""
+    """Yields a worker that is ready, and ends it afterwards."""
     command = [sys.executable, "-m", "rethink_jax.bench.worker", f"--side={side}"]
     command += [f"--model={model}", f"--dtype={dtype}", f"--examples={examples}"]
     command += [f"--batch_size={batch_size}", f"--seconds={seconds}"]
@@ -67,19 +67,19 @@ def compare(
     batch_size: int,
     seconds: float,
 ) -> list[Result]:
-    """Times one model on several sides, in turns: each repeat asks every side once.
+    """Times one model on several sides in turns: each repeat asks every side once.
 
     Args:
-      model: of `task.MODELS`.
+      model: one of `task.MODELS`.
       what: `train`, `eval` or both.
       sides: pairs of a side, `ours`, `torch` or `loop`, and a dtype; the first is `ours`.
-      repeats: turns, of which medians are taken.
-      batch_size: examples of one step.
-      seconds: of each measurement.
+      repeats: number of turns, over which medians are taken.
+      batch_size: examples in one step.
+      seconds: duration of each measurement.
 
     Returns:
-      For each side one result: its facts, `rates` in images/s by what was timed, one for each turn, and for
-      `ours` the FLOP/s of a large product, `peak`, and the bytes of memory at most, `memory`.
+      One result for each side: its facts; `rates`, for each thing timed one rate in images/s a turn; `memory`,
+      its peak in bytes; and for `ours` also `peak`, the FLOP/s of a large product.
     """
     with ExitStack() as stack:
         workers = [
@@ -106,7 +106,7 @@ def compare(
 
 
 def ratios(results: Sequence[Result], word: str) -> list[float | None]:
-    """Returns for each result the median over the turns of ours divided by its rate; None where it has none."""
+    """Returns each result's median over the turns of our rate divided by its rate; None if it has none."""
     ours = results[0]["rates"][word]
     return [
         statistics.median(a / b for a, b in zip(ours, result["rates"][word], strict=True))

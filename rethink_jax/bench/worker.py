@@ -1,7 +1,7 @@
-"""One side of a comparison in a process of its own: it answers on stdout what it is asked on stdin.
+"""One side of a comparison in a process of its own: it reads requests from stdin and answers on stdout.
 
-It prints a JSON object about itself once it is ready, then a number for each line "train", "eval", "peak" or
-"memory". While it waits it uses no processor, so several can be timed in turns.
+When it is ready it prints a JSON object about itself, then a number for each line "train", "eval", "peak" or
+"memory". While it waits it uses no CPU time, so several can be timed in turns.
 """
 
 import argparse
@@ -11,14 +11,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-# Begins the lines that are answers; libraries print others.
+# Marks the lines that are answers; libraries print lines of their own.
 MARK = "@"
 # In KiB on Linux, in bytes on macOS.
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def main() -> None:
-    """Answers until stdin ends."""
+    """Answers requests until stdin ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--side", choices=["ours", "torch", "loop"], required=True)
     parser.add_argument("--model", required=True)

@@ -1,4 +1,4 @@
-"""A data set's name → uint8 arrays whose positions are the examples' stable ids."""
+"""From a data set's name to uint8 arrays. An example's position in its split is its stable id."""
 
 from rethink_jax.data.arrays import (
     as_asked as as_asked,

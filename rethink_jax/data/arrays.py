@@ -15,15 +15,15 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def check(config: ConfigDict) -> None:
-    """Raises `UserError` for a `config.data.name` or `.data_dir` that no data set could have."""
+    """Raises `UserError` for fields of `config.data` that no data set could have."""
     _check(config.data)
 
 
 def describe(data: ConfigDict) -> DatasetInfo:
-    """Returns the sizes of the data set that `config.data` names, decoding and downloading nothing.
+    """Returns the sizes of the data set that `config.data` names, without decoding or downloading anything.
 
     Raises:
-      UserError: unknown or unprepared set, or one without images, labels or a test split.
+      UserError: the set is unknown or not prepared, or has no images, labels or test split.
     """
     _check(data)
     if data.fake:
@@ -38,7 +38,7 @@ def describe(data: ConfigDict) -> DatasetInfo:
 
 
 def open_source(data: ConfigDict) -> Source:
-    """Returns the data set that `config.data` names, encoded, all examples of it; `UserError` as `load`."""
+    """Opens the data set that `config.data` names: all its examples, encoded. Raises `UserError` as `load`."""
     _check(data)
     if data.fake:
         source = fake.open_source(data.name, data.examples)
@@ -67,7 +67,7 @@ def load(data: ConfigDict) -> Dataset:
 
 
 def take(dataset: Dataset, examples: int | None) -> Dataset:
-    """Returns the part of both splits that `config.data.examples` asks for, and logs which examples they are.
+    """Returns the part of both splits that `config.data.examples` asks for, and logs which examples it took.
 
     Raises:
       UserError: there are fewer training examples.
@@ -86,17 +86,17 @@ def take(dataset: Dataset, examples: int | None) -> Dataset:
 
 
 def as_asked(dataset: Dataset, data: ConfigDict) -> Dataset:
-    """Returns of a data set in memory the examples that `config.data` asks for.
+    """Returns the examples that `config.data` asks for of a data set in memory.
 
     Raises:
-      UserError: it asks for more than there are, or for another data set: a stream, a folder, made-up examples.
+      UserError: it asks for more than there are, or for something else: a stream, a folder, made-up examples.
     """
     _check_asked(dataset, data)
     return dataset if dataset.loaded else take(dataset, data.examples)
 
 
 def describe_as_asked(dataset: Dataset, data: ConfigDict) -> DatasetInfo:
-    """Returns the sizes of what `as_asked` returns; `UserError` likewise."""
+    """Returns the sizes of what `as_asked` returns; raises the same errors."""
     _check_asked(dataset, data)
     return dataset.info if dataset.loaded else _first(dataset.info, data.examples)
 
@@ -155,7 +155,7 @@ def _check(data: ConfigDict) -> None:
     if data_dir:
         try:
             is_file = Path(data_dir).expanduser().is_file()
-        except (OSError, RuntimeError) as error:  # too long a name, nobody's home
+        except (OSError, RuntimeError) as error:  # too long a name, no home directory
             raise UserError(f"config.data.data_dir is {data_dir!r}: {error}") from error
         require(not is_file, "data.data_dir", data_dir, "a folder, and it is a file")
 
@@ -170,7 +170,7 @@ def _decode(source: Source) -> Dataset:
 
 
 def _in_channels(info: DatasetInfo, channels: int | None) -> DatasetInfo:
-    """Returns the sizes of images converted to grey or to colours, to which they are decoded."""
+    """Returns the info with the number of channels to which images are converted."""
     shape = (*info.image_shape[:2], channels or info.image_shape[2])
     return dataclasses.replace(info, image_shape=shape)
 

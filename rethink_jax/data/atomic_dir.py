@@ -1,4 +1,4 @@
-"""Folders that are filled out of sight and then renamed into their places, whole."""
+"""Folders that are filled under a temporary name and renamed to their own when they are complete."""
 
 import contextlib
 import fcntl
@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-# In full, because the parent may be a folder of the user's.
+# Spelled out, because the parent may be a folder of the user's.
 PREFIX = "incomplete-rethink_jax-"
 
 

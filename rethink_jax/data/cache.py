@@ -24,9 +24,9 @@ FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels
 
 
 def load(source: Source, decode: Callable[[Source], Dataset]) -> Dataset:
-    """Returns `decode(source)`, from the cache where it is there and whole, and leaves it there.
+    """Returns `decode(source)`, from the cache if it is there and intact, and caches it otherwise.
 
-    A cache that is broken is rebuilt, one that cannot be written is done without; both are logged.
+    A damaged cache is rebuilt. If the cache cannot be written, the run continues without it. Both are logged.
     """
     name = re.sub(r"[^\w.-]", "-", source.info.name)
     folder = root() / f"{name}-{source.version}-{_digest(source)}"
@@ -44,7 +44,7 @@ def load(source: Source, decode: Callable[[Source], Dataset]) -> Dataset:
 
 
 def root() -> Path:
-    """Returns the user's folder for what can be made again: decoded arrays, compiled programs."""
+    """Returns the user's folder for what can be recomputed: decoded arrays, compiled programs."""
     if own := os.environ.get("RETHINK_JAX_CACHE"):
         return Path(own).expanduser()
     try:
@@ -54,10 +54,7 @@ def root() -> Path:
 
 
 def _digest(source: Source) -> str:
-    """Returns a digest of the files' names and contents.
-
-    Sizes and times would not do: files that are swapped keep both.
-    """
+    """Returns a digest of the files' names and contents. Swapped files can keep their sizes and times."""
     state = hashlib.sha256(json.dumps(_description(source.info)).encode())
     for name, file in zip(relative_names(source.files), source.files, strict=True):
         state.update(json.dumps([name, _sha256(file)]).encode())
@@ -88,7 +85,7 @@ def _noted(info: DatasetInfo, digests: dict[str, str]) -> str:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Returns the SHA-256 of whole files: a changed header is seen before NumPy parses it."""
+    """Returns the SHA-256 of whole files, so that a damaged header is noticed before NumPy parses it."""
     return {name: _sha256(folder / name) for name in FILES}
 
 

@@ -1,8 +1,8 @@
 """TFDS's own CIFAR-10, downloaded and prepared without TensorFlow.
 
-TFDS's builder needs TensorFlow to unpack the archive, to read its files and to encode the images.
-The one here does these three in other ways and leaves the splits, keys and features to TFDS, so
-that the records and their order are those of TFDS.
+TFDS's builder needs TensorFlow to unpack the archive, to read its files and to encode the images. This one does
+these three things without it and leaves splits, keys and features to TFDS, so the records and their order are
+TFDS's.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ _RECORD = 1 + 3 * 32 * 32  # a label and three planes
 
 
 class Cifar10(cifar.Cifar10, skip_registration=True):  # type: ignore[call-arg]
-    """TFDS's Cifar10, of the files unpacked in its data directory."""
+    """TFDS's Cifar10, built from files that are already unpacked in its data directory."""
 
     name = "cifar10"
     code_path = tfds_writer.NO_CODE_PATH
@@ -45,7 +45,7 @@ class Cifar10(cifar.Cifar10, skip_registration=True):  # type: ignore[call-arg]
     def _generate_examples(
         self, split_prefix: str, filepaths: Sequence[str]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        index = 0  # counted over all files of a split: it is TFDS's key, and decides the order
+        index = 0  # over all files of a split: TFDS's key, which decides the order
         for path in filepaths:
             for record in np.fromfile(path, np.uint8).reshape(-1, _RECORD):
                 pixels = record[1:].reshape(3, 32, 32).transpose(1, 2, 0)
@@ -76,7 +76,9 @@ def prepare(root: Path, url: str = URL, sha256: str = SHA256) -> None:
         folder.mkdir()
         with tarfile.open(archive) as tar:
             for member in tar:
-                if (file := tar.extractfile(member)) is not None:  # by its last name: it stays here
+                if (
+                    file := tar.extractfile(member)
+                ) is not None:  # by its last name, so it stays here
                     (folder / Path(member.name).name).write_bytes(file.read())
         return Cifar10(data_dir=scratch, file_format="array_record")
 

@@ -51,7 +51,7 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
 
 
 def prepare(root: Path) -> None:
-    """Prepares the digits in TFDS's data directory; `UserError` where that cannot be written."""
+    """Prepares the digits in TFDS's data directory; `UserError` if it cannot be written."""
     tfds_writer.prepare(
         "digits", root, lambda scratch: Digits(data_dir=scratch, file_format="array_record")
     )

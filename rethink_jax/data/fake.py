@@ -1,4 +1,4 @@
-"""Made-up examples of a known data set's shapes and sizes, for trying things out without it."""
+"""Made-up examples with a known data set's shapes and sizes, to try things out without it."""
 
 import dataclasses
 import functools
@@ -24,9 +24,9 @@ INFOS = {
         ),
     )
 }
-# Of large images: coarse ones cost little and survive being cut and resized.
+# Large images consist of so many cells: they cost little and survive being cropped and resized.
 _CELLS = 32
-# Sets of more training examples than this are made small where no number is asked for.
+# Sets with more training examples than this are made small unless a number is asked for.
 _LARGE, _NUM_TRAIN, _NUM_TEST = 10_000, 1024, 256
 
 
@@ -34,7 +34,7 @@ def describe(name: str, examples: int | None = None) -> DatasetInfo:
     """Returns the sizes of a made-up data set.
 
     Args:
-      name: of the data set that it stands for.
+      name: of the data set that it imitates.
       examples: `config.data.examples`; without it large sets get 1,024 + 256.
 
     Raises:
@@ -53,7 +53,7 @@ def describe(name: str, examples: int | None = None) -> DatasetInfo:
 
 
 def open_source(name: str, examples: int | None = None) -> Source:
-    """Returns a source of random images and labels, functions of the split and the id alone; as `describe`."""
+    """Returns a source of random images and labels that depend on the split and the id alone; as `describe`."""
     info = describe(name, examples)
     counts = f"{info.num_train:,} training and {info.num_test:,} test images"
     logger.info("%s: %s, made up; config.data.examples makes more or fewer", name, counts)
@@ -74,5 +74,5 @@ def _make(number: int, info: DatasetInfo, example_id: int) -> tuple[bytes, int]:
         256, size=(min(height, _CELLS), min(width, _CELLS), channels), dtype=np.uint8
     )
     image = cv2.resize(cells, (width, height), interpolation=cv2.INTER_NEAREST)
-    _, encoded = cv2.imencode(".bmp", image)  # what takes no time to decode
+    _, encoded = cv2.imencode(".bmp", image)  # quick to decode
     return encoded.tobytes(), int(rng.integers(info.num_classes))

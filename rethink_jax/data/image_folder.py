@@ -26,11 +26,11 @@ _SUFFIXES = {
     *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm"),
     *(".tif", ".tiff", ".webp"),
 }
-# What desktop systems leave beside images, apart from names with a dot before them.
+# What desktop systems leave beside images, apart from hidden files.
 _OF_THE_SYSTEM = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
-# What is passed over: of one file or folder, and of several.
+# Why something is passed over: in the singular and in the plural.
 _PLURALS = {
     "file of another kind": "files of other kinds",
     "unreadable file": "unreadable files",
@@ -44,7 +44,7 @@ _PLURALS = {
 
 @dataclass
 class _Found:
-    """What was passed over in class folders: how much of each kind, and the first."""
+    """What was passed over in class folders: how many of each kind, and the first one."""
 
     passed_over: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
@@ -57,17 +57,17 @@ class _Found:
 def open_source(data_dir: str, channels: int | None = None, tell: bool = False) -> Source:
     """Opens `DIR/train/CLASS/**` and `DIR/test/CLASS/**`, or `DIR/CLASS/**` alone.
 
-    In the second case every sixth file of each class is a test example. Without test/ it is val/, valid/ or
-    validation/. Classes are numbered in the order of their names, ids follow the relative paths.
+    In the second case every sixth file of each class is a test example. val/, valid/ or validation/ may replace
+    test/. Classes are numbered in the order of their names; ids follow the relative paths.
 
     Args:
       data_dir: the folder.
-      channels: that images are converted to; None for those that all images have.
-      tell: whether to log what was found, and what was passed over and why.
+      channels: to which images are converted; None for those that all images have.
+      tell: whether to log what was found and what was passed over.
 
     Raises:
-      UserError: no such folder or another layout, fewer than two classes, classes that look alike, grey and
-        coloured images, an empty split, a broken first image.
+      UserError: the folder is missing or has another layout, fewer than two classes, classes that look alike,
+        both grey and coloured images, an empty split, or a broken first image.
     """
     root = Path(data_dir).expanduser()
     if not root.is_dir():
@@ -101,7 +101,7 @@ Labelled = tuple[str, Path]  # a class and one of its images
 
 
 def _splits(root: Path, data_dir: str) -> tuple[_Found, list[Labelled], list[Labelled]]:
-    """Returns what is in a folder, its training and its test images."""
+    """Returns what was passed over in a folder, its training images and its test images."""
     found = _Found()
     folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and _shows(entry))
     tests = [name for name in _TESTS if name in folders]
@@ -135,7 +135,7 @@ def _is_of_a_split(name: str) -> bool:
 
 
 def _labelled(folder: Path, found: _Found) -> list[Labelled]:
-    """Returns the images below the class folders in a folder, in the order of their paths."""
+    """Returns the images below a folder's class folders, in the order of their paths."""
     labelled: list[Labelled] = []
     for entry in sorted(folder.iterdir()):
         if not _shows(entry):
@@ -153,7 +153,7 @@ def _labelled(folder: Path, found: _Found) -> list[Labelled]:
 
 
 def _walk(folder: Path, found: _Found, above: tuple[str, ...]) -> Iterator[Path]:
-    """Yields the files below a folder, through links to folders, each of which is entered once on a way."""
+    """Yields the files below a folder, following links to folders but no loops."""
     try:
         entries, real = [*folder.iterdir()], os.path.realpath(folder)
     except OSError as error:
@@ -180,7 +180,7 @@ def _is_taken(file: Path, found: _Found) -> bool:
 
 
 def _kind(file: Path) -> str | None:
-    """Returns why a file is passed over, None for an image."""
+    """Returns why a file is passed over; None for an image."""
     if not file.exists():
         return "broken link"
     if not file.is_file():
@@ -206,7 +206,7 @@ def _passed_over(found: _Found) -> str:
 
 
 def _classes(train: Sequence[Labelled], data_dir: str) -> list[str]:
-    """Returns the names of the classes in order; refuses fewer than two, and names that look alike."""
+    """Returns the classes' names in order; refuses fewer than two and names that look alike."""
     classes = sorted({name for name, _ in train})
     if len(classes) < 2:
         raise _error(
@@ -232,9 +232,9 @@ def _split(root: Path, files: Sequence[Labelled], classes: Sequence[str]) -> Spl
     )
 
 
-@functools.lru_cache(maxsize=1)  # a run asks for it more than once
+@functools.lru_cache(maxsize=1)  # a run asks more than once
 def _channels(files: tuple[tuple[Path, int, int], ...], root: Path, data_dir: str) -> int:
-    """Returns 1 where all images are grey, 3 where all have colours; broken ones are not looked at."""
+    """Returns 1 if all images are grey, 3 if all are coloured; ignores broken ones."""
     first: dict[int, Path] = {}
     for file, _, _ in files:
         if mode := _mode(file):
@@ -250,7 +250,7 @@ def _channels(files: tuple[tuple[Path, int, int], ...], root: Path, data_dir: st
 
 
 def _mode(file: Path) -> str | None:
-    """Returns Pillow's mode of an image, None for what is none."""
+    """Returns Pillow's mode of an image; None if it is none."""
     try:
         with Image.open(file) as image:
             return image.mode

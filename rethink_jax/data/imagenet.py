@@ -1,8 +1,8 @@
 """`python -m rethink_jax.data.imagenet`: TFDS's imagenet2012 from the official tars, without TensorFlow.
 
-The disk of `--data_dir` needs as much free space as the two tars have, 155 GB, and the machine 2 GB
-of memory: TFDS puts the records into 1,000 files by their keys' hashes, sorts and writes one after
-the other, and removes each as soon as it is read. The unlabelled test images are left out.
+The disk of `--data_dir` needs as much free space as the two tars take, 155 GB, and the machine 2 GB of memory.
+TFDS puts the records into 1,000 files by their keys' hashes, sorts and writes one after the other, and removes
+each as soon as it is read. The unlabelled test images are left out.
 """
 
 import io
@@ -40,7 +40,7 @@ _PLAIN_FILES = SimpleNamespace(
 
 
 class Imagenet(official.Builder, skip_registration=True):  # type: ignore[call-arg]
-    """TFDS's imagenet2012, of images that it is given."""
+    """TFDS's imagenet2012, built from given images."""
 
     name = NAME
     code_path = tfds_writer.NO_CODE_PATH
@@ -70,7 +70,7 @@ def folder(root: Path) -> Path:
 
 
 def write(root: Path, build: Callable[[Path], Imagenet]) -> None:
-    """Prepares imagenet2012 in TFDS's data directory; `build` as in `builders.prepare`.
+    """Prepares imagenet2012 in TFDS's data directory; `build` as in `tfds_writer.prepare`.
 
     Raises:
       UserError: the directory cannot be written.
@@ -100,7 +100,7 @@ def prepare(manual_dir: Path, root: Path) -> None:
         if free < size:
             has, needs = (f"{count / 1e9:,.1f} GB" for count in (free, size))
             raise UserError(f"--data_dir is {str(root)!r}, with {has} free; it must have {needs}")
-        if sys.stderr.isatty():  # it takes long, and `builders.prepare` has the bars off
+        if sys.stderr.isatty():  # it takes long, and `tfds_writer.prepare` turns the bars off
             tfds.enable_progress_bar()
         return Imagenet(scratch, _splits(tars))
 
@@ -113,7 +113,7 @@ def prepare(manual_dir: Path, root: Path) -> None:
 
 
 def _find_tars(manual_dir: Path) -> dict[str, Path]:
-    """Returns the tars by their splits; `UserError` where one is missing or obviously not whole."""
+    """Returns the tars by split; `UserError` if one is missing or obviously truncated."""
     tars = {split: manual_dir / name for split, name in TARS.items()}
     if missing := [tar.name for tar in tars.values() if not tar.is_file()]:
         raise UserError(
@@ -123,7 +123,7 @@ def _find_tars(manual_dir: Path) -> dict[str, Path]:
     for tar in tars.values():
         with tar.open("rb") as file:
             file.seek(max(tar.stat().st_size - 1024, 0))
-            # Python takes a tar that is cut between two files for a whole one.
+            # Python does not notice a tar that is cut between two files.
             if not tarfile.is_tarfile(tar) or any(file.read()):
                 raise UserError(f"{tar} is no tar, or cut short: a tar ends with 1,024 zeros")
     return tars
@@ -149,7 +149,7 @@ def _members(tar: Path, allowed: Collection[str]) -> Iterator[tuple[str, BinaryI
 
 
 def _validation_labels() -> dict[str, str]:
-    """Returns image → class. TFDS goes by the images' order, which is wrong where one is missing."""
+    """Returns image → class. TFDS relies on the images' order, which is wrong if one is missing."""
     labels = (_TFDS_FOLDER / "validation_labels.txt").read_text().split()
     return {
         f"ILSVRC2012_val_{number:08d}.JPEG": name for number, name in enumerate(labels, start=1)
@@ -157,7 +157,7 @@ def _validation_labels() -> dict[str, str]:
 
 
 def _run(argv: list[str] | None) -> str:
-    """Does what the command line says and returns what is there now."""
+    """Runs the command line and returns a line that says what is prepared."""
     required = "--manual_dir=DIR --data_dir=DIR"
     parser = Parser("rethink_jax.data.imagenet", required, __doc__)
     for name, text in (
@@ -183,7 +183,7 @@ def _run(argv: list[str] | None) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Prepares imagenet2012, and leaves with 0, 1 or 2."""
+    """Prepares imagenet2012; exits with 0, 1 or 2."""
     with exit_on_error(OSError):
         print(_run(argv))
 

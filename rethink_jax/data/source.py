@@ -1,4 +1,4 @@
-"""What a data set is, encoded (`Source`) and decoded (`Dataset`), and the way between them."""
+"""A data set encoded on disk (`Source`), decoded in memory (`Dataset`), and the decoding."""
 
 import functools
 import hashlib
@@ -25,7 +25,7 @@ _FLAGS = {
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 # Records are fetched in batches: array_record reads a batch about 20 times faster than one by one.
 _BATCH = 500
-# Of each split of a `Source`: how many encoded records its fingerprint has.
+# How many encoded records of each split go into a `Source`'s fingerprint.
 _FOR_FINGERPRINT = 200
 
 
@@ -57,8 +57,8 @@ class Dataset:
     Attributes:
       info: its sizes.
       train, test: its splits.
-      loaded: `config.data.fake` and `.examples` that `rethink_jax.data.load` was called with; None for arrays
-        that were handed over.
+      loaded: the `config.data.fake` and `.examples` that `rethink_jax.data.load` was called with; None for the
+        caller's arrays.
     """
 
     info: DatasetInfo
@@ -81,7 +81,7 @@ class Split:
       fetch: positions → their raw records.
       parse: a raw record → the encoded image and its label.
       where: a position → that record and its file, in words.
-      label: a raw record → its label alone, where that takes less than `parse`.
+      label: a raw record → its label alone, where that is cheaper than `parse`.
     """
 
     count: int
@@ -93,7 +93,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set on disk: what it holds, the files it is made of, and both splits, encoded."""
+    """A data set on disk: its sizes, version and files, and both splits, encoded."""
 
     info: DatasetInfo
     version: str
@@ -103,10 +103,10 @@ class Source:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of what can be read without an epoch's time, wherever the files lie.
+        """SHA-256 of what can be read quickly, wherever the files lie.
 
         It covers the sizes, the version, the files' names and lengths, and 200 evenly spaced encoded records of
-        each split, images and labels. A swap of files of equal lengths between those records goes unnoticed.
+        each split, images and labels. Other records that are replaced by equally long ones go unnoticed.
 
         Raises:
           UserError: naming a record that cannot be read.
@@ -127,7 +127,7 @@ class Source:
 
 
 def digest(splits: Iterable[Iterable[np.ndarray]]) -> str:
-    """Returns the SHA-256 of splits' arrays, their dtypes and shapes, in hexadecimal digits."""
+    """Returns the SHA-256 of the splits' arrays, dtypes and shapes, in hexadecimal digits."""
     state = hashlib.sha256()
     for split in splits:
         for array in split:
@@ -137,7 +137,7 @@ def digest(splits: Iterable[Iterable[np.ndarray]]) -> str:
 
 
 def relative_names(files: Sequence[Path]) -> list[str]:
-    """Returns files' paths below the folder that holds them all."""
+    """Returns the files' paths relative to the folder that holds them all."""
     if not files:
         return []
     folder = os.path.commonpath([file.parent for file in files])
@@ -147,8 +147,8 @@ def relative_names(files: Sequence[Path]) -> list[str]:
 def decode_image(encoded: bytes, channels: int) -> np.ndarray:
     """Returns the pixels of a PNG, JPEG, … as uint8 [height, width, channels], in memory and in streams alike.
 
-    JPEGs whose components are the channels are decoded by OpenCV, which is faster, and all others by Pillow.
-    On `cifar10_jpeg` both give the same pixels. An orientation that a camera has noted is not looked at.
+    OpenCV, which is faster, decodes JPEGs whose components are the channels; Pillow decodes everything else.
+    EXIF orientation is ignored.
 
     Raises `ValueError` for pixels of more than 8 bits, which Pillow would clip or cut, and its errors.
     """
@@ -161,13 +161,13 @@ def decode_image(encoded: bytes, channels: int) -> np.ndarray:
         if image.mode.startswith(("I", "F")) or ";16" in str(image.tile):
             raise ValueError(f"its pixels have more than 8 bits (mode {image.mode})")
         if channels in (1, 3):
-            image.info.pop("transparency", None)  # is lost, and Pillow would warn
+            image.info.pop("transparency", None)  # it is dropped, and Pillow would warn
         pixels = np.asarray(image.convert(_MODES[channels]))
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def _components_of_jpeg(encoded: bytes) -> int:
-    """Returns how many components a JPEG of 8 bits has; 0 for what is none, or is cut short."""
+    """Returns how many components a JPEG of 8 bits has; 0 for anything else, and for a truncated one."""
     if not (encoded.startswith(b"\xff\xd8") and encoded.endswith(b"\xff\xd9")):
         return 0
     at = 2
@@ -193,8 +193,8 @@ def decode_split(split: Split, info: DatasetInfo) -> Examples:
       images uint8 [split.count, *info.image_shape] and labels int32 [split.count].
 
     Raises:
-      UserError: naming a record that does not decode, whose image has another size, or whose label
-        is none of the classes.
+      UserError: a record does not decode, its image has another size, or its label is none of the classes; the
+        line names it.
     """
     images = np.empty((split.count, *info.image_shape), np.uint8)
     labels = np.empty(split.count, np.int32)
@@ -237,9 +237,7 @@ def fetch(split: Split, positions: Sequence[int]) -> Sequence[Any]:
     """Returns the raw records at some positions; `UserError` naming the one that cannot be read."""
     try:
         return split.fetch(positions)
-    except (
-        Exception
-    ) as error:  # the readers raise whatever C++ does; here it gets its record's name
+    except Exception as error:  # the readers raise whatever C++ raises; this adds the record's name
         if len(positions) > 1:
             return [record for position in positions for record in fetch(split, [position])]
         raise UserError(f"{split.where(positions[0])}: cannot be read: {_line(error)}") from error
@@ -252,7 +250,7 @@ def decode(
     try:
         encoded, label = split.parse(record)
         return to_pixels(encoded), label
-    except Exception as error:  # decoders and protobuf agree on no type of error for broken bytes
+    except Exception as error:  # decoders and protobuf have no common error for broken bytes
         raise _broken(split, position, error) from error
 
 
@@ -277,5 +275,5 @@ def _size(shape: Sequence[int]) -> str:
 
 def _line(error: Exception) -> str:
     """Returns an error's text in one line."""
-    # Pillow names the object that it reads from.
+    # Pillow's errors name the object that it reads from.
     return re.sub(r" <_io.BytesIO object at \w+>", "", one_line(error)) or type(error).__name__

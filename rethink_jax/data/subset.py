@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 
 # Keeps the draws of subsets apart from all others.
 _SUBSETS = 7
-# Of a large set this many runs of neighbours are looked at, evenly spaced.
+# Of a large set, so many evenly spaced runs of so many neighbours decide.
 _RUNS, _RUN = 32, 32
-# A shuffled set is taken for a sorted one with this probability.
+# The probability of taking a shuffled set for a sorted one.
 _SIGNIFICANT = 1e-9
 
 
@@ -26,14 +26,14 @@ def choose_examples(
 ) -> np.ndarray:
     """Returns the positions of `count` of n examples, and logs which they are.
 
-    Of a shuffled set they are the first. Of a set that is sorted by class, or nearly so, the first would be
-    few of its classes, so the examples have a random order, the same for every `count`: those of a smaller
-    one are the first of a larger one. `count` of n or more takes all, as they are.
+    A shuffled set gives its first examples. In a set that is sorted by class, or nearly so, these would have
+    only few of the classes. It gives examples in a random order that is the same for every `count`, so a
+    smaller subset begins a larger one. If `count` is n or more, all are taken in their own order.
 
     Args:
       n: the size of the set.
-      count: how many to take, at most.
-      labels_at: positions, int [m], to their labels.
+      count: how many to take at most.
+      labels_at: function of positions, int [m], to their labels.
       what: the examples, in words.
 
     Returns:
@@ -53,10 +53,10 @@ def choose_examples(
 
 
 def is_sorted_by_class(n: int, labels_at: Callable[[np.ndarray], Any]) -> bool:
-    """Returns whether the order of examples tells their classes; of many examples it looks at 1,024.
+    """Returns whether the order of examples tells their classes, judged by 1,024 of them if there are more.
 
-    It does where neighbours are of one class twice as often as in a shuffled set, where every class is in one
-    piece, or where some classes stand before others (the test of Kruskal and Wallis 1952).
+    It does if neighbours have the same class twice as often as in a shuffled set, if every class is contiguous,
+    or if some classes come before others (the test of Kruskal and Wallis 1952).
 
     Args:
       n: the size of the set.

@@ -1,4 +1,4 @@
-"""A stand-in for imagenet2012: JPEGs made from random numbers, for tests and benchmarks.
+"""A substitute for imagenet2012, for tests and benchmarks: JPEGs made from random numbers.
 
 python -m rethink_jax.data.synthetic_imagenet --data_dir=DIR --train=2000 --test=200
 """
@@ -15,28 +15,28 @@ from rethink_jax.data import imagenet
 from rethink_jax.errors import Parser, UserError, exit_on_error
 
 _SPLITS = ("train", "validation")
-# With these a JPEG of 500×375 pixels has 110 KB, ImageNet's mean.
+# They give a JPEG of 500×375 pixels 110 KB, ImageNet's mean.
 _QUALITY, _NOISE = 95, (0.2, 0.42)
 
 
 def prepare(
     root: Path, num_train: int, num_test: int, height: int = 375, width: int = 500, seed: int = 0
 ) -> None:
-    """Prepares made images as imagenet2012, in its layout and with its features and classes.
+    """Prepares random images as imagenet2012, in its layout and with its features and classes.
 
-    The labels are uniform and independent of the images, of which every third is a portrait: its
-    height and width are swapped.
+    The labels are uniform and independent of the images. Every third image is a portrait, with height and width
+    swapped.
 
     Args:
       root: TFDS's data directory.
-      num_train: images of the train split.
-      num_test: images of the validation split.
+      num_train: number of images in the train split.
+      num_test: number of images in the validation split.
       height: of the images, in pixels.
       width: of the images, in pixels.
-      seed: of images and labels.
+      seed: of the images and labels.
 
     Raises:
-      UserError: an imagenet2012 is there, or the directory cannot be written.
+      UserError: there is an imagenet2012 already, or the directory cannot be written.
     """
     target = imagenet.folder(root)
     if target.exists():
@@ -64,7 +64,7 @@ def jpeg(seed: int, split: str, number: int, height: int, width: int) -> bytes:
 
 
 def _made(seed: int, split: str, count: int, height: int, width: int) -> dict[str, Any]:
-    """Returns the images and labels as TFDS's builder takes those of the validation tar."""
+    """Returns the images and labels in the form in which TFDS's builder takes the validation tar."""
     names = [f"made_{split}_{number:08d}.JPEG" for number in range(count)]
     labels = np.random.default_rng([seed, _SPLITS.index(split)]).integers(1000, size=count)
 
@@ -78,7 +78,7 @@ def _made(seed: int, split: str, count: int, height: int, width: int) -> dict[st
 
 
 def main() -> None:
-    """Prepares made images in a folder, and leaves with 0 or 2."""
+    """Prepares random images in a folder; exits with 0 or 2."""
     parser = Parser("rethink_jax.data.synthetic_imagenet", "--data_dir=DIR", __doc__)
     parser.add_argument("--data_dir", required=True, type=Path, help="TFDS's data directory")
     parser.add_argument("--train", type=int, default=2000, help="images to train")

@@ -1,4 +1,4 @@
-"""Data sets that TFDS has prepared, read without TensorFlow where they are array_record."""
+"""Data sets that TFDS has prepared, read without TensorFlow if they are array_record."""
 
 import bisect
 import difflib
@@ -19,13 +19,13 @@ from rethink_jax.data import cifar10, digits, tfds_writer
 from rethink_jax.data.source import DatasetInfo, Source, Split, first_image_shape
 from rethink_jax.errors import UserError, one_line
 
-# TFDS's NAME/CONFIG:VERSION; anything else would send it to the network for community data sets.
+# TFDS's NAME/CONFIG:VERSION. For anything else TFDS would look for community data sets on the network.
 _NAME = re.compile(r"(\w+)(/[\w.-]+)?(:[\d.*]+)?")
 _PREPARED_HERE: dict[str, Any] = {"digits": digits, "cifar10": cifar10}
 
 
 def describe(name: str, data_dir: Path | None) -> DatasetInfo:
-    """Returns a data set's sizes; reads record 0 only where its metadata leave the image size open.
+    """Returns a data set's sizes; reads record 0 only if the metadata do not give the image size.
 
     Raises:
       UserError: unknown, unprepared, or without images, class labels or a test split.
@@ -166,7 +166,7 @@ def _reader(name: str, builder: tfds.core.DatasetBuilder) -> Callable[[str, str,
 
 
 def _command(name: str, data_dir: Path) -> str:
-    """Returns the command that prepares one of TFDS's sets; `tfds build` needs Apache Beam."""
+    """Returns the command that prepares one of TFDS's sets. (`tfds build` needs Apache Beam.)"""
     if name.partition(":")[0] == "imagenet2012":
         return f"`python -m rethink_jax.data.imagenet --manual_dir=TARS --data_dir={data_dir}`"
     builder = f"tfds.builder('{name}', data_dir='{data_dir}', file_format='array_record')"
@@ -189,9 +189,9 @@ def _array_record_split(
         return records.__getitems__(positions)
 
     def parse(record: bytes) -> tuple[bytes, int]:
-        if not record:  # so array_record reads a file that was cut between two blocks
+        if not record:  # array_record returns this for a file that was cut between two blocks
             raise ValueError("the record is empty")
-        # Not by TFDS's own parser: other features may need TensorFlow, and a stream has no time for it.
+        # TFDS's own parser is slow, and other features may need TensorFlow.
         features = tf_example_pb2.Example.FromString(record).features.feature
         return features[image_key].bytes_list.value[0], features[label_key].int64_list.value[0]
 
@@ -204,7 +204,7 @@ def _tensorflow_split(
     decoders = tfds.decode.PartialDecoding(
         {image_key: True, label_key: True}, decoders={image_key: tfds.decode.SkipDecoding()}
     )
-    # One file after the other, so that the order is that of the records.
+    # One file after the other, in the order of the records.
     read_config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
 
     def fetch(positions: Sequence[int]) -> list[dict[str, Any]]:

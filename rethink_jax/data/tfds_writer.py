@@ -1,4 +1,4 @@
-"""Preparing a data set as array_record where TFDS looks for it, without TensorFlow."""
+"""Prepares a data set as array_record where TFDS looks for it, without TensorFlow."""
 
 import contextlib
 import io
@@ -16,8 +16,8 @@ WAYS_ON = (
     "point config.data.data_dir at a folder where it is prepared, or use the embedded data set: "
     "--config=FILE:digits"
 )
-# A builder's `code_path` is where TFDS looks for checksums, with a package that it does not depend
-# on (importlib_resources).
+# TFDS looks for checksums in a builder's `code_path`, with a package on which it does not depend
+# (importlib_resources).
 NO_CODE_PATH = None
 
 
@@ -28,14 +28,14 @@ _PLACES = (
 
 
 def prepare(name: str, root: Path, build: Callable[[Path], tfds.core.DatasetBuilder]) -> None:
-    """Prepares a data set in a scratch folder and renames it into its place when it is whole.
+    """Prepares a data set in a scratch folder and renames it when it is complete.
 
-    So nothing half-done can be taken for the data set, and of several processes that start at once
-    the first to finish wins and the others use what it left.
+    Nothing half-done can thus be taken for the data set. Of several processes that start at once, the first to
+    finish wins, and the others use what it left.
 
     Args:
-      name: what the data set is called in the error.
-      root: TFDS's data directory; made if it is not there.
+      name: the data set's name, for the error.
+      root: TFDS's data directory; created if it is missing.
       build: scratch folder → a builder whose data directory it is.
 
     Raises:

@@ -24,10 +24,10 @@ class Model(NamedTuple):
     """What a name in `config.model` stands for.
 
     Attributes:
-      constructor: of the module.
-      fields: what it takes of `config.model`, beside the name.
+      constructor: returns the module.
+      fields: the fields of `config.model` that it takes, beside the name.
       fixed: its other settings.
-      smallest_side: of the images, in pixels.
+      smallest_side: the smallest side of the images, in pixels.
       hidden_dense: whether there are dense layers before the last one.
     """
 
@@ -59,7 +59,7 @@ MODELS = {
     },
 }
 
-# Of an MLP; with more a compilation takes hours or no memory is large enough.
+# The largest MLP. Beyond it, compilation takes hours or memory runs out.
 _MOST = {"depth": 1000, "width": 2**20}
 
 
@@ -97,7 +97,7 @@ def count_parameters(module: nn.Module, image_shape: tuple[int, int, int]) -> in
 
 
 def check(config: ConfigDict) -> None:
-    """Raises `UserError` for an unknown model, or a size or initial value that it cannot have."""
+    """Raises `UserError` for an unknown model, or for a field that it cannot have."""
     model = config.model
     names = ", ".join(MODELS)
     require(model.name is None or model.name in MODELS, "model.name", model.name, f"one of {names}")

@@ -16,10 +16,10 @@ from rethink_jax.models.layers import (
 
 
 class SmallAlexNet(nn.Module):
-    """Twice convolution 5×5, max-pool 3×3/2 and local response normalization, then 384-192-K dense.
+    """Two stages of 5×5 convolution, 3×3/2 max-pool and local response normalization, then 384-192-K dense.
 
-    The paper prints no initial values; these are a truncated normal of 0.05 for convolutions and 0.04
-    for dense layers, zero for biases.
+    The paper prints no initial values. Ours are truncated normals with a standard deviation of 0.05 for
+    convolutions and 0.04 for dense layers, and zero for biases.
 
     Attributes:
       num_classes: the number K of logits.
@@ -39,7 +39,7 @@ class SmallAlexNet(nn.Module):
         train: bool = False,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Maps images [n, height, width, channels] to float32 logits [n, num_classes]."""
+        """Maps images [n, height, width, channels] to float32 logits [n, num_classes], as SmallInception."""
         conv_init = nn.initializers.truncated_normal(0.05)
         dense_init = nn.initializers.truncated_normal(0.04)
         x = images
@@ -64,7 +64,7 @@ class SmallAlexNet(nn.Module):
 class AlexNet(nn.Module):
     """Five convolutions with three max-pools, then 4096-4096-K dense (Krizhevsky 2014, arXiv 1404.5997).
 
-    The one-column form: neither in two halves nor with response normalization, as the first of 2012 was.
+    The one-column form, without the two halves and the response normalization of 2012.
 
     Attributes:
       num_classes: the number K of logits.
@@ -84,7 +84,7 @@ class AlexNet(nn.Module):
         train: bool = False,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Maps images [n, height, width, channels] to float32 logits [n, num_classes]; as SmallInception."""
+        """Maps images [n, height, width, channels] to float32 logits [n, num_classes], as SmallInception."""
 
         def conv(
             x: jax.Array, features: int, kernel: int, stride: int = 1, padding: Any = "SAME"

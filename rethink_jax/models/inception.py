@@ -40,9 +40,9 @@ class SmallInception(nn.Module):
 
         Args:
           images: floating [n, height, width, channels].
-          mask: bool [n], False for examples that BatchNorm's statistics leave out; None for none.
-          train: whether BatchNorm uses the batch's statistics.
-          keys: keys [n], of each example's dropout; None for an evaluation.
+          mask: bool [n], False for padding, which BatchNorm's statistics leave out; None: no padding.
+          train: whether BatchNorm uses the batch's statistics and updates its running ones.
+          keys: PRNG keys [n], one for each example's dropout; None disables dropout.
         """
         if mask is None:
             mask = jnp.ones(images.shape[0], bool)

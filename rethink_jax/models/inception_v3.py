@@ -15,7 +15,7 @@ from rethink_jax.models.layers import (
     mean_pool,
 )
 
-# Of the images, in pixels: the least for which the second classifier's 5×5 convolution has room.
+# The smallest side of the images, in pixels, on whose maps the second classifier's 5×5 convolution fits.
 AUXILIARY_SIDE = 299
 
 
@@ -24,8 +24,8 @@ class InceptionV3(nn.Module):
 
     Attributes:
       num_classes: the number of logits.
-      auxiliary: whether there is a second classifier beside the last 17×17 module; its logits are sown as
-        `auxiliary_logits` into the `intermediates`. Needs images of 299×299 at least.
+      auxiliary: whether there is a second classifier after the last 17×17 module. Its logits are sown as
+        `auxiliary_logits` into the `intermediates`. It needs images of at least 299×299.
       dropout: the rate before the linear layer; the original's is 0.2.
       dtype: of the computation.
       axis_name: the mapped axis of BatchNorm's sums, or None.
@@ -45,7 +45,7 @@ class InceptionV3(nn.Module):
         train: bool = False,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Maps images [n, height, width, channels] to float32 logits [n, num_classes]; as SmallInception."""
+        """Maps images [n, height, width, channels] to float32 logits [n, num_classes], as SmallInception."""
         if mask is None:
             mask = jnp.ones(images.shape[0], bool)
 

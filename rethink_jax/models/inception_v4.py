@@ -20,7 +20,7 @@ class InceptionV4(nn.Module):
     """A stem, fourteen Inception and two reduction modules, mean pool, one linear layer; for images of 299×299.
 
     Attributes:
-      num_classes: the number of logits; 1,001 in the original, of which one is for none of the classes.
+      num_classes: the number of logits; 1,001 in the original, one of them for no class.
       dropout: the rate before the linear layer; the original's is 0.2.
       dtype: of the computation.
       axis_name: the mapped axis of BatchNorm's sums, or None.
@@ -39,7 +39,7 @@ class InceptionV4(nn.Module):
         train: bool = False,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Maps images [n, height, width, channels] to float32 logits [n, num_classes]; as SmallInception."""
+        """Maps images [n, height, width, channels] to float32 logits [n, num_classes], as SmallInception."""
         if mask is None:
             mask = jnp.ones(images.shape[0], bool)
 

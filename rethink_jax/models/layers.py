@@ -1,4 +1,4 @@
-"""Layers that two families of models share, and those in which flax differs from what the paper needs."""
+"""Layers that several model families share, and those in which flax differs from what the paper needs."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,24 +14,24 @@ from rethink_jax.corruptions import pinned
 
 
 def at_least_float32(dtype: Any) -> Any:
-    """Returns the dtype for statistics and logits of a computation in `dtype`."""
+    """Returns the dtype of the statistics and logits of a computation in `dtype`."""
     return jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype
 
 
 def convolve(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, **options: Any
 ) -> jax.Array:
-    """Convolves as `lax.conv_general_dilated` does, for flax's `Conv`, but quickly on CPUs.
+    """Convolves like `lax.conv_general_dilated`, for flax's `Conv`, but is fast on CPUs.
 
-    For maps smaller than the kernel XLA takes up to eighty times as long there as for one matrix product with
-    shifted copies; a 1×1 convolution is a matrix product anyway.
+    For maps smaller than the kernel XLA takes many times as long on a CPU as one matrix product with shifted
+    copies. A 1×1 convolution is a matrix product anyway.
 
     Args:
       x: floating [n, height, width, channels].
       kernel: floating [height, width, channels, features].
       strides: of the two dimensions.
       padding: as `lax.conv_general_dilated` takes it.
-      **options: what else flax passes on; neither groups nor dilation.
+      **options: whatever else flax passes, but neither groups nor dilation.
     """
     window, sides = kernel.shape[:2], x.shape[1:3]
     is_named = isinstance(padding, str)
@@ -52,17 +52,17 @@ def convolve(
 
 
 class BatchNorm(nn.Module):
-    """Batch normalization with an offset, whose statistics leave padding out.
+    """Batch normalization with an offset, whose statistics ignore padding.
 
-    Sums and counts over the examples of all devices are added up and divided once, so that the result does
-    not depend on how many devices there are or how many examples each has; flax's own averages per-device
-    means. The paper's models have no scale (its parameter counts tell).
+    Sums and counts over the examples of all devices are added and divided once, so the result does not depend
+    on the number of devices or on how many examples each has. Flax's own averages per-device means. The
+    paper's models have no scale, as its parameter counts show.
 
     Attributes:
       axis_name: the mapped axis to sum over, or None.
-      momentum: of the running mean and variance. The paper prints none; ours.
-      epsilon: added to the variance; ours.
-      scale: whether there is one beside the offset.
+      momentum: of the running mean and variance. Not stated in the paper; our choice.
+      epsilon: added to the variance. Not stated in the paper; our choice.
+      scale: whether there is a scale beside the offset.
     """
 
     axis_name: str | None
@@ -77,7 +77,7 @@ class BatchNorm(nn.Module):
         Args:
           x: floating [n, height, width, channels].
           mask: bool [n], False for padding.
-          train: whether to use and record this batch's statistics, or else the running ones.
+          train: whether to use and record this batch's statistics; otherwise the running ones are used.
 
         Returns:
           An array like `x`.
@@ -118,7 +118,7 @@ class BatchNorm(nn.Module):
 class ConvUnit(nn.Module):
     """Convolution, BatchNorm, ReLU: the unit of the paper's Inception (figure 3).
 
-    With BatchNorm the convolution has no bias; without, it has one in the offset's place.
+    With BatchNorm the convolution has no bias; without, it has one instead of BatchNorm's offset.
 
     Attributes:
       features: the number of filters.
@@ -169,9 +169,9 @@ Conv = Callable[..., jax.Array]
 
 
 def conv_units(mask: jax.Array, train: bool, dtype: Any, axis_name: str | None) -> Conv:
-    """Returns a function that applies a new unit of the Inceptions for ImageNet: BatchNorm has a scale.
+    """Returns a function that applies a new `ConvUnit` of ImageNet's Inceptions, whose BatchNorm has a scale.
 
-    To be called inside a module's `__call__`; the function takes x, features, kernel, stride and padding.
+    Call it inside a module's `__call__`; the function takes x, features, kernel, stride and padding.
 
     Args:
       mask: as ConvUnit's.
@@ -203,12 +203,12 @@ def conv_units(mask: jax.Array, train: bool, dtype: Any, axis_name: str | None) 
 
 
 def dropout(x: jax.Array, rate: float, keys: jax.Array | None, layer: int = 0) -> jax.Array:
-    """Sets values to zero at a rate and scales the others up; flax's own draws by position in the batch.
+    """Zeroes values at a rate and scales up the others. Flax's own draws by position in the batch, this by key.
 
     Args:
       x: floating [n, ...].
       rate: in [0, 1).
-      keys: keys [n], one an example, or None for an evaluation.
+      keys: PRNG keys [n], one for each example; None disables dropout.
       layer: keeps the draws of several layers apart.
     """
     if keys is None or not rate:
@@ -227,7 +227,7 @@ def max_pool(
 ) -> jax.Array:
     """Takes the maximum over windows, as a maximum over shifted slices.
 
-    XLA's own pooling has a gradient (select-and-scatter) that is many times slower on CPUs.
+    The gradient of XLA's own pooling (select-and-scatter) is many times slower on CPUs.
 
     Args:
       x: floating [n, height, width, channels].
@@ -271,7 +271,7 @@ def mean_pool(
       window: side of the window.
       stride: between windows.
       padding: zeros on each side.
-      count_padding: whether the mean is over them, too.
+      count_padding: whether these zeros count in the mean.
     """
 
     def total(x: jax.Array) -> jax.Array:

@@ -10,16 +10,16 @@ from rethink_jax.models.layers import at_least_float32, dropout
 
 
 class MLP(nn.Module):
-    """Fully connected ReLU layers, then one linear layer, biases everywhere.
+    """Fully connected ReLU layers, then one linear layer, all with biases.
 
-    The paper prints no initial values; ours are LeCun's, a truncated normal of variance 1/inputs, and zero for
+    The paper prints no initial values. Ours are LeCun's, a truncated normal of variance 1/inputs, and zero for
     biases.
 
     Attributes:
       num_classes: the number of logits.
       depth: the number of hidden layers.
-      width: units in each.
-      initial_std: of all kernels, a normal's before it is cut off at two of it; None for LeCun's.
+      width: the number of units in each.
+      initial_std: standard deviation of all kernels, before truncation at twice that; None for LeCun's.
       dropout: the rate after each hidden layer.
       dtype: of the computation.
     """
@@ -39,7 +39,7 @@ class MLP(nn.Module):
         train: bool = False,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Maps images [n, height, width, channels] to float32 logits [n, num_classes]."""
+        """Maps images [n, height, width, channels] to float32 logits [n, num_classes], as SmallInception."""
         init = nn.initializers.lecun_normal()
         if self.initial_std is not None:
             init = nn.initializers.truncated_normal(self.initial_std)

@@ -14,7 +14,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "Wide ResNet 28-1": {"name": "wide_resnet"},
 }
 
-# The side of the images, and the number of classes, where the original differs from 224 pixels and 1,000.
+# The side of the images and the number of classes, if the original's differ from 224 pixels and 1,000.
 _SIDES = {"inception_v3": 299, "inception_v4": 299}
 _CLASSES = {"inception_v4": 1001}
 IMAGENET = {

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from rethink_jax.models.layers import ConvUnit, at_least_float32, dropout, max_pool
 
-# Blocks in each of the four groups (table 1 there); from 50 layers on a block has three convolutions.
+# Blocks in each of the four groups (their table 1); with 50 layers or more a block has three convolutions.
 _BLOCKS = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
@@ -21,8 +21,8 @@ _BLOCKS = {
 class ResNet(nn.Module):
     """A 7×7 convolution, max-pool, four groups of residual blocks, mean pool, one linear layer.
 
-    Where a group halves the side, a block of three convolutions does so in its 3×3 one and not in the first
-    1×1, as is common since.
+    Where a group halves the side, a block of three convolutions does so in its 3×3 convolution and not in the
+    first 1×1, as has become common.
 
     Attributes:
       num_classes: the number of logits.
@@ -46,7 +46,7 @@ class ResNet(nn.Module):
         train: bool = False,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Maps images [n, height, width, channels] to float32 logits [n, num_classes]; as SmallInception."""
+        """Maps images [n, height, width, channels] to float32 logits [n, num_classes], as SmallInception."""
         if mask is None:
             mask = jnp.ones(images.shape[0], bool)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from rethink_jax.models.layers import at_least_float32, convolve, dropout, max_pool
 
-# Convolutions in each of the five groups (table 1 there, configurations A, B, D and E).
+# Convolutions in each of the five groups (their table 1, configurations A, B, D and E).
 _CONVOLUTIONS = {
     11: (1, 1, 2, 2, 2),
     13: (2, 2, 2, 2, 2),
@@ -41,7 +41,7 @@ class VGG(nn.Module):
         train: bool = False,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Maps images [n, height, width, channels] to float32 logits [n, num_classes]; as SmallInception."""
+        """Maps images [n, height, width, channels] to float32 logits [n, num_classes], as SmallInception."""
         x = images
         for features, convolutions in zip(_FEATURES, _CONVOLUTIONS[self.layers], strict=True):
             for _ in range(convolutions):

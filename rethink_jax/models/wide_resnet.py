@@ -1,4 +1,5 @@
-"""Wide ResNet 28-1, which the paper's authors train in their public demonstration in place of its models.
+"""Wide ResNet 28-1, which the paper's authors train in their public demonstration instead of the paper's
+models.
 
 Zagoruyko and Komodakis 2016 (arXiv 1605.07146): pre-activation blocks of two 3×3 convolutions.
 """
@@ -38,7 +39,7 @@ class WideResNet(nn.Module):
         train: bool = False,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Maps images [n, height, width, channels] to float32 logits [n, num_classes]; as SmallInception."""
+        """Maps images [n, height, width, channels] to float32 logits [n, num_classes], as SmallInception."""
         if mask is None:
             mask = jnp.ones(images.shape[0], bool)
 
