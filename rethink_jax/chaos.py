@@ -1,6 +1,6 @@
 """Stops runs in every way and checks that they end like undisturbed ones: `python -m rethink_jax.chaos`.
 
-Each trial goes through the one door, as a user's run does, on the digits. Times: docs/testing.md.
+Each trial runs the command line, as a user does, on the digits. Times: docs/testing.md.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Parses and checks the command line before anything slow is imported; its mistakes in one line."""
+"""Parses and checks the command line before anything slow is imported; reports a mistake in one line."""
 
 import contextlib
 import importlib.machinery
@@ -20,10 +20,10 @@ _FLAG_TYPES = {kind.__name__: text for kind, text in KINDS.items()}
 
 
 def parse(argv: list[str]) -> None:
-    """Parses the flags, `--config` and its fields among them.
+    """Parses the flags, including `--config` and its fields.
 
     Raises:
-      UserError: one line for the first mistake in them, or in the config file.
+      UserError: for the first mistake in them or in the config file.
     """
     if not any(argument in _HELP for argument in argv):
         config = _load(config_argument(argv))
@@ -43,7 +43,7 @@ def parse_flags(argv: list[str]) -> None:
 
 
 def config_argument(argv: list[str]) -> str:
-    """Returns what `--config` names, a file and perhaps a colon and an argument.
+    """Returns the value of `--config`: a file, perhaps with a colon and an argument.
 
     Raises:
       UserError: there is no `--config`, more than one, or one that names no file.
@@ -58,13 +58,13 @@ def config_argument(argv: list[str]) -> str:
     if len(named) > 1:
         raise UserError(f"--config is given {len(named)} times; it must be given once")
     file = named[0].partition(":")[0]
-    if not os.path.isfile(file):  # pathlib takes an empty name for the current directory
+    if not os.path.isfile(file):  # pathlib reads an empty name as the current directory
         raise UserError(f"--config names {file!r}, which is no file")
     return named[0]
 
 
 def names_no_config(argv: list[str]) -> bool:
-    """Returns whether there is no `--config`, and none is asked for by a flag of help."""
+    """Returns whether there is neither `--config` nor a flag that asks for help."""
     names = {argument.partition("=")[0] for argument in argv}
     return not names & {"--config", "-config", *_HELP}
 
@@ -99,7 +99,7 @@ def _check_bucket(workdir: str) -> None:
 
 
 def check_processes(address: str | None, count: int | None, index: int | None) -> None:
-    """Raises `UserError` for flags of the distributed runtime that would have it wait in vain."""
+    """Raises `UserError` for flags with which the distributed runtime would wait forever."""
     given = {"coordinator_address": address, "num_processes": count, "process_id": index}
     missing = [name for name, value in given.items() if value is None]
     if address is None or count is None or index is None:
@@ -117,9 +117,9 @@ def check_processes(address: str | None, count: int | None, index: int | None) -
 
 
 def _load(argument: str) -> ConfigDict:
-    """Returns the config of the file that `--config` names, without what the command line changes in it.
+    """Returns the config of the file that `--config` names, before the command line changes it.
 
-    ml_collections loads the file too; of what is wrong with it, it tells less.
+    ml_collections loads the file too, but says less about mistakes in it.
     """
     path, *given = argument.split(":", maxsplit=1)
     loader = importlib.machinery.SourceFileLoader(Path(path).stem, path)
@@ -140,10 +140,10 @@ def _load(argument: str) -> ConfigDict:
 
 
 def _check_field(argument: str, config: ConfigDict) -> None:
-    """Raises `UserError` for a `--config.….field` that the config does not have, or that holds fields itself.
+    """Raises `UserError` for a `--config.….field` that the config does not have, or that is a group of fields.
 
-    Left to itself, ml_collections would also set what is an attribute of the config and no field, and
-    put a dict in the place of a group.
+    ml_collections itself would also set attributes of the config that are no fields, and replace a group by a
+    dict.
     """
     match = re.fullmatch(r"--?(?:no)?config\.([^=]*)(=.*)?", argument, re.DOTALL)
     if not match:
@@ -159,7 +159,7 @@ def _check_field(argument: str, config: ConfigDict) -> None:
 
 
 def _explain(error: Exception) -> str:
-    """Returns one line for what absl or ml_collections found wrong in the flags."""
+    """Returns one line for a mistake that absl or ml_collections found in the flags."""
     if not isinstance(error, flags.Error):
         return line_with_type(error)
     match = re.match(r"flag --([\w.]+)=(.*?): ", str(error), re.DOTALL)

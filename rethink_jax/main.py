@@ -1,4 +1,4 @@
-"""The one door: `python -m rethink_jax.main --config=configs/random_pixels.py:digits [--workdir=DIR]`."""
+"""The entry point: `python -m rethink_jax.main --config=configs/random_pixels.py:digits [--workdir=DIR]`."""
 
 import contextlib
 import faulthandler
@@ -43,7 +43,7 @@ flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
 def main(argv: list[str]) -> None:
-    """Runs the experiment that `--config` describes, and leaves with 0, 1, 2 or 75."""
+    """Runs the experiment that `--config` describes; exits with 0, 1, 2 or 75."""
     try:
         _run(argv)
     except Exception as error:
@@ -59,7 +59,9 @@ def _run(argv: list[str]) -> None:
     from rethink_jax.training import train
 
     if not _debug() and faulthandler.is_enabled():  # by absl
-        signal.signal(signal.SIGABRT, signal.SIG_DFL)  # JAX's end where another process has died
+        signal.signal(
+            signal.SIGABRT, signal.SIG_DFL
+        )  # how JAX ends a process when another one has died
     config = CONFIG.value
     experiments: dict[str, Callable] = {
         "train": train.run,
@@ -103,7 +105,7 @@ def _end(error: Exception) -> NoReturn:
         leave(error)
     print_error(_line(error))
     sys.stdout.flush()
-    os._exit(FAILED)  # of several processes the others may wait for this one, and JAX for them
+    os._exit(FAILED)  # other processes may wait for this one, and JAX for them
 
 
 def _line(error: BaseException) -> str:
@@ -115,9 +117,9 @@ def _print_uncaught(kind: type, error: BaseException, trace: TracebackType | Non
 
 
 def _print_if_ours(args: Any) -> None:
-    """Prints an error that ended a thread, or a finalizer, of this package; nobody else tells of it.
+    """Prints an error that ended a thread or a finalizer of this package; nothing else reports it.
 
-    Threads of Orbax, TensorStore and Grain print what the main thread raises and tells in one line.
+    Threads of Orbax, TensorStore and Grain print what the main thread also raises and reports in one line.
     """
     trace, here = args.exc_traceback, str(Path(__file__).parent)
     while trace is not None:
@@ -128,12 +130,12 @@ def _print_if_ours(args: Any) -> None:
 
 
 def _debug() -> bool:
-    """Returns what `--debug` says, before the flags are parsed too; the last one counts, as for absl."""
+    """Returns the value of `--debug`, even before the flags are parsed; the last one counts, as in absl."""
     debug = False
     for argument in itertools.takewhile(lambda argument: argument != "--", sys.argv[1:]):
         name, equals, value = argument.partition("=")
         if name in ("--debug", "-debug", "--nodebug", "-nodebug"):
-            with contextlib.suppress(ValueError):  # told when the flags are parsed
+            with contextlib.suppress(ValueError):  # reported when the flags are parsed
                 debug = flags.BooleanParser().parse(value) if equals else "no" not in name
     return bool(debug)
 
@@ -142,7 +144,7 @@ def run() -> None:
     """Runs `main` under absl."""
     output.drop_what_cannot_be_written()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and TFDS tell all they do
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax and TFDS log everything they do
     if not _debug():
         absl_logging.set_verbosity(absl_logging.FATAL)
         sys.excepthook = _print_uncaught

@@ -111,7 +111,7 @@ STREAM = [
 
 
 def test_two_processes_that_stream(folder):
-    """Of two processes one is killed; one process with as many devices goes on with the same examples."""
+    """Of two processes one is killed; one process with as many devices resumes with the same examples."""
     whole, parts = folder / "whole-stream", folder / "pair-stream"
     chaos.finish(whole, *STREAM, devices=4)
     pair = chaos.start_pair(parts, *STREAM)
@@ -120,7 +120,7 @@ def test_two_processes_that_stream(folder):
     pair[1].wait()
     assert pair[0].wait() != 0
     chaos.finish(parts, *STREAM, devices=4)
-    assert "going on from step" in (folder / "pair-stream.log").read_text()
+    assert "resuming from step" in (folder / "pair-stream.log").read_text()
     one, two = (load.load_run(path).metrics for path in (whole, parts))
     assert len(one) == len(two) == EPOCHS
     for a, b in zip(one, two, strict=True):
@@ -131,7 +131,7 @@ def test_two_processes_that_stream(folder):
 
 @pytest.mark.parametrize("which", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_sigterm_to_one_of_two_processes(which, folder):
-    """Both save the same step and leave with 75; the pair goes on."""
+    """Both save the same step and exit with 75; the pair resumes."""
     path = folder / f"pair-term-{which}"
     pair = chaos.start_pair(path)
     wait_for_checkpoint(path)
