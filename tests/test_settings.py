@@ -13,7 +13,7 @@ import pytest
 from rethink_jax import config as config_lib, corruptions, models
 from rethink_jax.distributed import jax_settings
 from rethink_jax.models.layers import dropout
-from rethink_jax.pipeline import inputs, preprocess, train_keys
+from rethink_jax.pipeline import batching, preprocess
 from rethink_jax.runs import environment, files
 from rethink_jax.training import train, train_state
 from rethink_jax.training.optimizer import make_optimizer
@@ -63,7 +63,7 @@ def augmented():
 
 
 def with_dropout():
-    keys = train_keys.example_keys(3, train_keys.DROPOUT, np.int32(2), IDS)
+    keys = preprocess.example_keys(3, preprocess.DROPOUT, np.int32(2), IDS)
     return dropout(jnp.ones((5, 40), jnp.float32), 0.3, keys, layer=1)
 
 
@@ -90,7 +90,7 @@ def corrupted(name):
 DRAWS = {
     "augmentation": augmented,
     "dropout": with_dropout,
-    "order": lambda: inputs.epoch_batches(seed=2**32 - 1, epoch=3, n=50, batch_size=8),
+    "order": lambda: batching.epoch_batches(seed=2**32 - 1, epoch=3, n=50, batch_size=8),
     **{f"weights of {name}": lambda name=name: initial(name) for name in ("mlp", "small_alexnet")},
     **{name: lambda name=name: corrupted(name) for name in corruptions.CORRUPTIONS},
 }

@@ -69,12 +69,12 @@ def _record(data_dir: str, out: Path, index: str, count: str, address: str) -> N
     )
     resolved, info = experiment.resolve(config)
     streaming = loaders.make(resolved, None)
-    look_up = parallel.map_over_devices(
-        lambda examples, ids: streaming.look_up(examples, ids[0])[1], (0, 1), sharded_output=True
+    gather = parallel.map_over_devices(
+        lambda examples, ids: streaming.gather(examples, ids[0])[1], (0, 1), sharded_output=True
     )
     ids, labels = [], []
     for dispatch in streaming.train(0, config_lib.total_steps(resolved, info.num_train), lambda: 1):
-        found = look_up(dispatch.examples, dispatch.ids)
+        found = gather(dispatch.examples, dispatch.ids)
         ids.append(dispatch.ids.reshape(-1))
         labels.append(np.stack([part.data for part in found.addressable_shards]).reshape(-1))
     streaming.close()

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from rethink_jax import data
 from rethink_jax.bench.rates import Row, step_rate
 from rethink_jax.data import Source
-from rethink_jax.data.source import Split, decode_image
+from rethink_jax.data.source import EncodedSplit, decode_image
 from rethink_jax.paper import IMAGENET_TRAIN
 from rethink_jax.pipeline import crops, stream
 
@@ -164,13 +164,13 @@ def time_input(config: ConfigDict, images: int, seconds: float) -> Iterator[Row]
     yield "what limits", f"{slower}: {min(rate, steps):,.0f} images/s"
 
 
-def _as_many_as_imagenet(split: Split) -> Split:
+def _as_many_as_imagenet(split: EncodedSplit) -> EncodedSplit:
     """Returns a split as large as ImageNet's that repeats the given examples: shuffling a few takes longer."""
     fetch = functools.partial(_fetch_again, split)
     return dataclasses.replace(split, count=max(split.count, IMAGENET_TRAIN), fetch=fetch)
 
 
-def _fetch_again(split: Split, positions: Sequence[int]) -> Sequence[Any]:
+def _fetch_again(split: EncodedSplit, positions: Sequence[int]) -> Sequence[Any]:
     return split.fetch([position % split.count for position in positions])
 
 

@@ -55,10 +55,10 @@ class Side:
 
     def _epoch(self) -> Iterator[Dispatch]:
         steps = -(-self._examples // self._config.batch_size)
-        return self._experiment.feed.train(0, steps, parallel.steps_per_dispatch)
+        return self._experiment.loader.train(0, steps, parallel.steps_per_dispatch)
 
     def _split(self) -> Iterator[Dispatch]:
-        return (dispatch for _, dispatch in self._experiment.feed.evaluate(["train"]))
+        return (dispatch for _, dispatch in self._experiment.loader.evaluate(["train"]))
 
     def _forever(self, once: Callable[[], Iterator[Dispatch]]) -> Iterator[Dispatch]:
         while True:

@@ -27,8 +27,8 @@ def step_rate(config: ConfigDict, seconds: float) -> float:
     config = ConfigDict(config.copy_and_resolve_references())
     config.data.update(fake=True, data_dir=None, examples=config.batch_size, workers=0)
     experiment = build(config)
-    with contextlib.closing(experiment.feed) as feed:
-        examples, ids, _ = next(feed.train(0, 1, lambda: 1))
+    with contextlib.closing(experiment.loader) as loader:
+        examples, ids, _ = next(loader.train(0, 1, lambda: 1))
     examples, ids = parallel.put_shards((examples, ids))
     state = parallel.replicate(experiment.initial_state)
 

@@ -13,13 +13,14 @@ PREFIX = "incomplete-rethink_jax-"
 
 
 @contextlib.contextmanager
-def folder(parent: Path) -> Iterator[Path]:
-    """Makes `parent` and, while the context lasts, an empty folder in it.
+def create(parent: Path) -> Iterator[Path]:
+    """Yields an empty folder in `parent`, which is made where it is missing; the folder is removed in the end.
 
-    What killed processes left there is removed first, unless another process is at work there. Where
-    the file system cannot lock directories (NFS), it stays.
+    Folders of killed processes are removed first, unless another process is at work in `parent`. Where
+    the file system cannot lock directories (NFS), they stay.
 
-    Raises `OSError` where `parent` cannot be written.
+    Raises:
+      OSError: `parent` cannot be written.
     """
     parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(parent, os.O_RDONLY)
@@ -27,8 +28,8 @@ def folder(parent: Path) -> Iterator[Path]:
         # Whoever is at work shares the lock, so whoever has it alone is the only one there.
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for left in parent.glob(f"{PREFIX}*"):
-                shutil.rmtree(left, ignore_errors=True)
+            for abandoned in parent.glob(f"{PREFIX}*"):
+                shutil.rmtree(abandoned, ignore_errors=True)
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_SH)
         with tempfile.TemporaryDirectory(prefix=PREFIX, dir=parent) as scratch:
@@ -37,11 +38,11 @@ def folder(parent: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def move(made: Path, target: Path) -> None:
-    """Renames a folder into its place; if another process was first, its folder stays there."""
+def publish(folder: Path, target: Path) -> None:
+    """Renames a folder to its target; if another process published first, its folder stays."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        made.rename(target)
+        folder.rename(target)
     except OSError:
         if not target.exists():
             raise

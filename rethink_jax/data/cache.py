@@ -95,7 +95,7 @@ def _sha256(file: Path) -> str:
 
 
 def _write(folder: Path, dataset: Dataset) -> None:
-    with atomic_dir.folder(folder.parent) as temporary:
+    with atomic_dir.create(folder.parent) as temporary:
         new = temporary / "new"
         new.mkdir()
         for file, array in zip(FILES, (*dataset.train, *dataset.test), strict=True):
@@ -103,4 +103,4 @@ def _write(folder: Path, dataset: Dataset) -> None:
         (new / "info.json").write_text(_noted(dataset.info, _digests(new)))
         with contextlib.suppress(FileNotFoundError):
             folder.rename(temporary / "replaced")
-        atomic_dir.move(new, folder)
+        atomic_dir.publish(new, folder)

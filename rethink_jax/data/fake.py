@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from rethink_jax import paper
-from rethink_jax.data.source import DatasetInfo, Source, Split
+from rethink_jax.data.source import DatasetInfo, EncodedSplit, Source
 from rethink_jax.errors import require
 
 logger = logging.getLogger(__name__)
@@ -58,8 +58,8 @@ def open_source(name: str, examples: int | None = None) -> Source:
     counts = f"{info.num_train:,} training and {info.num_test:,} test images"
     logger.info("%s: %s, made up; config.data.examples makes more or fewer", name, counts)
 
-    def split(number: int, title: str, count: int) -> Split:
-        return Split(
+    def split(number: int, title: str, count: int) -> EncodedSplit:
+        return EncodedSplit(
             count, list, functools.partial(_make, number, info), f"made-up {title} {{}}".format
         )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from rethink_jax.data.source import DatasetInfo, Source, Split, first_image_shape
+from rethink_jax.data.source import DatasetInfo, EncodedSplit, Source, first_image_shape
 from rethink_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -221,9 +221,9 @@ def _classes(train: Sequence[Labelled], data_dir: str) -> list[str]:
     return classes
 
 
-def _split(root: Path, files: Sequence[Labelled], classes: Sequence[str]) -> Split:
+def _split(root: Path, files: Sequence[Labelled], classes: Sequence[str]) -> EncodedSplit:
     number_of = {name: number for number, name in enumerate(classes)}
-    return Split(
+    return EncodedSplit(
         count=len(files),
         fetch=lambda positions: [files[position] for position in positions],
         parse=lambda pair: (pair[1].read_bytes(), number_of[pair[0]]),

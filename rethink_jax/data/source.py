@@ -73,7 +73,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Split:
+class EncodedSplit:
     """The encoded examples of one split, in the order of their ids.
 
     Attributes:
@@ -98,8 +98,8 @@ class Source:
     info: DatasetInfo
     version: str
     files: Sequence[Path]
-    train: Split
-    test: Split
+    train: EncodedSplit
+    test: EncodedSplit
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -179,14 +179,14 @@ def _components_of_jpeg(encoded: bytes) -> int:
     return 0
 
 
-def first_image_shape(split: Split, channels: int) -> tuple[int, int, int]:
+def first_image_shape(split: EncodedSplit, channels: int) -> tuple[int, int, int]:
     """Returns (height, width, channels) of record 0; `UserError` if it does not decode."""
     (record,) = fetch(split, [0])
     height, width, _ = decode(split, 0, record, _pillow(channels))[0].shape
     return height, width, channels
 
 
-def decode_split(split: Split, info: DatasetInfo) -> Examples:
+def decode_split(split: EncodedSplit, info: DatasetInfo) -> Examples:
     """Decodes a whole split, in threads.
 
     Returns:
@@ -217,7 +217,7 @@ def decode_split(split: Split, info: DatasetInfo) -> Examples:
 
 
 def read_labels(
-    split: Split, num_classes: int, positions: Sequence[int] | np.ndarray
+    split: EncodedSplit, num_classes: int, positions: Sequence[int] | np.ndarray
 ) -> np.ndarray:
     """Returns the labels at some positions, int32 [n]; `UserError` as `decode_split`."""
     labels, positions = [], [int(position) for position in positions]
@@ -233,7 +233,7 @@ def read_labels(
     return np.asarray(labels, np.int32)
 
 
-def fetch(split: Split, positions: Sequence[int]) -> Sequence[Any]:
+def fetch(split: EncodedSplit, positions: Sequence[int]) -> Sequence[Any]:
     """Returns the raw records at some positions; `UserError` naming the one that cannot be read."""
     try:
         return split.fetch(positions)
@@ -244,7 +244,7 @@ def fetch(split: Split, positions: Sequence[int]) -> Sequence[Any]:
 
 
 def decode(
-    split: Split, position: int, record: Any, to_pixels: Callable[[bytes], Any]
+    split: EncodedSplit, position: int, record: Any, to_pixels: Callable[[bytes], Any]
 ) -> tuple[Any, int]:
     """Returns a record's image, uint8 [height, width, ...], and label; `UserError` naming a broken one."""
     try:
@@ -254,14 +254,14 @@ def decode(
         raise _broken(split, position, error) from error
 
 
-def check_label(split: Split, position: int, label: int, num_classes: int) -> None:
+def check_label(split: EncodedSplit, position: int, label: int, num_classes: int) -> None:
     """Raises `UserError` naming a record whose label is none of the classes."""
     if not 0 <= label < num_classes:
         allowed = f"it must be in [0, {num_classes})"
         raise UserError(f"{split.where(position)}: the label is {label}; {allowed}")
 
 
-def _broken(split: Split, position: int, error: Exception) -> UserError:
+def _broken(split: EncodedSplit, position: int, error: Exception) -> UserError:
     return UserError(f"{split.where(position)}: does not decode: {_line(error)}")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from rethink_jax.data.source import Split, read_labels
+from rethink_jax.data.source import EncodedSplit, read_labels
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def is_sorted_by_class(n: int, labels_at: Callable[[np.ndarray], Any]) -> bool:
     return bool(in_pieces or changes.mean() <= when_shuffled / 2 or chance < _SIGNIFICANT)
 
 
-def choose_records(split: Split, count: int, num_classes: int, what: str) -> Split:
+def choose_records(split: EncodedSplit, count: int, num_classes: int, what: str) -> EncodedSplit:
     """Returns an encoded split of the examples that `choose_examples` chooses; `UserError` as `read_labels`."""
     labels_at = functools.partial(read_labels, split, num_classes)
     ids = choose_examples(split.count, count, labels_at, what).tolist()
@@ -95,9 +95,11 @@ def choose_records(split: Split, count: int, num_classes: int, what: str) -> Spl
     )
 
 
-def _fetch_chosen(split: Split, ids: Sequence[int], positions: Sequence[int]) -> Sequence[Any]:
+def _fetch_chosen(
+    split: EncodedSplit, ids: Sequence[int], positions: Sequence[int]
+) -> Sequence[Any]:
     return split.fetch([ids[position] for position in positions])
 
 
-def _where_chosen(split: Split, ids: Sequence[int], position: int) -> str:
+def _where_chosen(split: EncodedSplit, ids: Sequence[int], position: int) -> str:
     return split.where(ids[position])

@@ -16,7 +16,7 @@ from tensorflow_datasets.core.read_only_builder import ReadOnlyBuilder
 from tensorflow_datasets.proto import tf_example_pb2
 
 from rethink_jax.data import cifar10, digits, tfds_writer
-from rethink_jax.data.source import DatasetInfo, Source, Split, first_image_shape
+from rethink_jax.data.source import DatasetInfo, EncodedSplit, Source, first_image_shape
 from rethink_jax.errors import UserError, one_line
 
 # TFDS's NAME/CONFIG:VERSION. For anything else TFDS would look for community data sets on the network.
@@ -144,7 +144,9 @@ def _is_label(feature: Any) -> bool:
     return isinstance(feature, tfds.features.ClassLabel) and bool(feature.num_classes)
 
 
-def _reader(name: str, builder: tfds.core.DatasetBuilder) -> Callable[[str, str, str], Split]:
+def _reader(
+    name: str, builder: tfds.core.DatasetBuilder
+) -> Callable[[str, str, str], EncodedSplit]:
     file_format = tfds.core.FileFormat
     formats = builder.info.available_file_formats()
     if file_format.ARRAY_RECORD in formats:
@@ -178,7 +180,7 @@ def _command(name: str, data_dir: Path) -> str:
 
 def _array_record_split(
     builder: tfds.core.DatasetBuilder, split: str, image_key: str, label_key: str
-) -> Split:
+) -> EncodedSplit:
     records = builder.as_data_source(
         split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
     )
@@ -195,12 +197,12 @@ def _array_record_split(
         features = tf_example_pb2.Example.FromString(record).features.feature
         return features[image_key].bytes_list.value[0], features[label_key].int64_list.value[0]
 
-    return Split(len(records), fetch, parse, _where(builder, split))
+    return EncodedSplit(len(records), fetch, parse, _where(builder, split))
 
 
 def _tensorflow_split(
     builder: tfds.core.DatasetBuilder, split: str, image_key: str, label_key: str
-) -> Split:
+) -> EncodedSplit:
     decoders = tfds.decode.PartialDecoding(
         {image_key: True, label_key: True}, decoders={image_key: tfds.decode.SkipDecoding()}
     )
@@ -217,7 +219,7 @@ def _tensorflow_split(
         return list(tfds.as_numpy(dataset))
 
     count = builder.info.splits[split].num_examples
-    return Split(
+    return EncodedSplit(
         count,
         fetch,
         lambda example: (example[image_key], int(example[label_key])),

@@ -43,13 +43,13 @@ def prepare(name: str, root: Path, build: Callable[[Path], tfds.core.DatasetBuil
     """
     tfds.disable_progress_bar()
     try:
-        with atomic_dir.folder(root) as folder:
+        with atomic_dir.create(root) as folder:
             builder = build(folder)
             config = tfds.download.DownloadConfig(try_download_gcs=False)
             with contextlib.redirect_stdout(io.StringIO()):  # TFDS reports by print
                 builder.download_and_prepare(download_config=config)
             prepared = Path(builder.data_dir)
-            atomic_dir.move(prepared, root / prepared.relative_to(folder))
+            atomic_dir.publish(prepared, root / prepared.relative_to(folder))
     except OSError as error:
         raise UserError(f"{name} cannot be prepared in {root}: {error}; {_PLACES}") from error
 

@@ -23,15 +23,14 @@ _LOW, _HIGH, _TRIES = 3 / 4, 4 / 3, 10
 
 
 def central_box(height: int, width: int, square: bool) -> Box:
-    """Returns the part that an evaluation sees: 87.5 % of both sides, or a square of 87.5 % of the shorter one.
-
-    The square is what is left when the shorter side is made 256 and 224 pixels are cut out (Krizhevsky et al.
-    2012; He et al. 2015). Without it the sides' ratio changes, as in the Inceptions' own evaluation.
+    """Returns the central part of an image that an evaluation sees.
 
     Args:
-      height: of the image.
-      width: likewise.
-      square: as above.
+      height: of the image, in pixels.
+      width: of the image, in pixels.
+      square: with `True`, a square of 87.5 % of the shorter side: resizing that side to 256 and cutting out the
+        central 224 pixels sees the same (Krizhevsky et al. 2012; He et al. 2015). With `False`, 87.5 % of each
+        side, which changes the ratio of the sides once it is resized, as in the Inceptions' own evaluation.
     """
     sides = 2 * (min(height, width),) if square else (height, width)
     rows, columns = (max(1, round(_CENTRAL * side)) for side in sides)

@@ -11,7 +11,6 @@ from rethink_jax import corruptions
 from rethink_jax.data import Dataset, Examples
 from rethink_jax.data.source import digest
 from rethink_jax.pipeline.preprocess import center_crop
-from rethink_jax.pipeline.stream import PADDING
 
 _CHUNK = 1000
 
@@ -31,7 +30,15 @@ class Split(NamedTuple):
 
 
 def gather(split: Split, ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns images, labels and true labels of these ids, int32 [n]; for those of padding some example's."""
+    """Returns the examples of a batch from a split on the same device.
+
+    Args:
+      split: of JAX arrays.
+      ids: int32 [n]; an id of padding yields any example, to be masked later.
+
+    Returns:
+      Images [n, size, size, channels], labels int32 [n] and true labels int32 [n].
+    """
     images, labels, true_labels = (jnp.asarray(array)[ids] for array in split)
     return images, labels, true_labels
 
@@ -103,27 +110,3 @@ def corrupt_labels(
     key = corruptions.split_key(corruption, split)
     ids = np.arange(len(labels), dtype=np.int32)
     return np.asarray(corrupt(key, *map(jnp.asarray, (ids, no_images, labels)))[1])
-
-
-@corruptions.pinned
-def epoch_batches(seed: int, epoch: int, n: int, batch_size: int) -> np.ndarray:
-    """Returns the ids of an epoch's batches: a permutation that depends on the seed and the epoch alone.
-
-    Args:
-      seed: `config.seed`.
-      epoch: from 0.
-      n: the number of training examples.
-      batch_size: the global one.
-
-    Returns:
-      int32 [⌈n / batch_size⌉, batch_size]; the last batch is filled up with `PADDING`.
-    """
-    key = jax.random.fold_in(corruptions.key_of(seed), epoch)
-    return in_batches(np.asarray(jax.random.permutation(key, n)), batch_size)
-
-
-def in_batches(ids: np.ndarray, batch_size: int) -> np.ndarray:
-    """Cuts ids [n] into int32 [⌈n / batch_size⌉, batch_size], the last one filled up with `PADDING`."""
-    padding = -len(ids) % batch_size
-    padded = np.pad(ids.astype(np.int32), (0, padding), constant_values=PADDING)
-    return padded.reshape(-1, batch_size)

@@ -1,4 +1,4 @@
-"""How the examples reach the devices: all of them once, before training, or batch by batch."""
+"""Loaders of batches: from a data set in memory, copied to the devices once, or streamed from disk."""
 
 import contextlib
 import dataclasses
@@ -13,17 +13,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, corruptions, data
-from rethink_jax.data.source import Split as EncodedSplit, read_labels
+from rethink_jax.data.source import EncodedSplit, read_labels
 from rethink_jax.data.subset import choose_records, is_sorted_by_class
 from rethink_jax.distributed import parallel
 from rethink_jax.errors import UserError, require
-from rethink_jax.pipeline import inputs, stream
+from rethink_jax.pipeline import batching, inputs, stream
 
-# Examples in one batch of an evaluation of a resident data set, on all devices together.
+# Examples in one batch of an evaluation of a data set in memory, on all devices together.
 _EVAL_BATCH = 1000
-# Of a stream: the training images whose pixels `gaussian` has its moments from; ours.
+# Training images of a stream from which `gaussian` takes its moments. Not in the paper; our choice.
 _FOR_MOMENTS = 10_000
-# Of each split: how many labels the fingerprint of a stream has.
+# Labels of each split in a stream's fingerprint.
 _FOR_FINGERPRINT = 1000
 
 
@@ -31,9 +31,9 @@ class Dispatch(NamedTuple):
     """What one dispatch of steps takes.
 
     Attributes:
-      examples: what `look_up` finds its examples in.
+      examples: in which the loader's `gather` finds the ids' examples.
       ids: int32 [local devices, steps, batch / devices], padding below 0.
-      steps: how many of them are to be taken; what is beyond is padding.
+      steps: how many steps to take; the rows beyond are padding.
     """
 
     examples: Any
@@ -57,17 +57,17 @@ def _check_part(config: ConfigDict, n: int, labels_at: Callable[[np.ndarray], An
         require(not is_sorted_by_class(n, labels_at), "evaluate.examples", count, allowed)
 
 
-class Resident:
-    """Both splits on every device; a dispatch brings ids alone.
+class InMemoryLoader:
+    """Loads batches of a data set in memory: both splits lie on every device, and a dispatch sends ids only.
 
     Attributes:
       info: sizes of the data set.
       fingerprint: of the corrupted data.
-      look_up: of `examples` and ids, on one device, to the examples.
+      gather: function `(examples, ids) -> (images, labels, true_labels)`, on one device.
       sharded_argnums: which arguments of a step have a leading axis of the local devices.
     """
 
-    look_up = staticmethod(inputs.gather)
+    gather = staticmethod(inputs.gather)
     sharded_argnums = (2,)
 
     def __init__(self, config: ConfigDict, dataset: data.Dataset):
@@ -79,22 +79,22 @@ class Resident:
         self.fingerprint = prepared.fingerprint
         self._train, self._test = map(parallel.replicate, (prepared.train, prepared.test))
 
-    def train(self, step: int, end: int, most: Callable[[], int]) -> Iterator[Dispatch]:
+    def train(self, step: int, end: int, max_steps: Callable[[], int]) -> Iterator[Dispatch]:
         """Yields the dispatches of the steps from `step` to `end`, which are of one epoch.
 
         Args:
           step: the first one.
           end: the one after the last.
-          most: how many steps the next dispatch may take.
+          max_steps: returns how many steps the next dispatch may take at most.
         """
         n, batch_size = self.info.num_train, self._config.batch_size
         epoch, first = divmod(step, config_lib.steps_per_epoch(self._config, n))
-        batches = inputs.epoch_batches(self._config.seed, epoch, n, batch_size)
+        batches = batching.epoch_batches(self._config.seed, epoch, n, batch_size)
         batches = batches[first : first + end - step]
         while len(batches):
-            part = batches[: most()]
+            part = batches[: max_steps()]
             padding = [(0, parallel.steps_per_dispatch() - len(part)), (0, 0)]
-            ids = np.pad(part, padding, constant_values=inputs.PADDING)
+            ids = np.pad(part, padding, constant_values=batching.PADDING)
             yield Dispatch(self._train, parallel.shard_ids(ids), len(part))
             batches = batches[len(part) :]
 
@@ -107,17 +107,17 @@ class Resident:
         per_dispatch = parallel.steps_per_dispatch()
         for split in splits:
             n = evaluated(self._config, self.info, split)
-            batches = inputs.in_batches(np.arange(n), -(-_EVAL_BATCH // devices) * devices)
+            batches = batching.in_batches(np.arange(n), -(-_EVAL_BATCH // devices) * devices)
             examples = self._test if split == "test" else self._train
             for i in range(0, len(batches), per_dispatch):
                 part = batches[i : i + per_dispatch]
                 yield split, Dispatch(examples, parallel.shard_ids(part), len(part))
 
     def close(self) -> None:
-        """Has nothing to release."""
+        """Releases nothing; a streaming loader has workers to end."""
 
 
-class StreamedBatch(NamedTuple):
+class StreamingBatch(NamedTuple):
     """One batch of a stream on a device, not corrupted yet.
 
     Attributes:
@@ -131,13 +131,16 @@ class StreamedBatch(NamedTuple):
     key: Any
 
 
-class Streamed:
-    """Examples that are read, decoded and cut in worker processes; a dispatch brings one batch.
+class StreamingLoader:
+    """Loads batches of a data set on disk: worker processes read, decode and cut, a dispatch sends one batch.
 
-    What happens to an example after that, its corruption first, happens on the devices.
+    Corruption and augmentation follow on the devices.
 
     Attributes:
-      as of `Resident`.
+      info: sizes of the data set.
+      fingerprint: of the sizes and the first labels, true and corrupted.
+      gather: function `(batch, ids) -> (images, labels, true_labels)`, on one device; it corrupts the batch.
+      sharded_argnums: which arguments of a step have a leading axis of the local devices.
     """
 
     sharded_argnums = (1, 2)
@@ -155,11 +158,14 @@ class Streamed:
         }
         self._iterator: Generator[stream.HostBatch, None, None] | None = None
         self._next = -1
-        self.look_up = _corrupt_on_device(config, self.info.num_classes, self._moments())
+        self.gather = _corrupt_on_device(config, self.info.num_classes, self._moments())
         self.fingerprint = _digest_of_labels(config, self.info, self._splits, source.version)
 
-    def train(self, step: int, end: int, most: Callable[[], int]) -> Iterator[Dispatch]:
-        """Yields the dispatches of the steps from `step` to `end`, each of one step, as `Resident.train`."""
+    def train(self, step: int, end: int, max_steps: Callable[[], int]) -> Iterator[Dispatch]:
+        """Yields the dispatches of the steps from `step` to `end`, each of one step.
+
+        The arguments are those of `InMemoryLoader.train`; `max_steps` is not asked.
+        """
         if self._next != step:
             self.close()
             batches = self._batches(
@@ -174,7 +180,7 @@ class Streamed:
             yield self._dispatch("train", batch)
 
     def evaluate(self, splits: Sequence[str]) -> Iterator[tuple[str, Dispatch]]:
-        """Yields the dispatches of splits in the order of their ids, as `Resident.evaluate`."""
+        """Yields the dispatches of splits in the order of their ids; see `InMemoryLoader.evaluate`."""
         batches = {split: self._batches(split) for split in splits}
         workers = stream.workers_of(self._config.data)
         with contextlib.closing(stream.iterate([*batches.values()], 0, workers)) as iterator:
@@ -209,12 +215,12 @@ class Streamed:
     def _dispatch(self, split: str, batch: stream.HostBatch) -> Dispatch:
         devices = parallel.local_count()
 
-        def parts(rows: np.ndarray) -> np.ndarray:
+        def shards(rows: np.ndarray) -> np.ndarray:
             return rows.reshape(devices, -1, *rows.shape[1:])
 
         keys = np.broadcast_to(self._keys[split], (devices, 2))
-        examples = StreamedBatch(parts(batch.images), parts(batch.labels), keys)
-        return Dispatch(examples, parts(batch.ids)[:, None], 1)
+        examples = StreamingBatch(shards(batch.images), shards(batch.labels), keys)
+        return Dispatch(examples, shards(batch.ids)[:, None], 1)
 
     def _moments(self) -> corruptions.Moments | None:
         if self._config.corruption.name != "gaussian":
@@ -226,7 +232,7 @@ class Streamed:
             count=-(-min(self.info.num_train, _FOR_MOMENTS) // self._config.batch_size),
         )
         counts: Any = sum(
-            corruptions.pixel_counts(batch.images[batch.ids != inputs.PADDING])
+            corruptions.pixel_counts(batch.images[batch.ids != batching.PADDING])
             for batch in stream.iterate([batches], 0, stream.workers_of(self._config.data))
         )
         return corruptions.moments_of(counts, self._config.corruption.per_channel)
@@ -257,17 +263,17 @@ def open_data(
 
 def make(
     config: ConfigDict, opened: data.Dataset | data.Source | None = None
-) -> Resident | Streamed:
-    """Returns the feed that a resolved config asks for, of what `open_data` has opened for it."""
+) -> InMemoryLoader | StreamingLoader:
+    """Returns the loader that a resolved config asks for, of the data that `open_data` opened for it."""
     if opened is None:
         opened = open_data(config)
     if isinstance(opened, data.Source):
-        return Streamed(config, opened)
-    return Resident(config, opened)
+        return StreamingLoader(config, opened)
+    return InMemoryLoader(config, opened)
 
 
 def fingerprint(config: ConfigDict, opened: data.Dataset | data.Source) -> str:
-    """Returns the fingerprint that `make`'s feed has, and leaves nothing on the devices."""
+    """Returns the fingerprint of the loader that `make` would return, and leaves nothing on the devices."""
     if isinstance(opened, data.Dataset):
         return inputs.prepare(config, opened).fingerprint
     return _digest_of_labels(config, *_first(opened, config.data.examples), opened.version)
@@ -309,23 +315,23 @@ def _digest_of_labels(
 
     Of its images `Source.fingerprint` has some; a run compares both.
     """
-    found: list[Any] = [dataclasses.asdict(info), version]
+    content: list[Any] = [dataclasses.asdict(info), version]
     for split, encoded in splits.items():
         ids = range(min(encoded.count, _FOR_FINGERPRINT))
         labels = read_labels(encoded, info.num_classes, ids)
         corrupted = inputs.corrupt_labels(config.corruption, split, labels, info.num_classes)
-        found += [labels.tolist(), corrupted.tolist()]
-    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+        content += [labels.tolist(), corrupted.tolist()]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _corrupt_on_device(
     config: ConfigDict, num_classes: int, moments: corruptions.Moments | None
-) -> Callable[[StreamedBatch, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
+) -> Callable[[StreamingBatch, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
     corrupt = corruptions.from_config(config.corruption, num_classes, moments)
 
-    def look_up(batch: StreamedBatch, ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def gather(batch: StreamingBatch, ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         key = jax.random.wrap_key_data(batch.key, impl="threefry2x32")
         images, labels = corrupt(key, ids, batch.images, batch.labels)
         return images, labels, batch.labels
 
-    return look_up
+    return gather

@@ -9,9 +9,28 @@ import numpy as np
 from jax.scipy.ndimage import map_coordinates
 from ml_collections import ConfigDict
 
-from rethink_jax.corruptions import pinned
+from rethink_jax.corruptions import key_of, pinned
 from rethink_jax.errors import require
-from rethink_jax.pipeline.train_keys import AUGMENT, example_keys
+
+# Keep the draws apart from each other and from the data's order, which has the seed's own key.
+AUGMENT, DROPOUT = 1, 2
+
+
+@pinned
+def example_keys(seed: int, purpose: int, time: jax.Array, ids: jax.Array) -> jax.Array:
+    """Returns a key for each example of a batch.
+
+    Args:
+      seed: `config.seed`.
+      purpose: `AUGMENT` or `DROPOUT`.
+      time: int32 scalar, the epoch or the step.
+      ids: int32 [n]; those of padding give keys like any other.
+
+    Returns:
+      threefry2x32 keys [n].
+    """
+    key = jax.random.fold_in(key_of(seed), purpose)
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, time), ids)
 
 
 def center_crop(images: jax.Array, size: int) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Memory where worker processes leave arrays to their parent, filled anew once the parent has let go of them.
+"""Shared memory in which worker processes hand arrays to their parent; it is reused once the parent is done.
 
 Fresh memory for every batch would cost a twentieth of the time that its images take: the system clears its
 pages first. No name in a file system, so nothing to clean up, and the size of `/dev/shm` does not matter.
@@ -15,19 +15,19 @@ import numpy as np
 _PAGE = mmap.ALLOCATIONGRANULARITY
 
 
-class Slots:
-    """Places for arrays of one shape, so many for each worker; a copy of it in a worker has the same memory.
+class SharedBuffers:
+    """Buffers for arrays of one shape, a fixed number per worker; its copy in a worker maps the same memory.
 
-    A place is taken by its worker (`take`), named to the parent, and free again when what the parent got from
-    `array` is collected, with all of its views.
+    A worker acquires a buffer, fills it and sends its number to the parent. The buffer is free again when the
+    array that the parent got from `view`, and all views of that array, have been collected.
     """
 
     def __init__(self, workers: int, each: int, shape: tuple[int, ...]):
-        """Makes the memory (Linux: `memfd_create`), none of which takes room before it is written to.
+        """Reserves the memory (Linux: `memfd_create`); pages are used only once they are written to.
 
         Args:
-          workers: processes.
-          each: places of one of them.
+          workers: the number of worker processes.
+          each: buffers per worker.
           shape: of the arrays, uint8.
         """
         self._workers, self._each, self._shape = workers, each, shape
@@ -44,8 +44,8 @@ class Slots:
         with open(self._path, "r+b") as file:
             self._memory = mmap.mmap(file.fileno(), 0)
 
-    def take(self, worker: int) -> int | None:
-        """Returns a free place of a worker, to be called there, or None; it is not free any more."""
+    def acquire(self, worker: int) -> int | None:
+        """Reserves a free buffer and returns its number, None where there is none; called in its worker."""
         first = worker * self._each
         place = self._memory.find(b"\0", first, first + self._each)
         if place < 0:
@@ -53,23 +53,23 @@ class Slots:
         self._memory[place] = 1
         return place
 
-    def array(self, place: int, lent: bool = False) -> np.ndarray:
-        """Returns what lies in a place.
+    def view(self, place: int, free_after: bool = False) -> np.ndarray:
+        """Returns a buffer as an array, uint8 of the buffers' shape, without copying.
 
         Args:
-          place: as `take` returned it.
-          lent: whether it is free again when the array and all of its views are gone.
+          place: the buffer's number, as `acquire` returned it.
+          free_after: whether the buffer is freed when the array and all of its views are gone.
         """
         block = (ctypes.c_uint8 * math.prod(self._shape)).from_buffer(
             self._memory, self._offset(place)
         )
-        if lent:
+        if free_after:
             # Not on the array: NumPy lets a view refer to what lies beneath its parent.
             weakref.finalize(block, self._memory.__setitem__, place, 0).atexit = False
         return np.ndarray(self._shape, np.uint8, memoryview(block))
 
     def close(self) -> None:
-        """Ends what workers to come could see; arrays stay as they are."""
+        """Closes the memory to workers that start later; arrays stay valid."""
         os.close(self._file)
 
     def _offset(self, place: int) -> int:

@@ -23,19 +23,25 @@ from absl import flags
 from grain.experimental import DatasetOptions, WithOptionsIterDataset, index_shuffle
 from ml_collections import ConfigDict
 
-from rethink_jax.data.source import DatasetInfo, Split, check_label, decode, decode_image, fetch
+from rethink_jax.data.source import (
+    DatasetInfo,
+    EncodedSplit,
+    check_label,
+    decode,
+    decode_image,
+    fetch,
+)
 from rethink_jax.distributed import preemption
 from rethink_jax.errors import UserError, require
 from rethink_jax.pipeline import crops
-from rethink_jax.pipeline.shared_buffers import Slots
+from rethink_jax.pipeline.batching import PADDING
+from rethink_jax.pipeline.shared_buffers import SharedBuffers
 
-# The value of an id that stands for no example.
-PADDING = -1
 # Batches that a worker has ready, and the most that it has on their way, Grain's own buffers included.
 READY = 2
 AHEAD = 3 * READY + 2
 # Of a worker; the devices may have a few batches of it too.
-_SLOTS = AHEAD + 4
+_BUFFERS = AHEAD + 4
 _MOST_WORKERS = 64
 _LEAST_SHARED = 2**16  # bytes
 _NONE = np.zeros(0, np.uint8)
@@ -75,7 +81,7 @@ class Batches:
       is_inception: which of the two ways of cutting is taken (`crops`).
     """
 
-    split: Split
+    split: EncodedSplit
     info: DatasetInfo
     batch_size: int
     rows: np.ndarray
@@ -160,29 +166,29 @@ def iterate(
       UserError: naming a record that cannot be read or does not decode.
     """
     # Only Linux has such memory; elsewhere Grain copies the images to shared memory of its own.
-    in_slots = workers > 0 and sys.platform == "linux"
-    slots = Slots(workers, _SLOTS, splits[0].images_shape) if in_slots else None
-    source = _InSlots(splits, slots)
+    uses_buffers = workers > 0 and sys.platform == "linux"
+    buffers = SharedBuffers(workers, _BUFFERS, splits[0].images_shape) if uses_buffers else None
+    source = _InSharedBuffers(splits, buffers)
     if not workers:
         for number in range(first, len(source)):
             yield source[number][1]
         return
     with contextlib.ExitStack() as stack:
-        if slots:
-            stack.enter_context(contextlib.closing(slots))
+        if buffers:
+            stack.enter_context(contextlib.closing(buffers))
         arriving = stack.enter_context(contextlib.closing(_from_workers(source, first, workers)))
-        for slot, batch in arriving:
-            if slots and slot is not None:
-                batch = batch._replace(images=slots.array(slot, lent=True))
+        for buffer, batch in arriving:
+            if buffers and buffer is not None:
+                batch = batch._replace(images=buffers.view(buffer, free_after=True))
             yield batch
-            del batch  # which would keep its slot until the next one has come
+            del batch  # which would keep its buffer until the next one has come
 
 
-class _InSlots:
-    """Batches as a worker gives them to its parent: the slot with the images, if one was free, and the rest."""
+class _InSharedBuffers:
+    """Batches as a worker sends them: the buffer with the images, where one was free, and the rest."""
 
-    def __init__(self, splits: Sequence[Batches], slots: Slots | None):
-        self._splits, self._slots = splits, slots
+    def __init__(self, splits: Sequence[Batches], buffers: SharedBuffers | None):
+        self._splits, self._buffers = splits, buffers
 
     def __len__(self) -> int:
         return sum(map(len, self._splits))
@@ -191,14 +197,14 @@ class _InSlots:
         remaining = iter(self._splits)
         while number >= len(batches := next(remaining)):
             number -= len(batches)
-        slot = self._slots.take(_worker) if self._slots else None
-        if self._slots is None or slot is None:
+        buffer = self._buffers.acquire(_worker) if self._buffers else None
+        if self._buffers is None or buffer is None:
             return None, batches[number]
-        batch = batches.read(number, self._slots.array(slot))
-        return slot, batch._replace(images=_NONE)
+        batch = batches.read(number, self._buffers.view(buffer))
+        return buffer, batch._replace(images=_NONE)
 
 
-def _from_workers(source: _InSlots, first: int, workers: int) -> Generator[Any, None, None]:
+def _from_workers(source: _InSharedBuffers, first: int, workers: int) -> Generator[Any, None, None]:
     # No threads: what prepares ahead are the processes.
     options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     dataset = grain.MapDataset.source(source).slice(slice(first, None)).to_iter_dataset(options)

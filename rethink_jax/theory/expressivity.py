@@ -106,10 +106,10 @@ def _run(config: ConfigDict, points: np.ndarray, labels: np.ndarray) -> dict[str
         chosen = rng.choice(len(labels), count, replace=False)
     some, depth = points[chosen], config.theorem.depth
     ways: dict[str, tuple[Any, Callable[[], np.ndarray]]] = {
-        "exact_prefix_sums": (slice(None), lambda: theorem1.values_exactly(network, z)),
+        "exact_prefix_sums": (slice(None), lambda: theorem1.evaluate_exact(network, z)),
         "prefix_sums": (slice(None), lambda: theorem1.values_by_prefix_sums(network, z)),
         "network": (chosen, lambda: theorem1.run(network, some)),
-        "network_extended": (chosen, lambda: theorem1.run_extended(network, some)),
+        "network_extended": (chosen, lambda: theorem1.evaluate_double_double(network, some)),
         "deep_network": (chosen, lambda: theorem1.run_deep(network, some, depth)),
         "plain_prefix_sums": (slice(None), lambda: theorem1.values_by_prefix_sums(plain, z)),
         "plain_network": (chosen, lambda: theorem1.run(plain, some)),

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from rethink_jax import data
 from rethink_jax.distributed import jax_settings
 from rethink_jax.errors import RunFailed, UserError, require
-from rethink_jax.pipeline import inputs
+from rethink_jax.pipeline import batching, inputs
 from rethink_jax.pipeline.preprocess import whiten
 from rethink_jax.runs import display, run_once
 from rethink_jax.runs.writers import write_figure
@@ -155,7 +155,7 @@ def descend(x: np.ndarray, y: np.ndarray, start: np.ndarray, epochs: int, seed: 
     with jax.enable_x64(True):
         weights = jnp.asarray(start)
         for number in range(epochs):
-            order = inputs.epoch_batches(seed, number, len(x), 1)[:, 0]
+            order = batching.epoch_batches(seed, number, len(x), 1)[:, 0]
             weights = epoch(weights, x[order], y[order])
             if number + 1 in recorded:
                 found.append(np.asarray(weights))

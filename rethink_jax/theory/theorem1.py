@@ -162,7 +162,7 @@ def _exact(weight: float) -> int:
     return int(math.ldexp(weight, _SHIFT))
 
 
-def values_exactly(network: Network, z: np.ndarray) -> np.ndarray:
+def evaluate_exact(network: Network, z: np.ndarray) -> np.ndarray:
     """Returns the network's values at places along a, by prefix sums of Python's whole numbers.
 
     Args:
@@ -246,7 +246,7 @@ def run_deep(network: Network, points: np.ndarray, depth: int) -> np.ndarray:
     return positive - negative
 
 
-def run_extended(network: Network, points: np.ndarray) -> np.ndarray:
+def evaluate_double_double(network: Network, points: np.ndarray) -> np.ndarray:
     """Runs the network like `run`, but with exact products and sums of twice float64's digits.
 
     Both factors of a product are cut into halves of 26 digits, whose products are exact in float64; of each

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from rethink_jax import config as config_lib, corruptions, data, models
 from rethink_jax.distributed import parallel
 from rethink_jax.errors import require
-from rethink_jax.pipeline import loaders as feed_lib, preprocess, stream, train_keys
+from rethink_jax.pipeline import loaders, preprocess, stream
 from rethink_jax.training import steps, train_state
 from rethink_jax.training.optimizer import learning_rate, make_optimizer
 from rethink_jax.training.train_state import TrainState
@@ -22,7 +22,7 @@ class Experiment(NamedTuple):
     Attributes:
       config: resolved.
       dataset_info: sizes of the data set.
-      feed: of both splits' examples.
+      loader: of both splits' batches.
       initial_state: of NumPy arrays.
       parameters: how many the model has.
       train_steps, eval_steps: of `rethink_jax.training.steps`, mapped over the devices.
@@ -31,7 +31,7 @@ class Experiment(NamedTuple):
 
     config: ConfigDict
     dataset_info: data.DatasetInfo
-    feed: feed_lib.Resident | feed_lib.Streamed
+    loader: loaders.InMemoryLoader | loaders.StreamingLoader
     initial_state: TrainState
     parameters: int
     train_steps: Callable
@@ -51,7 +51,7 @@ def resolve(
       UserError: one line that names the field, its value and what is allowed.
     """
     stream.check_main_guard()
-    for room in (config_lib, corruptions, feed_lib, models, parallel):
+    for room in (config_lib, corruptions, loaders, models, parallel):
         room.check(config)
     if dataset is None:
         data.check(config)
@@ -82,8 +82,8 @@ def resolve(
 
 def build(config: ConfigDict, opened: data.Dataset | data.Source | None = None) -> Experiment:
     """Returns the experiment of a resolved config and its data, which may be open: initializes, maps."""
-    feed = feed_lib.make(config, opened)
-    info = feed.info
+    loader = loaders.make(config, opened)
+    info = loader.info
     steps_per_epoch = config_lib.steps_per_epoch(config, info.num_train)
     size = config.data.size
     image_shape = (size, size, info.image_shape[-1])
@@ -95,7 +95,7 @@ def build(config: ConfigDict, opened: data.Dataset | data.Source | None = None) 
     return Experiment(
         config=config,
         dataset_info=info,
-        feed=feed,
+        loader=loader,
         initial_state=initial_state,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(initial_state.params)),
         train_steps=parallel.map_over_devices(
@@ -104,14 +104,15 @@ def build(config: ConfigDict, opened: data.Dataset | data.Source | None = None) 
                 optimizer,
                 preprocess.make_augment(config, steps_per_epoch),
                 _dropout_keys(config),
-                feed.look_up,
+                loader.gather,
                 config.label_smoothing,
             ),
             donate_first=True,
-            sharded_argnums=feed.sharded_argnums,
+            sharded_argnums=loader.sharded_argnums,
         ),
         eval_steps=parallel.map_over_devices(
-            steps.make_eval_steps(model, size, feed.look_up), sharded_argnums=feed.sharded_argnums
+            steps.make_eval_steps(model, size, loader.gather),
+            sharded_argnums=loader.sharded_argnums,
         ),
         learning_rate=rate,
     )
@@ -120,4 +121,4 @@ def build(config: ConfigDict, opened: data.Dataset | data.Source | None = None) 
 def _dropout_keys(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
     if not config.model.dropout:
         return None
-    return functools.partial(train_keys.example_keys, config.seed, train_keys.DROPOUT)
+    return functools.partial(preprocess.example_keys, config.seed, preprocess.DROPOUT)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from rethink_jax import config as config_lib, corruptions
 from rethink_jax.distributed import parallel, preemption, processes
 from rethink_jax.errors import Diverged
-from rethink_jax.pipeline import loaders as feed_lib
+from rethink_jax.pipeline import loaders
 from rethink_jax.training import metrics, steps
 from rethink_jax.training.experiment import Experiment
 from rethink_jax.training.recorder import Recorder
@@ -169,7 +169,7 @@ def _take_steps(
     unread: list[
         tuple[int, Any]
     ] = []  # sums are read one dispatch late, so that the devices need not wait
-    for examples, ids, num_steps in experiment.feed.train(step, end, lambda: poll.max_steps):
+    for examples, ids, num_steps in experiment.loader.train(step, end, lambda: poll.max_steps):
         state, sums = experiment.train_steps(state, examples, ids, np.int32(num_steps))
         unread.append((step, sums))
         step += num_steps
@@ -211,11 +211,11 @@ def evaluate(
       poll: asked after each dispatch; None where nothing can stop the evaluation.
     """
     config, info = experiment.config, experiment.dataset_info
-    counts = {split: feed_lib.evaluated(config, info, split) for split in ("train", "test")}
+    counts = {split: loaders.evaluated(config, info, split) for split in ("train", "test")}
     sums_of: dict[str, list[Any]] = {split: [] for split in counts}
     done, total = 0, sum(counts.values())
     show(done, total)
-    for split, (examples, ids, _) in experiment.feed.evaluate(("train", "test")):
+    for split, (examples, ids, _) in experiment.loader.evaluate(("train", "test")):
         sums = parallel.fetch(experiment.eval_steps(state, examples, ids))
         sums_of[split].append(sums)
         done += int(sums["count"].sum())

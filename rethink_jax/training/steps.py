@@ -19,7 +19,7 @@ from rethink_jax.pipeline.preprocess import center_crop, whiten
 from rethink_jax.training.train_state import TrainState
 
 Sums = dict[str, jax.Array]
-LookUp = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
+Gather = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 Augment = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 DropoutKeys = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -34,7 +34,7 @@ def make_train_steps(
     optimizer: optax.GradientTransformation,
     augment: Augment | None = None,
     dropout_keys: DropoutKeys | None = None,
-    look_up: LookUp = gather,
+    gather: Gather = gather,
     label_smoothing: float = 0.0,
 ) -> Callable[[TrainState, Any, jax.Array, jax.Array], tuple[TrainState, Sums]]:
     """Returns a function that takes several optimizer steps on one device of the axis.
@@ -45,19 +45,19 @@ def make_train_steps(
       optimizer: as `optimizer.make_optimizer` returns it.
       augment: function `(step, ids, images) -> images`; `None` for no augmentation.
       dropout_keys: function `(step, ids[n]) -> keys[n]`, one PRNG key per example; `None` disables dropout.
-      look_up: function `(examples, ids) -> (images, labels, true_labels)`; by default of a split in memory.
+      gather: function `(examples, ids) -> (images, labels, true_labels)`; by default of a split in memory.
       label_smoothing: ε, the weight of the uniform distribution in the targets.
 
     Returns:
       A function of
         - the train state,
-        - the examples, in which `look_up` finds those of the ids,
+        - the examples, in which `gather` finds those of the ids,
         - ids int32 [k, batch per device], padding below 0,
         - the number of steps to take, at most k (with k = 1, that one step is taken);
       to the new state and, for each of the k steps, the batch's mean loss (`loss`, float32 [k]), all of what
       is differentiated, and its correct answers (`correct`, int32 [k]), before the step; 0 for those not taken.
     """
-    loss_and_updates = _make_loss(model, augment, dropout_keys, look_up, label_smoothing)
+    loss_and_updates = _make_loss(model, augment, dropout_keys, gather, label_smoothing)
 
     def train_step(state: TrainState, examples: Any, ids: jax.Array) -> tuple[TrainState, Sums]:
         grad = jax.value_and_grad(loss_and_updates, has_aux=True)
@@ -79,7 +79,7 @@ def _make_loss(
     model: nn.Module,
     augment: Augment | None,
     dropout_keys: DropoutKeys | None,
-    look_up: LookUp,
+    gather: Gather,
     label_smoothing: float,
 ) -> Callable[[Any, TrainState, Any, jax.Array], tuple[jax.Array, tuple[Any, jax.Array]]]:
     """Returns a function of (params, state, examples, ids) to a device's share of the batch's mean loss.
@@ -91,7 +91,7 @@ def _make_loss(
         params: Any, state: TrainState, examples: Any, ids: jax.Array
     ) -> tuple[jax.Array, tuple[Any, jax.Array]]:
         mask = ids >= 0
-        images, labels, _ = look_up(examples, ids)
+        images, labels, _ = gather(examples, ids)
         if augment is not None:
             images = augment(state.step, ids, images)
         keys: Any = {} if dropout_keys is None else {"keys": dropout_keys(state.step, ids)}
@@ -170,14 +170,14 @@ def _is_in_top5(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def make_eval_steps(
-    model: nn.Module, size: int | None = None, look_up: LookUp = gather
+    model: nn.Module, size: int | None = None, gather: Gather = gather
 ) -> Callable[[TrainState, Any, jax.Array], Sums]:
     """Returns a function that evaluates fixed weights on several batches, on one device of the axis.
 
     Args:
       model: `(images, mask, train, keys) -> logits`.
       size: side of the central square that the model sees; None for whole images.
-      look_up: as for `make_train_steps`.
+      gather: as for `make_train_steps`.
 
     Returns:
       A function of the train state, what the examples come from, and ids int32 [k, batch per device], padding
@@ -190,7 +190,7 @@ def make_eval_steps(
     def eval_batch(state: TrainState, examples: Any, ids: jax.Array) -> Sums:
         mask = ids >= 0
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        images, labels, true_labels = look_up(examples, ids)
+        images, labels, true_labels = gather(examples, ids)
         if size is not None:
             images = center_crop(images, size)
         logits: Any = model.apply(variables, whiten(images))

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from rethink_jax import config as config_lib, data
 from rethink_jax.distributed import jax_settings, parallel, preemption, processes
 from rethink_jax.errors import RunFailed, UserError
-from rethink_jax.pipeline import loaders as feed_lib
+from rethink_jax.pipeline import loaders
 from rethink_jax.runs import display, files, identity, opening, own_files, run_directory
 from rethink_jax.training import loop, metrics
 from rethink_jax.training.checkpoints import (
@@ -105,9 +105,9 @@ def _run(
     data_fingerprint: str,
 ) -> dict[str, Any]:
     """Trains in a run directory from its newest checkpoint or from the start, and returns its summary."""
-    fingerprint, info = experiment.feed.fingerprint, experiment.dataset_info
+    fingerprint, info = experiment.loader.fingerprint, experiment.dataset_info
     recorder = Recorder(path, experiment.config, fingerprint, info, stop_request, data_fingerprint)
-    with contextlib.closing(experiment.feed), recorder:
+    with contextlib.closing(experiment.loader), recorder:
         state = recorder.restore(experiment.initial_state, total, progress)
         with stop_request.defer():
             try:
@@ -163,13 +163,13 @@ def evaluate(
     saved = restore_on_all(checkpoints, experiment.initial_state)
     if saved is None:
         raise UserError(f"{path} has no whole checkpoint to evaluate")
-    now = experiment.feed.fingerprint
+    now = experiment.loader.fingerprint
     if saved.fingerprint != now:
         raise UserError(
             f"{path} was made from other data: fingerprint {saved.fingerprint[:8]}, now {now[:8]}; "
             "evaluate it on its own"
         )
-    with contextlib.closing(experiment.feed), display.show_evaluation() as shown:
+    with contextlib.closing(experiment.loader), display.show_evaluation() as shown:
         record = loop.evaluate(experiment, parallel.replicate(saved.state), shown.show) or {}
     display.print_result(f"step {record['step']}", record, info.num_classes)
     processes.on_primary(lambda: files.write_json(path / "evaluation.json", record))
@@ -181,7 +181,7 @@ def check_same_data(
 ) -> bool:
     """Returns whether a directory's run is known to be of these data; `UserError` where it is of others."""
     return identity.check_same_data(
-        path, config, opened.fingerprint, lambda: feed_lib.fingerprint(config, opened)
+        path, config, opened.fingerprint, lambda: loaders.fingerprint(config, opened)
     )
 
 
@@ -234,7 +234,7 @@ def _opener(
     """Returns a function that opens a resolved config's data, once; all processes call it."""
 
     def open_data() -> data.Dataset | data.Source:
-        opened = feed_lib.open_data(config, dataset)
+        opened = loaders.open_data(config, dataset)
         assert opened.fingerprint  # a record that cannot be read is an error on all processes
         return opened
 

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from rethink_jax import config as config_lib, data
 from rethink_jax.errors import UserError
 from rethink_jax.models.layers import dropout
-from rethink_jax.pipeline import inputs, preprocess, train_keys
+from rethink_jax.pipeline import inputs, preprocess
 
 IDS = np.array([5, 0, 7, 3, 2], np.int32)
 
@@ -288,7 +288,7 @@ def test_colours_need_three_channels(channels, allowed):
 
 
 def keys_of(ids, step=3, seed=0):
-    return train_keys.example_keys(seed, train_keys.DROPOUT, np.int32(step), np.asarray(ids))
+    return preprocess.example_keys(seed, preprocess.DROPOUT, np.int32(step), np.asarray(ids))
 
 
 def test_dropout_depends_on_step_and_id_alone():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from rethink_jax import config as config_lib, corruptions, data
-from rethink_jax.pipeline import inputs
+from rethink_jax.pipeline import batching, inputs
 
 SIZE = 8  # of the toy's 12
 
@@ -51,9 +51,9 @@ def assert_same(left, right):
 
 
 def test_golden_epochs():
-    assert inputs.epoch_batches(0, 0, 7, 3).tolist() == [[0, 2, 4], [1, 5, 3], [6, -1, -1]]
-    assert inputs.epoch_batches(0, 1, 7, 3).tolist() == [[0, 3, 5], [1, 4, 6], [2, -1, -1]]
-    assert inputs.epoch_batches(1, 0, 7, 3).tolist() == [[6, 1, 2], [4, 3, 0], [5, -1, -1]]
+    assert batching.epoch_batches(0, 0, 7, 3).tolist() == [[0, 2, 4], [1, 5, 3], [6, -1, -1]]
+    assert batching.epoch_batches(0, 1, 7, 3).tolist() == [[0, 3, 5], [1, 4, 6], [2, -1, -1]]
+    assert batching.epoch_batches(1, 0, 7, 3).tolist() == [[6, 1, 2], [4, 3, 0], [5, -1, -1]]
 
 
 @given(
@@ -63,44 +63,44 @@ def test_golden_epochs():
     batch_size=st.integers(1, 60),
 )
 def test_an_epoch_is_a_permutation_cut_into_batches(seed, epoch, n, batch_size):
-    batches = inputs.epoch_batches(seed, epoch, n, batch_size)
+    batches = batching.epoch_batches(seed, epoch, n, batch_size)
     assert batches.dtype == np.int32
     assert batches.shape == (-(-n // batch_size), batch_size)
     flat = batches.ravel()
-    assert (flat[n:] == inputs.PADDING).all()
+    assert (flat[n:] == batching.PADDING).all()
     np.testing.assert_array_equal(np.sort(flat[:n]), np.arange(n))
 
 
 @given(st.integers(1, 60), st.integers(1, 60))
 def test_the_order_of_an_epoch_does_not_depend_on_the_batch_size(one, other):
-    orders = [inputs.epoch_batches(3, 4, 50, size).ravel()[:50] for size in (one, other)]
+    orders = [batching.epoch_batches(3, 4, 50, size).ravel()[:50] for size in (one, other)]
     np.testing.assert_array_equal(*orders)
 
 
 def test_orders_differ_between_epochs_and_seeds_and_come_again():
     orders = [
-        inputs.epoch_batches(seed, epoch, 50, 50).tobytes()
+        batching.epoch_batches(seed, epoch, 50, 50).tobytes()
         for seed in (0, 1, 2**32 - 1)
         for epoch in range(4)
     ]
     assert len(set(orders)) == 12
     jax.random.permutation(jax.random.key(9), 50)  # draws in between change nothing
-    assert inputs.epoch_batches(1, 2, 50, 50).tobytes() == orders[4 + 2]
+    assert batching.epoch_batches(1, 2, 50, 50).tobytes() == orders[4 + 2]
 
 
 def test_every_place_in_an_epoch_is_equally_likely():
-    first = [int(inputs.epoch_batches(0, epoch, 5, 5)[0, 0]) for epoch in range(500)]
+    first = [int(batching.epoch_batches(0, epoch, 5, 5)[0, 0]) for epoch in range(500)]
     counts = np.bincount(first, minlength=5)
     assert np.sum((counts - 100) ** 2 / 100) < 33  # four degrees of freedom: a chance of 1e-6
 
 
 def test_ids_in_batches():
     ids = np.array([4, 0, 9, 1], np.int64)
-    whole = inputs.in_batches(ids, 2)
+    whole = batching.in_batches(ids, 2)
     assert whole.dtype == np.int32
     assert whole.tolist() == [[4, 0], [9, 1]]
-    assert inputs.in_batches(ids, 3).tolist() == [[4, 0, 9], [1, -1, -1]]
-    assert inputs.in_batches(ids, 6).tolist() == [[4, 0, 9, 1, -1, -1]]
+    assert batching.in_batches(ids, 3).tolist() == [[4, 0, 9], [1, -1, -1]]
+    assert batching.in_batches(ids, 6).tolist() == [[4, 0, 9, 1, -1, -1]]
 
 
 # Preparing.

@@ -9,7 +9,7 @@ from rethink_jax import chaos, config as config_lib, corruptions, data, models
 from rethink_jax.data import synthetic_imagenet
 from rethink_jax.distributed import parallel, preemption
 from rethink_jax.errors import UserError
-from rethink_jax.pipeline import crops, inputs, loaders, preprocess, stream
+from rethink_jax.pipeline import batching, crops, inputs, loaders, preprocess, stream
 from rethink_jax.runs import files
 from rethink_jax.training import experiment, load, train
 from tests.conftest import use_devices
@@ -50,13 +50,13 @@ def feed_of(config):
 
 def looked_up(streaming, dispatches):
     """Returns ids, images, labels and true labels as the devices see them, of all batches in a row."""
-    look_up = parallel.map_over_devices(
-        lambda examples, ids: streaming.look_up(examples, ids[0]), (0, 1), sharded_output=True
+    gather = parallel.map_over_devices(
+        lambda examples, ids: streaming.gather(examples, ids[0]), (0, 1), sharded_output=True
     )
     rows = []
     for examples, ids, steps in dispatches:
         assert steps == 1
-        found = jax.device_get(look_up(examples, ids))
+        found = jax.device_get(gather(examples, ids))
         rows.append([array.reshape(BATCH, *array.shape[2:]) for array in (ids[:, 0], *found)])
     return [np.concatenate(column) for column in zip(*rows, strict=True)]
 
@@ -71,7 +71,7 @@ def test_examples_are_corrupted_by_their_ids(name, folder):
         streamed(folder, name, **{"corruption.probability": 0.5, "corruption.seed": 3})
     )
     ids, images, labels, true_labels = looked_up(streaming, evaluated(streaming, "train"))
-    real = ids != inputs.PADDING
+    real = ids != batching.PADDING
     np.testing.assert_array_equal(ids[real], np.arange(N_TRAIN))
     source = data.open_source(config.data)
     decoded = [source.train.parse(record) for record in source.train.fetch(range(N_TRAIN))]
@@ -118,7 +118,7 @@ def test_gaussian_images_have_the_sets_moments(folder):
     _, images, _, _ = looked_up(streaming, evaluated(streaming, "train"))
     _, plain = feed_of(streamed(folder, "true_labels"))
     ids, pixels, *_ = looked_up(plain, evaluated(plain, "train"))
-    pixels = pixels[ids != inputs.PADDING]
+    pixels = pixels[ids != batching.PADDING]
     assert images.dtype == np.float32
     assert images.mean() == pytest.approx(pixels.mean(), abs=3)
     assert images.std() == pytest.approx(pixels.std(), rel=0.1)
@@ -144,7 +144,7 @@ def test_a_run_that_was_stopped_goes_on_at_the_same_example(folder, tmp_path, mo
     augment = {"augment.random_crop": True, "augment.flip": True, "model.dropout": 0.5}
     train.run(streamed(folder, **augment), tmp_path / "whole")
     with monkeypatch.context() as patch:
-        dispatch, calls = loaders.Streamed._dispatch, []
+        dispatch, calls = loaders.StreamingLoader._dispatch, []
 
         def signalling(*args):
             calls.append(args)
@@ -152,7 +152,7 @@ def test_a_run_that_was_stopped_goes_on_at_the_same_example(folder, tmp_path, mo
                 os.kill(os.getpid(), signal.SIGTERM)
             return dispatch(*args)
 
-        patch.setattr(loaders.Streamed, "_dispatch", signalling)
+        patch.setattr(loaders.StreamingLoader, "_dispatch", signalling)
         with pytest.raises(preemption.Stopped, match=r"step 4 is saved in"):
             train.run(streamed(folder, **augment), tmp_path / "parts")
     train.run(streamed(folder, **augment, **{"data.workers": 1}), tmp_path / "parts")
@@ -167,8 +167,8 @@ def test_top1_and_top5_are_those_of_a_count_in_numpy(folder, tmp_path):
     model = models.create(resolved.model, 1000)
     for split, against in (("train", 2), ("test", 3)):
         ids, images, *labels = looked_up(streaming, evaluated(streaming, split))
-        labels = labels[against - 2][ids != inputs.PADDING]
-        whitened = preprocess.whiten(images[ids != inputs.PADDING])
+        labels = labels[against - 2][ids != batching.PADDING]
+        whitened = preprocess.whiten(images[ids != batching.PADDING])
         logits = np.asarray(model.apply({"params": params}, whitened))
         order = np.argsort(-logits, axis=1, kind="stable")
         top1, top5 = (np.mean((order[:, :k] == labels[:, None]).any(axis=1)) for k in (1, 5))

@@ -17,7 +17,7 @@ from rethink_jax.config import base
 from rethink_jax.data import fake, synthetic_imagenet
 from rethink_jax.data.source import decode_image
 from rethink_jax.errors import UserError
-from rethink_jax.pipeline import crops, stream
+from rethink_jax.pipeline import batching, crops, stream
 from tests.pipeline.test_crops import resized
 
 N, BATCH = 23, 8
@@ -58,7 +58,7 @@ def test_an_epoch_has_every_example_once_and_its_own_order(source):
     for epoch in range(3):
         ids = np.concatenate([batches[3 * epoch + i].ids for i in range(3)])
         assert ids.dtype == np.int32
-        np.testing.assert_array_equal(ids[N:], [stream.PADDING])
+        np.testing.assert_array_equal(ids[N:], [batching.PADDING])
         assert sorted(ids[:N]) == list(range(N))
         orders.append(tuple(ids))
     assert len(set(orders)) == 3
@@ -92,7 +92,7 @@ def test_images_and_labels_are_those_of_the_ids(source):
     for number in range(3):
         images, labels, ids = batches[number]
         for image, label, example_id in zip(images, labels, ids, strict=True):
-            if example_id == stream.PADDING:
+            if example_id == batching.PADDING:
                 assert not image.any()
                 continue
             (record,) = source.train.fetch([int(example_id)])
@@ -103,7 +103,7 @@ def test_images_and_labels_are_those_of_the_ids(source):
             # Pillow's decoder and OpenCV's differ by a rounding.
             assert np.abs(image - resized(pixels, box, 16).astype(int)).max() <= 2
             assert label == true_label
-    assert ids[-1] == stream.PADDING
+    assert ids[-1] == batching.PADDING
 
 
 def test_rows_of_several_processes_are_those_of_one(source):
@@ -119,7 +119,7 @@ def test_crops_depend_on_seed_epoch_and_id_alone(source):
     by_id = dict(zip(other[0].ids.tolist(), other[0].images, strict=True))
     for number in range(3):
         for example_id, image in zip(one[number].ids.tolist(), one[number].images, strict=True):
-            if example_id != stream.PADDING:
+            if example_id != batching.PADDING:
                 np.testing.assert_array_equal(image, by_id[example_id])
     again = dict(zip(other[1].ids.tolist(), other[1].images, strict=True))
     differ = [not np.array_equal(again[example_id], by_id[example_id]) for example_id in by_id]

@@ -34,7 +34,7 @@ def test_has_the_values_at_the_points(n, d, seed):
     exact = fractions(network, points)
     assert max(abs(x - y) for x, y in zip(exact, values.tolist(), strict=True)) < 1e-9
     z = theorem1.project(points, network.a)
-    np.testing.assert_array_equal(theorem1.values_exactly(network, z), [float(x) for x in exact])
+    np.testing.assert_array_equal(theorem1.evaluate_exact(network, z), [float(x) for x in exact])
     np.testing.assert_allclose(theorem1.run(network, points), values, atol=1e-6)
     np.testing.assert_allclose(theorem1.values_by_prefix_sums(network, z), values, atol=1e-6)
 
@@ -76,7 +76,7 @@ def test_values_between_the_points():
         for z in places
     ]
     np.testing.assert_array_equal(
-        theorem1.values_exactly(network, places), [float(x) for x in expected]
+        theorem1.evaluate_exact(network, places), [float(x) for x in expected]
     )
     np.testing.assert_allclose(
         theorem1.values_by_prefix_sums(network, places), [float(x) for x in expected], atol=1e-6
@@ -88,8 +88,8 @@ def test_twice_the_digits():
     points, values = draw(3000, 3, classes=1000)
     network = theorem1.construct(points, values, 0)
     z = theorem1.project(points, network.a)
-    exact = theorem1.values_exactly(network, z)
-    extended = theorem1.run_extended(network, points)
+    exact = theorem1.evaluate_exact(network, z)
+    extended = theorem1.evaluate_double_double(network, points)
     np.testing.assert_allclose(extended, exact, rtol=0, atol=1e-15)
     assert np.abs(theorem1.run(network, points) - exact).max() > 1e-9
 
@@ -136,4 +136,4 @@ def test_a_hundred_thousand_points():
     points, values = draw(100_000, 20)
     network = theorem1.construct(points, values, 0)
     z = theorem1.project(points, network.a)
-    assert np.abs(theorem1.values_exactly(network, z) - values).max() < 1e-6
+    assert np.abs(theorem1.evaluate_exact(network, z) - values).max() < 1e-6

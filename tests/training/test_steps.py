@@ -11,7 +11,7 @@ from rethink_jax import config as config_lib, models
 from rethink_jax.distributed import parallel
 from rethink_jax.models import inception
 from rethink_jax.models.layers import BatchNorm, ConvUnit
-from rethink_jax.pipeline import inputs, preprocess
+from rethink_jax.pipeline import batching, inputs, preprocess
 from rethink_jax.training import steps, train_state
 from rethink_jax.training.optimizer import learning_rate, make_optimizer
 from tests.conftest import use_devices
@@ -48,7 +48,7 @@ def train_an_epoch(state, split, module, optimizer):
     step = parallel.map_over_devices(steps.make_train_steps(module, optimizer), donate_first=True)
     on_devices, state = parallel.replicate(split), parallel.replicate(state)
     losses = []
-    for batch in inputs.epoch_batches(0, 0, len(split.labels), 128):
+    for batch in batching.epoch_batches(0, 0, len(split.labels), 128):
         state, sums = step(state, on_devices, parallel.shard_ids(batch[None]), np.int32(1))
         losses.append(parallel.fetch(sums)["loss"][0])
     return state, np.array(losses)
@@ -61,7 +61,7 @@ def train_an_epoch(state, split, module, optimizer):
 )
 def test_losses_do_not_depend_on_the_number_of_devices(name, counts, monkeypatch):
     split = random_split()
-    batches = inputs.in_batches(np.arange(N), 1000)
+    batches = batching.in_batches(np.arange(N), 1000)
     results = []
     for count in counts:
         use_devices(monkeypatch, count)
@@ -150,7 +150,7 @@ def test_losses_in_float64_do_not_depend_on_the_number_of_devices(
 def test_one_step_and_one_evaluation_against_numpy(devices):
     split = random_split(n=10, side=4)
     config, module, optimizer, state = make(split, name="mlp", width=7)
-    ids = np.array([[3, 1, 4, 5, 9, 2, 6, inputs.PADDING]], np.int32)
+    ids = np.array([[3, 1, 4, 5, 9, 2, 6, batching.PADDING]], np.int32)
     step = parallel.map_over_devices(steps.make_train_steps(module, optimizer))
     on_devices = parallel.replicate(split)
     after, sums = parallel.fetch(
@@ -219,14 +219,14 @@ def test_many_steps_in_one_dispatch_are_the_same_steps(devices):
     _, module, optimizer, state = make(split, name="mlp", width=16)
     step = parallel.map_over_devices(steps.make_train_steps(module, optimizer))
     on_devices = parallel.replicate(split)
-    batches = inputs.epoch_batches(0, 0, 300, 64)
+    batches = batching.epoch_batches(0, 0, 300, 64)
     one_by_one, losses = parallel.replicate(state), []
     for batch in batches:
         one_by_one, sums = step(
             one_by_one, on_devices, parallel.shard_ids(batch[None]), np.int32(1)
         )
         losses.append(parallel.fetch(sums)["loss"][0])
-    padded = np.pad(batches, [(0, 3), (0, 0)], constant_values=inputs.PADDING)
+    padded = np.pad(batches, [(0, 3), (0, 0)], constant_values=batching.PADDING)
     together, sums = step(
         parallel.replicate(state), on_devices, parallel.shard_ids(padded), np.int32(len(batches))
     )
@@ -249,7 +249,7 @@ def test_many_steps_in_one_dispatch_are_the_same_steps(devices):
 
 # Label smoothing and the second classifier.
 
-PADDED = np.array([[3, 1, 4, 5, 9, 2, 6, inputs.PADDING]], np.int32)
+PADDED = np.array([[3, 1, 4, 5, 9, 2, 6, batching.PADDING]], np.int32)
 
 
 class TwoClassifiers(nn.Module):
@@ -365,7 +365,7 @@ def test_top_1_and_top_5_against_numpy(classes, values, devices):
     answers = np.argsort(-logits.astype(int), axis=1, kind="stable")
     labels[:11] = answers[range(11), range(11)]  # of every rank up to the eleventh
     split = inputs.Split(logits[:, None, None], labels, true)
-    ids = np.pad(rng.permutation(30)[:27], (0, 5), constant_values=inputs.PADDING)
+    ids = np.pad(rng.permutation(30)[:27], (0, 5), constant_values=batching.PADDING)
     state = train_state.TrainState(jnp.int32(0), {}, {}, ())
     evaluate = parallel.map_over_devices(steps.make_eval_steps(PixelsAsLogits()))
     found = parallel.fetch(
