@@ -35,7 +35,7 @@ _BEST = (
 )
 _RECIPE = (
     "The paper prints no recipe for ImageNet, nor the coefficient of weight decay or the rate of dropout; "
-    "these are ours (rethink_jax/config.py)."
+    "these are ours (rethink_jax/config/imagenet.py)."
 )
 _PARENTHESES = (
     "In parentheses is the best during training, top-1 and top-5 each at an epoch of its own; the paper gives "
