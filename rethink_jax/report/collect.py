@@ -20,6 +20,7 @@ from rethink_jax.report.runs import (
     with_losses_told,
 )
 from rethink_jax.runs import files, own_files, run_directory
+from rethink_jax.sweeps import sweep_file
 from rethink_jax.training import metrics
 
 # Directories of runs in directories of runs, as deep as one is looked through.
@@ -51,7 +52,7 @@ def read(workdirs: Iterable[epath.PathLike]) -> Found:
         if not here:
             raise UserError(
                 f"--workdir is {workdir}; it holds no sweep: {own_files.SWEEP} is missing there, and no "
-                f"training run or finished run of {', '.join(experiments.TABLES)}"
+                f"training run or finished run of {', '.join(experiments.EXPERIMENTS)}"
             )
         for run in here:
             key = _content(run)
@@ -122,8 +123,8 @@ def _read_run(path: epath.Path, top: epath.Path) -> ReportedRun | None:
             run = _read_training(path, config)._replace(place=place)
             circumstances(run), hardware_of(run)  # so that what is damaged is told here
             return run
-        if kind not in experiments.TABLES:
-            known = ", ".join(("train", *experiments.TABLES))
+        if kind not in experiments.EXPERIMENTS:
+            known = ", ".join(("train", *experiments.EXPERIMENTS))
             raise UserError(
                 f"{path / own_files.CONFIG} is of the experiment {kind!r}; there is a report of {known}"
             )
@@ -159,12 +160,8 @@ def _has_diverged(path: epath.Path) -> bool:
     file = path.parent / own_files.SWEEP
     if not file.exists():
         return False
-    try:
-        entries = {e["directory"]: e for e in files.read_json(file)["runs"]}
-        entry = entries.get(path.name, {"expect_divergence": False})
-        return bool(entry["expect_divergence"] and entry["diverged"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged: {type(error).__name__}: {error}") from error
+    entry = sweep_file.read(file).by_directory().get(path.name)
+    return entry is not None and entry.expect_divergence and entry.diverged
 
 
 def _content(run: ReportedRun) -> str:

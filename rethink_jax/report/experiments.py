@@ -17,14 +17,6 @@ from rethink_jax.report.tables import NOTHING, Table, describe_data, number
 from rethink_jax.runs import display
 from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
 
-TABLES: dict[str, Callable[[dict[str, Any]], display.Rows]] = {
-    "kernel": summary.table,
-    "expressivity": expressivity.table,
-    "rademacher": rademacher.table,
-    "stability": stability.table,
-    "minimum_norm": minimum_norm.table,
-}
-
 SUBJECT = "kernels and theory"
 
 _TABLE3 = (
@@ -41,20 +33,49 @@ _SGD = (
 
 
 def blocks(runs: list[ReportedRun]) -> list[Block]:
-    """Returns what the report says of finished runs of these experiments."""
-    said: list[Block] = []
+    """Returns what the report says of finished runs of these experiments: kernels' together, first."""
     solved = [run for run in runs if run.config["experiment"] == "kernel"]
-    if solved:
-        said += [Heading("Table 3"), Text(_TABLE3), table3(solved), norms(solved)]
+    others = [[run] for run in runs if run.config["experiment"] != "kernel"]
+    groups = [solved, *others] if solved else others
+    return [block for group in groups for block in EXPERIMENTS[_experiment_of(group)](group)]
+
+
+def _experiment_of(runs: list[ReportedRun]) -> str:
+    return str(runs[0].config["experiment"])
+
+
+def _of_kernels(runs: list[ReportedRun]) -> list[Block]:
+    return [Heading("Table 3"), Text(_TABLE3), table3(runs), norms(runs)]
+
+
+def _of_theory(
+    runs: list[ReportedRun], read: Callable[[dict[str, Any]], display.Rows]
+) -> list[Block]:
+    """Returns each run's own table, which `read` makes of its summary."""
+    page: list[Block] = []
     for run in runs:
-        if run.config["experiment"] != "kernel":
-            caption, columns, rows = TABLES[run.config["experiment"]](run.summary)
-            said += [Heading(caption), Text(_how(run))]
-            said.append(Table(list(columns), [list(row) for row in rows]))
-        if run.config["experiment"] == "minimum_norm":
-            fill = partial(minimum_norm.draw, paths=run.summary["paths"])
-            said.append(draw(f"{run.row}-paths", _SGD, fill, 5.6))
-    return said
+        caption, columns, rows = read(run.summary)
+        table = Table(list(columns), [list(row) for row in rows])
+        page += [Heading(caption), Text(_how(run)), table]
+    return page
+
+
+def _of_minimum_norm(runs: list[ReportedRun]) -> list[Block]:
+    page = _of_theory(runs, minimum_norm.table)
+    for run in runs:
+        fill = partial(minimum_norm.draw, paths=run.summary["paths"])
+        page.append(draw(f"{run.row}-paths", _SGD, fill, 5.6))
+    return page
+
+
+# What the report says of runs of each experiment.
+EXPERIMENTS: dict[str, Callable[[list[ReportedRun]], list[Block]]] = {
+    "kernel": _of_kernels,
+    "expressivity": partial(_of_theory, read=expressivity.table),
+    "rademacher": partial(_of_theory, read=rademacher.table),
+    "stability": partial(_of_theory, read=stability.table),
+    "minimum_norm": _of_minimum_norm,
+}
 
 
 def table3(runs: list[ReportedRun]) -> Table:
@@ -62,7 +83,7 @@ def table3(runs: list[ReportedRun]) -> Table:
     columns = ["row", "test error (%): ours", "paper", "difference", "norm, one-hot", "norm, ±1"]
     columns += ["norm: paper", "residual", "γ", "ridge", "data", "features", "devices", "seconds"]
     printed = {row.key: row.values for row in paper.TABLE3}
-    found: dict[str, list[list[str]]] = {key: [] for key in printed}
+    measured: dict[str, list[list[str]]] = {key: [] for key in printed}
     for run in runs:
         for solution in summary.solutions(run.summary):
             key = key_of(run, solution)
@@ -75,12 +96,12 @@ def table3(runs: list[ReportedRun]) -> Table:
             cells += [f"{solution['residual_float64']:.1e}", f"{solution['gamma']:g}"]
             cells += [f"{solution['ridge']:g}", describe_data(run), f"{run.summary['dimension']:,}"]
             cells += [hardware_of(run), f"{run.summary['seconds']:.0f}"]
-            found.setdefault(key, []).append(cells)
+            measured.setdefault(key, []).append(cells)
     rows = []
-    for key, measured in found.items():
+    for key, lines in measured.items():
         theirs = printed.get(key, {}).get("test_error")
         missing = [paper.label(key), "not run", _printed(theirs)]
-        rows += measured or [missing + [NOTHING] * (len(columns) - len(missing))]
+        rows += lines or [missing + [NOTHING] * (len(columns) - len(missing))]
     return Table(columns, rows)
 
 

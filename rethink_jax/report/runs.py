@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from rethink_jax import config as config_lib
 from rethink_jax.errors import UserError
 from rethink_jax.runs import files, own_files, run_directory
+from rethink_jax.sweeps import sweep_file
 
 STATUSES = ("finished", "stopped", "failed", "not run yet", "not run")
 DIVERGED = "diverged"
@@ -157,35 +158,26 @@ def read_sweep(workdir: epath.PathLike) -> Sweep:
     """
     path = epath.Path(workdir).expanduser()
     file = path / own_files.SWEEP
-    content = files.read_json(file)
+    content = sweep_file.read(file)
     try:
-        name, size, entries = (content[field] for field in ("name", "size", "runs"))
-        runs = tuple(_read_run(path, **entry) for entry in entries)
+        runs = tuple(_read_run(path, entry) for entry in content.runs)
     except (KeyError, TypeError) as error:
         raise UserError(f"{file} is damaged: {type(error).__name__}: {error}") from error
-    return Sweep(str(name), str(size), runs)
+    return Sweep(str(content.name), str(content.size), runs)
 
 
-def _read_run(
-    path: epath.Path,
-    name: str,
-    seed: int,
-    directory: str,
-    status: str,
-    expect_divergence: bool = False,
-    diverged: bool = False,
-    **_: Any,
-) -> ReportedRun:
-    """Reads one run from the fields of its entry in the sweep's list."""
-    if status not in STATUSES:
+def _read_run(path: epath.Path, entry: sweep_file.Entry) -> ReportedRun:
+    """Reads one run of a sweep's list."""
+    if entry.status not in STATUSES:
         raise UserError(
-            f"{path / own_files.SWEEP} is damaged: the status of {directory} is {status!r}; "
+            f"{path / own_files.SWEEP} is damaged: the status of {entry.directory} is {entry.status!r}; "
             f"it must be one of {', '.join(STATUSES)}"
         )
-    state = DIVERGED if expect_divergence and diverged else status.removesuffix(" yet")
+    diverged = entry.expect_divergence and entry.diverged
+    state = DIVERGED if diverged else entry.status.removesuffix(" yet")
     if state != "finished":
-        return ReportedRun(name, seed, state, {}, {}, [], {})
-    return read_finished(path / directory, name, seed)
+        return ReportedRun(entry.name, entry.seed, state, {}, {}, [], {})
+    return read_finished(path / entry.directory, entry.name, entry.seed)
 
 
 class LostField(KeyError):

@@ -1,6 +1,5 @@
 """What is known of a sweep's runs, and the `sweep.json` that says it."""
 
-import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +12,8 @@ from rethink_jax.distributed import processes
 from rethink_jax.errors import UserError
 from rethink_jax.runs import effects, files, own_files, run_directory
 from rethink_jax.runs.display import ProgressDisplay, percent
+from rethink_jax.sweeps import sweep_file
+from rethink_jax.sweeps.sweep_file import Entry, SweepFile
 from rethink_jax.training import train
 
 # Experiments with sweeps in their own folders.
@@ -61,7 +62,6 @@ class SweepManifest:
     Attributes:
       path: the sweep's directory.
       runs: all of them.
-      content: of `sweep.json`.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class SweepManifest:
         """
         self.path = path
         self.runs = runs
-        self.content: dict[str, Any] = {"name": name, "size": size, "runs": []}
+        self._content = SweepFile(name, size, ())
         self._outcomes: dict[epath.Path, RunOutcome] = {}
         self._summaries: dict[str, dict[str, Any]] = {}
         self._open_data = open_data
@@ -99,7 +99,7 @@ class SweepManifest:
             run_directory.check_same_run(run.path, run.config)
             if (run.path / own_files.CONFIG).exists():
                 self._is_of_same_data(run)
-        self._noted()
+        self._read()
 
     def _is_of_same_data(self, run: PlannedRun) -> bool:
         """Returns whether a run that has begun is known to be of its config's data, which are opened once.
@@ -113,25 +113,26 @@ class SweepManifest:
             self._of_same_data.add(run.path)
         return run.path in self._of_same_data
 
-    def _noted(self) -> dict[str, dict[str, Any]]:
+    def _read(self) -> dict[str, Entry]:
         """Returns the entries of `sweep.json` by their directories; refuses another sweep's."""
         file = self.path / own_files.SWEEP
         if not file.exists():
             return {}
-        before = files.read_json(file)
         try:
-            names = before["name"], before["size"]
-            entries = {
-                entry["directory"]: entry | {"diverged": bool(entry["diverged"])}
-                for entry in before["runs"]
-            }
-        except (KeyError, TypeError) as error:
+            before = sweep_file.read(file)
+        except sweep_file.Damaged as error:
             raise UserError(f"{file} is damaged; remove it") from error
-        if names != (self.content["name"], self.content["size"]):
+        if (before.name, before.size) != (self._content.name, self._content.size):
             raise UserError(
-                f"{self.path} holds another sweep ({names[0]}, {names[1]}); choose another --workdir"
+                f"{self.path} holds another sweep ({before.name}, {before.size}); "
+                "choose another --workdir"
             )
-        return entries
+        return before.by_directory()
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What `sweep.json` holds."""
+        return self._content.to_dict()
 
     def unfinished(self) -> list[PlannedRun]:
         """Returns the runs that are not done."""
@@ -140,7 +141,7 @@ class SweepManifest:
     def is_done(self, run: PlannedRun) -> bool:
         """Returns whether a run is finished, or has diverged as expected."""
         entry = self._entry(run)
-        return entry["status"] == "finished" or (entry["diverged"] and run.expect_divergence)
+        return entry.status == "finished" or (entry.diverged and run.expect_divergence)
 
     def name_of(self, run: PlannedRun) -> str:
         """Returns the name of a run's directory, and whether another process has it open."""
@@ -156,7 +157,7 @@ class SweepManifest:
         if self.is_elsewhere(run):
             return "running elsewhere"
         entry = self._entry(run)
-        return "diverged" if entry["diverged"] else entry["status"]
+        return "diverged" if entry.diverged else entry.status
 
     def summary(self, run: PlannedRun) -> dict[str, Any]:
         """Returns what the run's `summary.json` says; nothing where there is none."""
@@ -167,8 +168,8 @@ class SweepManifest:
         self._outcomes[run.path] = outcome
         self.refresh()
 
-    def _entry(self, run: PlannedRun) -> dict[str, Any]:
-        return next(e for e in self.content["runs"] if e["directory"] == run.path.name)
+    def _entry(self, run: PlannedRun) -> Entry:
+        return self._content.by_directory()[run.path.name]
 
     def refresh(self) -> None:
         """Looks into the run directories and writes `sweep.json`, in which other sweeps' entries stay."""
@@ -177,49 +178,55 @@ class SweepManifest:
             self.path.mkdir(parents=True, exist_ok=True)
             # Several sweeps may share a directory.
             with files.locked(self.path / own_files.SWEEP_LOCK):
-                noted = self._noted()
-                entries = [self._look(run, noted) for run in self.runs]
-                summaries = {entry["directory"]: entry.pop("summary") for entry in entries}
-                others = [entry for name, entry in noted.items() if name not in summaries]
-                content = self.content | {"runs": [*entries, *others]}
-                files.write_json(self.path / own_files.SWEEP, content)
-            return {"content": content, "summaries": summaries}
+                before = self._read()
+                summaries = {run.path.name: files.read_summary(run.path) or {} for run in self.runs}
+                entries = {
+                    name: self._look(run, summaries[name], before.get(name))
+                    for run in self.runs
+                    for name in [run.path.name]
+                }
+                others = {name: entry for name, entry in before.items() if name not in entries}
+                content = self._content._replace(runs=(*entries.values(), *others.values()))
+                sweep_file.write(self.path / own_files.SWEEP, content)
+            return {"content": content.to_dict(), "summaries": summaries}
 
-        found = processes.on_primary(write)
-        self.content, self._summaries = found["content"], found["summaries"]
+        written = processes.on_primary(write)
+        self._content = sweep_file.from_dict(written["content"])
+        self._summaries = written["summaries"]
 
-    def _look(self, run: PlannedRun, noted: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    def _look(self, run: PlannedRun, summary: dict[str, Any], before: Entry | None) -> Entry:
         outcome = self._outcomes.get(run.path, RunOutcome())
-        summary = files.read_summary(run.path) or {}
-        began = (run.path / own_files.CONFIG).exists()
-        finished = None
-        with contextlib.suppress(UserError):  # another process may have taken the directory
-            if summary.get("status") == "finished":
-                is_same = self._is_of_same_data(run)
-                finished = train.finished_summary(run.path, run.config, run.total_steps, is_same)
-        if finished is not None:
+        failed = outcome.error is not None and not outcome.in_use
+        if self._is_finished(run, summary):
             status = "finished"
-        elif (outcome.error is not None and not outcome.in_use) or summary.get(
-            "status"
-        ) == "failed":
+        elif failed or summary.get("status") == "failed":
             status = "failed"
         else:
-            status = "stopped" if began else "not run yet"
-        before = noted.get(run.path.name, {})
-        diverged = outcome.diverged or before.get("diverged", False)
-        return {
-            "name": run.name,
-            "seed": run.seed,
-            "directory": run.path.name,
-            "expect_divergence": run.expect_divergence,
-            "status": status,
-            "diverged": status == "failed" and diverged,
-            "summary": summary,
-        }
+            status = "stopped" if (run.path / own_files.CONFIG).exists() else "not run yet"
+        diverged = outcome.diverged or (before is not None and bool(before.diverged))
+        return Entry(
+            name=run.name,
+            seed=run.seed,
+            directory=run.path.name,
+            expect_divergence=run.expect_divergence,
+            status=status,
+            diverged=status == "failed" and diverged,
+        )
+
+    def _is_finished(self, run: PlannedRun, summary: dict[str, Any]) -> bool:
+        if summary.get("status") != "finished":
+            return False
+        try:
+            is_same = self._is_of_same_data(run)
+            return (
+                train.finished_summary(run.path, run.config, run.total_steps, is_same) is not None
+            )
+        except UserError:  # another process may have taken the directory
+            return False
 
     def print_table(self, progress: ProgressDisplay) -> None:
         """Prints a line for each run."""
-        table = Table(title=self.content["name"])
+        table = Table(title=self._content.name)
         table.add_column("run")
         for title in ("seed", "status", "train", "test", "seconds"):
             table.add_column(title, justify="left" if title == "status" else "right")
