@@ -1,4 +1,4 @@
-"""Finds runs wherever they lie: single ones, sweeps' ones, and those of kernels and theory."""
+"""Finds runs in directories: single ones, those of sweeps, and those of kernels and theory."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -23,20 +23,20 @@ from rethink_jax.runs import files, own_files, run_directory
 from rethink_jax.sweeps import sweep_file
 from rethink_jax.training import metrics
 
-# Directories of runs in directories of runs, as deep as one is looked through.
+# How many levels of directories are searched.
 _DEPTH = 3
 # What reading a damaged run raises.
 _DAMAGE = (KeyError, TypeError, AttributeError, ValueError, ArithmeticError)
 
 
-class Found(NamedTuple):
+class Collection(NamedTuple):
     """What directories hold: training runs, and finished runs of kernels and theory."""
 
     trained: list[ReportedRun]
-    others: list[ReportedRun]
+    computed: list[ReportedRun]
 
 
-def read(workdirs: Iterable[epath.PathLike]) -> Found:
+def read(workdirs: Iterable[epath.PathLike]) -> Collection:
     """Reads all runs in some directories and reports, each once.
 
     Args:
@@ -45,7 +45,7 @@ def read(workdirs: Iterable[epath.PathLike]) -> Found:
     Raises:
       UserError: one of them is neither, or holds no run, or one that is damaged.
     """
-    found: dict[str, ReportedRun] = {}
+    by_content: dict[str, ReportedRun] = {}
     for workdir in workdirs:
         top = run_directory.path_of(workdir)
         here = _read_report(top) if top.is_file() else _read_all(top)
@@ -56,26 +56,26 @@ def read(workdirs: Iterable[epath.PathLike]) -> Found:
             )
         for run in here:
             key = _content(run)
-            if key not in found or not found[key].history:  # a report has no curves
-                found[key] = run
-    runs = _named_apart([*found.values()])
+            if key not in by_content or not by_content[key].history:  # a report has no curves
+                by_content[key] = run
+    runs = _named_apart([*by_content.values()])
     kinds = [run.config["experiment"] == "train" for run in runs]
-    return Found(
+    return Collection(
         trained=[run for run, is_trained in zip(runs, kinds, strict=True) if is_trained],
-        others=[run for run, is_trained in zip(runs, kinds, strict=True) if not is_trained],
+        computed=[run for run, is_trained in zip(runs, kinds, strict=True) if not is_trained],
     )
 
 
 def _read_report(file: epath.Path) -> list[ReportedRun]:
-    """Reads the runs of a report; those that had not begun or not finished in a sweep left nothing there."""
+    """Reads the runs of a report, without those of which a sweep's report has no config."""
     try:
         entries = [entry for entry in files.read_json(file)["runs"] if entry["config"]]
         if not entries:
             raise UserError(f"--workdir is {file}; it reports no run that has begun")
         return [_reported(file, **entry) for entry in entries]
     except _DAMAGE as error:
-        told = f"{type(error).__name__}: {error}"
-        raise UserError(f"{file} is no report, or is damaged ({told})") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{file} is no report, or is damaged ({reason})") from error
 
 
 def _reported(
@@ -94,7 +94,7 @@ def _reported(
     run = ReportedRun("", seed, state, fields, environment, [], summary)
     if fields["experiment"] != "train":
         return run._replace(row=name)
-    circumstances(run), hardware_of(run)  # so that what is damaged is told here
+    circumstances(run), hardware_of(run)  # raises here where a file is damaged
     place = name if rows is not None else f"{file.parent.name}/{name}-seed{seed}"
     return run._replace(place=place)
 
@@ -104,7 +104,7 @@ def _read_all(top: epath.Path) -> list[ReportedRun]:
 
 
 def _runs_in(path: epath.Path, depth: int = _DEPTH) -> Iterator[epath.Path]:
-    """Finds the run directories in a directory; what a run has in its own is not looked through."""
+    """Finds the run directories in a directory, but not inside other runs."""
     if (path / own_files.CONFIG).exists():
         yield path
     elif depth:
@@ -121,7 +121,7 @@ def _read_run(path: epath.Path, top: epath.Path) -> ReportedRun | None:
         place = "/".join([top.name, *path.parts[len(top.parts) :]])
         if kind == "train":
             run = _read_training(path, config)._replace(place=place)
-            circumstances(run), hardware_of(run)  # so that what is damaged is told here
+            circumstances(run), hardware_of(run)  # raises here where a file is damaged
             return run
         if kind not in experiments.EXPERIMENTS:
             known = ", ".join(("train", *experiments.EXPERIMENTS))
@@ -131,14 +131,14 @@ def _read_run(path: epath.Path, top: epath.Path) -> ReportedRun | None:
         finished = (path / own_files.SUMMARY).exists()
         return read_finished(path, path.name, config.get("seed", 0)) if finished else None
     except _DAMAGE as error:
-        told = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}"
         raise UserError(
-            f"the run in {path} is damaged, or was made by an older version ({told})"
+            f"the run in {path} is damaged, or was made by an older version ({reason})"
         ) from error
 
 
 def _read_training(path: epath.Path, config: dict[str, Any]) -> ReportedRun:
-    """Reads a training run, finished or not; what is not has its summary made from its evaluations."""
+    """Reads a training run; where it is not finished, its evaluations are summarized here."""
     environment = with_losses_told(files.read_json(path / own_files.ENVIRONMENT))
     history = files.read_metrics(path)
     file = path / own_files.SUMMARY
@@ -165,17 +165,17 @@ def _has_diverged(path: epath.Path) -> bool:
 
 
 def _content(run: ReportedRun) -> str:
-    """Returns what tells a run from others wherever it lies: a copy has the same, and its entry in a report."""
+    """Returns a run's content as text; a copy of the run has the same, and so has its entry in a report."""
     (entry,) = runs_to_list([run._replace(row="")])
     return json.dumps(entry, sort_keys=True)
 
 
 def _named_apart(runs: list[ReportedRun]) -> list[ReportedRun]:
-    """Returns the runs with numbers behind names that are another run's, too."""
-    seen: dict[str, int] = {}
+    """Numbers the runs whose names are equal."""
+    counts: dict[str, int] = {}
 
     def apart(name: str) -> str:
-        seen[name] = seen.get(name, 0) + 1
-        return name if not name or seen[name] == 1 else f"{name}-{seen[name]}"
+        counts[name] = counts.get(name, 0) + 1
+        return name if not name or counts[name] == 1 else f"{name}-{counts[name]}"
 
     return [run._replace(place=apart(run.place), row=apart(run.row)) for run in runs]

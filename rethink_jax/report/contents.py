@@ -99,10 +99,9 @@ def write(*workdirs: epath.PathLike, out: epath.PathLike | None = None) -> epath
     try:
         report = _report(workdirs)
     except LostField as error:
-        told = f"KeyError: {error}"
-        raise UserError(
-            f"a run in {', '.join(map(str, workdirs))} is damaged, or was made by an older version ({told})"
-        ) from error
+        where = ", ".join(map(str, workdirs))
+        reason = f"is damaged, or was made by an older version (KeyError: {error})"
+        raise UserError(f"a run in {where} {reason}") from error
     pictures = [block for block in report.blocks if isinstance(block, figures.Picture)]
     texts = {f"{picture.name}.svg": picture.svg for picture in pictures} | report.texts
     texts["report.md"] = to_markdown(report.blocks)
@@ -160,8 +159,10 @@ def _report(workdirs: tuple[epath.PathLike, ...]) -> Report:
     first = epath.Path(workdirs[0]).expanduser()
     if len(workdirs) == 1 and (first / own_files.SWEEP).exists():
         return _of_sweep(first)
-    found = collect.read(workdirs)
-    return _of_collection(found) if found.trained else _of_experiments(found.others)
+    collection = collect.read(workdirs)
+    if collection.trained:
+        return _of_collection(collection)
+    return _of_experiments(collection.computed)
 
 
 def _of_sweep(path: epath.Path) -> Report:
@@ -201,82 +202,86 @@ def _of_experiments(runs: list[ReportedRun]) -> Report:
     return Report(name, blocks, {"report.csv": table}, {"runs": runs_to_list(runs)})
 
 
-def _of_collection(found: collect.Found) -> Report:
+def _of_collection(collection: collect.Collection) -> Report:
     """Returns the report of training runs from anywhere, each in its tables, and of kernels and theory."""
-    runs = [*found.trained, *found.others]
-    of_rows = {run.place: rows.rows_of(run) for run in found.trained}
-    others = [run for run in found.trained if not of_rows[run.place]]
-    sweeps = _sweeps(found.trained, of_rows)
+    trained, computed = collection
+    runs = [*trained, *computed]
+    of_rows = {run.place: rows.rows_of(run) for run in trained}
+    sweeps = _sweeps(trained, of_rows)
     name = title("collected runs", runs)
-    told = [
-        _HOW + _DASH,
-        _LINES,
-        _ROWS,
-        *(text for sweep in sweeps for text in sections.other_data(sweep)),
-    ]
+    experiment_blocks = experiments.blocks(computed)
     blocks: list[Block] = [
         Heading(name, 1),
-        *map(
-            Text,
-            [
-                *warn_of_made_up(runs),
-                *warn_of_parts(runs),
-                _count(found, others),
-                *dict.fromkeys(told),
-            ],
-        ),
+        *map(Text, _introduce(collection, of_rows, sweeps)),
+        *(block for sweep in sweeps for block in sections.of_collected(sweep)),
+        *_other_recipes([run for run in trained if not of_rows[run.place]]),
+        *experiment_blocks,
+        *_all_runs(trained, of_rows),
+        *map(Text, versions(runs)),
+        *_background(),
     ]
-    blocks += [block for sweep in sweeps for block in sections.of_collected(sweep)]
-    if others:
-        compared = [(run, rows.nearest(run)) for run in others]
-        blocks += [Heading("Other recipes"), Text(_OTHERS), run_tables.other_recipes(compared)]
-    solved = experiments.blocks(found.others)
-    blocks += solved
-    table, alike = tables.without_alike(
-        run_tables.all_runs(found.trained, of_rows), run_tables.SETTINGS_OF_RUNS
-    )
-    blocks += [Heading("The training runs"), *([Text(f"All of them: {alike}.")] if alike else [])]
-    blocks.append(table)
-    blocks += map(Text, versions(runs))
-    blocks += _background()
-    texts = {
-        "report.csv": tables.to_csv(
-            [(sweep, SPECIFICATIONS[sweep.name].sections) for sweep in sweeps]
-        )
-    }
-    if found.others:
-        texts["experiments.csv"] = experiments.to_csv(solved)
-    content = {
-        "runs": [
-            entry
-            | {
-                "name": run.place or run.row,
-                "rows": [list(row) for row in of_rows.get(run.place, [])],
-            }
-            for run, entry in zip(runs, runs_to_list(runs), strict=True)
-        ]
-    }
-    return Report(name, blocks, texts, content)
+    measured = [(sweep, SPECIFICATIONS[sweep.name].sections) for sweep in sweeps]
+    texts = {"report.csv": tables.to_csv(measured)}
+    if computed:
+        texts["experiments.csv"] = experiments.to_csv(experiment_blocks)
+    return Report(name, blocks, texts, {"runs": _entries(runs, of_rows)})
+
+
+def _introduce(
+    collection: collect.Collection, of_rows: dict[str, list[rows.Row]], sweeps: list[Sweep]
+) -> list[str]:
+    runs = [*collection.trained, *collection.computed]
+    count_of_others = sum(not of_rows[run.place] for run in collection.trained)
+    explanations = [_HOW + _DASH, _LINES, _ROWS]
+    explanations += [text for sweep in sweeps for text in sections.other_data(sweep)]
+    return [
+        *(*warn_of_made_up(runs), *warn_of_parts(runs)),
+        _count(collection, count_of_others),
+        *dict.fromkeys(explanations),
+    ]
+
+
+def _other_recipes(runs: list[ReportedRun]) -> list[Block]:
+    if not runs:
+        return []
+    compared = [(run, rows.nearest(run)) for run in runs]
+    return [Heading("Other recipes"), Text(_OTHERS), run_tables.other_recipes(compared)]
+
+
+def _all_runs(runs: list[ReportedRun], of_rows: dict[str, list[rows.Row]]) -> list[Block]:
+    whole = run_tables.all_runs(runs, of_rows)
+    table, alike = tables.without_alike(whole, run_tables.SETTINGS_OF_RUNS)
+    text = [Text(f"All of them: {alike}.")] if alike else []
+    return [Heading("The training runs"), *text, table]
+
+
+def _entries(runs: list[ReportedRun], of_rows: dict[str, list[rows.Row]]) -> list[dict[str, Any]]:
+    """Returns the runs for `report.json`, each with its place and the rows that it measures."""
+    return [
+        entry | {"name": run.place or run.row, "rows": [*map(list, of_rows.get(run.place, []))]}
+        for run, entry in zip(runs, runs_to_list(runs), strict=True)
+    ]
 
 
 def _sweeps(runs: list[ReportedRun], of_rows: dict[str, list[rows.Row]]) -> list[Sweep]:
     """Returns the runs of each table or figure that any of them belongs to."""
-    found: dict[str, list[ReportedRun]] = {name: [] for name in SPECIFICATIONS}
+    by_table: dict[str, list[ReportedRun]] = {name: [] for name in SPECIFICATIONS}
     for run in runs:
         for row in of_rows[run.place]:
-            found[row.table].append(run._replace(row=row.key))
-    return [Sweep(name, "full", tuple(of), collected=True) for name, of in found.items() if of]
+            by_table[row.table].append(run._replace(row=row.key))
+    return [Sweep(name, "full", tuple(of), collected=True) for name, of in by_table.items() if of]
 
 
-def _count(found: collect.Found, others: list[ReportedRun]) -> str:
+def _count(collection: collect.Collection, count_of_others: int) -> str:
     """Returns how many runs there are and how they ended."""
-    states = Counter(run.state for run in found.trained)
+    trained, computed = collection
+    states = Counter(run.state for run in trained)
     ended = ", ".join(f"{count} {state}" for state, count in states.items())
-    text = f"{_runs(len(found.trained), 'training run')}: {ended}."
-    if others:
-        text += f" {len(others)} of them with another recipe than the paper's rows."
-    if found.others:
-        text += f" {_runs(len(found.others), 'finished run')} of kernels and theory."
+    text = f"{_runs(len(trained), 'training run')}: {ended}."
+    if count_of_others:
+        text += f" {count_of_others} of them with another recipe than the paper's rows."
+    if computed:
+        text += f" {_runs(len(computed), 'finished run')} of kernels and theory."
     return text
 
 

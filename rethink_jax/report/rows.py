@@ -69,7 +69,7 @@ def settings_of(run: ReportedRun) -> str:
 def _compare(run: ReportedRun) -> list[tuple[Row, list[tuple[str, Any, Any]]]]:
     data = run.config["data"]
     own = _canonical(run.config)
-    found = []
+    compared = []
     for table, keys in _FIELDS.items():
         # The size is the data set's, which only for CIFAR-10's images is known here.
         known = data["name"] in CIFAR10.names or SPECIFICATIONS[table].data is IMAGENET
@@ -81,8 +81,8 @@ def _compare(run: ReportedRun) -> list[tuple[Row, list[tuple[str, Any, Any]]]]:
                 for difference in run_directory.differences(recipe, own)
                 if not _is_of(difference[0], _NOT_THE_RECIPE)
             ]
-            found.append((Row(table, key), differing))
-    return found
+            compared.append((Row(table, key), differing))
+    return compared
 
 
 @functools.cache

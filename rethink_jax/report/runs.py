@@ -1,4 +1,4 @@
-"""Reads a sweep's directory: which runs it lists, how each of them ended, and what it left."""
+"""Reads a sweep's directory: its runs, how each of them ended, and the files of those that finished."""
 
 import contextlib
 import math
@@ -29,7 +29,7 @@ class ReportedRun(NamedTuple):
       environment: `run.json`, likewise.
       history: the records of `metrics.jsonl`, likewise.
       summary: `summary.json`, likewise.
-      place: where it lies, from the directory that was given; empty for a run of a sweep.
+      place: its path from the directory that was given; empty for a run of a sweep.
     """
 
     row: str
@@ -62,7 +62,7 @@ class Sweep(NamedTuple):
         return sorted((run for run in self.runs if run.row == row), key=lambda run: run.seed)
 
     def finished(self, row: str) -> list[ReportedRun]:
-        """Returns those that finished: the only ones that numbers are taken from."""
+        """Returns a row's finished runs, the only ones that numbers are taken from."""
         return [run for run in self.of(row) if run.state == "finished"]
 
     def lines(self, row: str) -> list[list[ReportedRun]]:
@@ -97,7 +97,7 @@ class Circumstances(NamedTuple):
 
 
 def circumstances(run: ReportedRun) -> Circumstances:
-    """Returns those of a run."""
+    """Returns a run's circumstances."""
     kinds = [kind for start in _starts(run.environment) for kind in _kinds_of_devices(start)]
     return Circumstances(
         *data_of(run),
@@ -138,11 +138,11 @@ def group(runs: list[ReportedRun]) -> list[list[ReportedRun]]:
             and circumstances(run) == circumstances(members[0])
             and _seeds(run) not in map(_seeds, members)
         )
-        found = next(fitting, None)
-        if found is None:
+        group_of_run = next(fitting, None)
+        if group_of_run is None:
             groups.append([run])
         else:
-            found.append(run)
+            group_of_run.append(run)
     return sorted(groups, key=lambda members: (-data_of(members[0])[1], data_of(members[0])))
 
 
@@ -210,60 +210,60 @@ def read_finished(place: epath.Path, row: str, seed: int) -> ReportedRun:
 
 
 def to_dict(sweep: Sweep) -> dict[str, Any]:
-    """Returns what the runs left, less their curves and what only this machine knows: where things lie."""
+    """Returns a sweep for `report.json`: its runs without their curves and without paths."""
     return {"name": sweep.name, "size": sweep.size, "runs": runs_to_list(sweep.runs)}
 
 
 def runs_to_list(runs: Iterable[ReportedRun]) -> list[dict[str, Any]]:
-    """Returns what runs left, likewise."""
-    found = []
+    """Returns runs for `report.json`, without their curves and without paths."""
+    entries = []
     for run in runs:
         fields = {name: value for name, value in run.config.items() if name != "compilation_cache"}
         if fields:
             data = {name: value for name, value in fields["data"].items() if name != "data_dir"}
             fields["data"] = data
         environment = _without_paths(run.environment)
-        left = {"config": fields, "environment": environment, "summary": run.summary}
-        found.append({"name": run.row, "seed": run.seed, "state": run.state, **left})
-    return found
+        files_of_run = {"config": fields, "environment": environment, "summary": run.summary}
+        entries.append({"name": run.row, "seed": run.seed, "state": run.state, **files_of_run})
+    return entries
 
 
 def _without_paths(environment: dict[str, Any]) -> dict[str, Any]:
-    """Returns an environment whose variables, those of each start too, say PATH where a path was."""
-    told = dict(environment)
-    if "variables" in told:
-        told["variables"] = {
+    """Replaces paths in the variables of an environment, and of each of its starts, by PATH."""
+    cleaned = dict(environment)
+    if "variables" in cleaned:
+        cleaned["variables"] = {
             name: re.sub(r"(^|[=\s:,])~?/[^\s:,]*", r"\1PATH", value)
-            for name, value in told["variables"].items()
+            for name, value in cleaned["variables"].items()
         }
-    if "sessions" in told:
-        told["sessions"] = [_without_paths(session) for session in told["sessions"]]
-    return told
+    if "sessions" in cleaned:
+        cleaned["sessions"] = [_without_paths(session) for session in cleaned["sessions"]]
+    return cleaned
 
 
 def data_of(run: ReportedRun) -> tuple[str, int]:
-    """Returns the data set's name, or that it was made up, and its number of training examples."""
+    """Returns the data set's name, marked where the data are made up, and its number of training examples."""
     name = run.config["data"]["name"]
     return f"made-up {name}" if _is_made_up(run) else name, run.environment["num_train"]
 
 
 def _is_made_up(run: ReportedRun) -> bool:
-    # Runs that are not finished have no config here, those of earlier versions no such field.
+    # An unfinished run has no config here; configs of earlier versions lack the field.
     return bool(run.config.get("data", {}).get("fake"))
 
 
 def title(what: str, runs: Iterable[ReportedRun]) -> str:
-    """Returns a report's title, which says where data are made up."""
+    """Returns a report's title, which mentions made-up data."""
     more = ", made-up data" if any(map(_is_made_up, runs)) else ""
     return f"Zhang et al. 2017, {what}{more}: ours beside the paper's"
 
 
 def warn_of_made_up(runs: Iterable[ReportedRun]) -> list[str]:
-    """Returns what a report has to say first where data are made up; nothing where none are."""
-    found = [_is_made_up(run) for run in runs if run.config]
-    if not any(found):
+    """Returns the warning that data are made up, or nothing."""
+    made_up = [_is_made_up(run) for run in runs if run.config]
+    if not any(made_up):
         return []
-    which = "all" if all(found) else f"{sum(found)} of {len(found)}"
+    which = "all" if all(made_up) else f"{sum(made_up)} of {len(made_up)}"
     return [
         f"Made-up data: {which} finished runs had random images with random labels in the place of the "
         "data set that they name. Their numbers show that the program runs and nothing else."
@@ -272,10 +272,10 @@ def warn_of_made_up(runs: Iterable[ReportedRun]) -> list[str]:
 
 def warn_of_parts(runs: Iterable[ReportedRun]) -> list[str]:
     """Returns what a report has to say first where only a part of the examples was evaluated."""
-    found = [run for run in runs if {"train_evaluated", "test_evaluated"} & run.summary.keys()]
-    if not found:
+    partial = [run for run in runs if {"train_evaluated", "test_evaluated"} & run.summary.keys()]
+    if not partial:
         return []
-    names = ", ".join(f"{run.row} (seed {run.seed})" for run in found)
+    names = ", ".join(f"{run.row} (seed {run.seed})" for run in partial)
     return [
         f"Not the whole sets: losses and accuracies of {names} are those on the first examples by id, as "
         "`config.evaluate.examples` says, and not comparable with the paper's."
@@ -326,15 +326,17 @@ def hardware_of(run: ReportedRun) -> str:
     return "; ".join(dict.fromkeys(map(_hardware, _starts(run.environment))))
 
 
-def _hardware(found: dict[str, Any]) -> str:
-    kinds = {kind: found["devices"].count(kind) for kind in dict.fromkeys(found["devices"])}
-    if found["backend"] == "cpu":
-        return f"{found['cpu']}, {found['cores']} core{'s' if found['cores'] > 1 else ''}"
+def _hardware(environment: dict[str, Any]) -> str:
+    devices = environment["devices"]
+    kinds = {kind: devices.count(kind) for kind in dict.fromkeys(devices)}
+    if environment["backend"] == "cpu":
+        cores = environment["cores"]
+        return f"{environment['cpu']}, {cores} core{'s' if cores > 1 else ''}"
     return ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
 
 
 def times_resumed(run: ReportedRun) -> str | None:
-    """Returns how often a run was resumed, in words, empty for never; None where no one kept count."""
+    """Returns how often a run was resumed, in words: empty for never, None where it was not recorded."""
     sessions = run.environment.get("sessions")
     if sessions is None:
         return None
@@ -345,18 +347,18 @@ def times_resumed(run: ReportedRun) -> str | None:
 
 def precision_of(run: ReportedRun) -> str:
     """Returns what matrix products are computed in, in words."""
-    found = run.environment
-    dtype, setting = run.config["dtype"], found["matmul_precision"]
-    if found["backend"] == "cpu" or dtype != "float32":
+    environment = run.environment
+    dtype, setting = run.config["dtype"], environment["matmul_precision"]
+    if environment["backend"] == "cpu" or dtype != "float32":
         return dtype
-    if found["backend"] == "gpu" and setting == "default":
+    if environment["backend"] == "gpu" and setting == "default":
         return "float32, products in TF32 where the GPU has it"
     return f"float32, products at {setting} precision"
 
 
 def versions(runs: Iterable[ReportedRun]) -> list[str]:
-    """Returns with which code and packages the runs were made, a sentence for each that there is."""
-    found: dict[str, int] = {}
+    """Returns the revision, packages and platform that runs were made with, a sentence for each combination."""
+    counts: dict[str, int] = {}
     for run in runs:
         if run.environment:
             environment = run.environment
@@ -369,5 +371,5 @@ def versions(runs: Iterable[ReportedRun]) -> list[str]:
                 f"Python {environment.get('python')}, {environment.get('backend')}, "
                 f"{environment.get('platform')}"
             )
-            found[text] = found.get(text, 0) + 1
-    return [f"{count} of the runs: {text}." for text, count in found.items()]
+            counts[text] = counts.get(text, 0) + 1
+    return [f"{count} of the runs: {text}." for text, count in counts.items()]

@@ -71,18 +71,18 @@ def results(sweep: Sweep, section: Section) -> Table:
 
 
 def finished(runs: list[ReportedRun]) -> list[ReportedRun]:
-    """Returns those of a line's runs that finished."""
+    """Returns the finished runs of a line."""
     return [run for run in runs if run.state == "finished"]
 
 
 def without_alike(table: Table, columns: tuple[str, ...]) -> tuple[Table, str]:
-    """Returns a table less those of some columns whose cells are all alike, and what these say."""
+    """Drops those of some columns whose cells are all alike; returns the table and what they say."""
     cells = {name: {row[i] for row in table.rows} for i, name in enumerate(table.columns)}
     alike = {name: next(iter(cells[name])) for name in columns if len(cells.get(name, ())) == 1}
     kept = [i for i, name in enumerate(table.columns) if name not in alike]
     rows = [[row[i] for i in kept] for row in table.rows]
-    told = [_in_a_sentence(name, text) for name, text in alike.items() if text != NOTHING]
-    return Table([table.columns[i] for i in kept], rows), "; ".join(told)
+    values = [_in_a_sentence(name, text) for name, text in alike.items() if text != NOTHING]
+    return Table([table.columns[i] for i in kept], rows), "; ".join(values)
 
 
 def _in_a_sentence(column: str, text: str) -> str:
@@ -263,9 +263,9 @@ def _csv_lines(
     sweep: Sweep, section: Section, key: str, line: list[ReportedRun]
 ) -> list[list[object]]:
     """Returns a line for each quantity of a row."""
-    found = finished(line) or (line if sweep.collected else [])
+    measured = finished(line) or (line if sweep.collected else [])
     how = [state(line) if finished(line) or not sweep.collected or not line else trained_for(line)]
-    how += [x if x != NOTHING else "" for x in _circumstances(found)]
+    how += [x if x != NOTHING else "" for x in _circumstances(measured)]
     measures = [section.measure(sweep, key, quantity, line) for quantity in section.quantities]
     return [[section.title.partition(":")[0], *_csv_cells(measure), *how] for measure in measures]
 

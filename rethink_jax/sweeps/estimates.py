@@ -41,6 +41,6 @@ def rank_correlation(x: list[float], y: list[float]) -> float | None:
     """Returns Spearman's correlation, None where it is not defined; infinite values come last, tied."""
     if len(set(x)) < 2 or len(set(y)) < 2:
         return None
-    from scipy import stats  # which takes as long to import as JAX, and few runs need it
+    from scipy import stats  # takes as long to import as JAX
 
-    return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
+    return float(stats.spearmanr(x, y).statistic)

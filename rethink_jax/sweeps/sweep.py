@@ -44,7 +44,7 @@ def run(
     dataset: data.Dataset | None = None,
     name: str = "sweep",
 ) -> dict[str, Any]:
-    """Runs what is left to run of a sweep, and reports on all of it.
+    """Runs the unfinished runs of a sweep, and reports on all of it.
 
     Args:
       config: as `rethink_jax.config.sweep` returns it, changed at will.
@@ -214,14 +214,14 @@ def _opener(
     dataset: data.Dataset | None,
 ) -> Callable[[ConfigDict], data.Dataset | data.Source]:
     """Returns a function that opens the data of a run's config, and keeps them for the next run."""
-    kept: dict[str, data.Dataset | data.Source] = {}
+    opened: dict[str, data.Dataset | data.Source] = {}
 
     def open_data(config: ConfigDict) -> data.Dataset | data.Source:
-        asked = json.dumps(config.data.to_dict(), sort_keys=True)
-        if asked not in kept:
-            kept.clear()  # before others are loaded beside them
-            kept[asked] = loaders.open_data(config, dataset)
-        return kept[asked]
+        key = json.dumps(config.data.to_dict(), sort_keys=True)
+        if key not in opened:
+            opened.clear()  # before others are loaded beside them
+            opened[key] = loaders.open_data(config, dataset)
+        return opened[key]
 
     return open_data
 
@@ -232,7 +232,7 @@ def _run_here(
     shown: display.SweepDisplay,
     stop_request: preemption.StopRequest,
 ) -> None:
-    """Runs what is left, one run after another, in this process."""
+    """Runs the unfinished runs one after another in this process."""
     unfinished = manifest.unfinished()
     shown.skip(len(manifest.runs) - len(unfinished))
     for run in unfinished:
@@ -285,7 +285,7 @@ def _run_in_jobs(
     shown: display.SweepDisplay,
     stop_request: preemption.StopRequest,
 ) -> None:
-    """Submits a job for each run that is left, and waits for them."""
+    """Submits a job for each unfinished run, and waits for them."""
     unfinished = manifest.unfinished()
     shown.skip(len(manifest.runs) - len(unfinished))
     stop_request.saved = "the jobs go on; run the same command again when they have ended"
