@@ -17,8 +17,6 @@ from jax import lax
 from ml_collections import ConfigDict
 from scipy import special
 
-from rethink_jax.errors import require
-
 SPLITS = ("train", "test")
 
 # Standard normals are drawn in whole multiples of 1/512.
@@ -376,25 +374,6 @@ def moments_of(counts: np.ndarray, per_channel: bool) -> Moments:
     mean = counts @ values / total
     variance = (counts * np.square(values - mean[:, None])).sum(axis=1) / total
     return Moments(mean.astype(np.float32), np.sqrt(variance).astype(np.float32))
-
-
-def check(config: ConfigDict) -> None:
-    """Raises `UserError` for a corruption that is not one of the six, or a probability outside [0, 1]."""
-    corruption = config.corruption
-    require(
-        corruption.name in CORRUPTIONS,
-        "corruption.name",
-        corruption.name,
-        "one of " + ", ".join(CORRUPTIONS),
-    )
-    probability = corruption.probability
-    require(0 <= probability <= 1, "corruption.probability", probability, "in [0, 1]")
-
-
-def check_is_of_labels(config: ConfigDict) -> None:
-    """Raises `UserError` for a corruption of pixels."""
-    name, allowed = config.corruption.name, ("true_labels", *LABEL_CORRUPTIONS)
-    require(name in allowed, "corruption.name", name, f"one of {', '.join(allowed)}")
 
 
 @functools.cache

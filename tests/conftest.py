@@ -96,7 +96,6 @@ def no_curves(request, monkeypatch):
 @pytest.fixture
 def from_toy(toy, monkeypatch):
     """Has the data set `toy` loaded in the place of any other."""
-    monkeypatch.setattr(data, "check", lambda config: None)
     monkeypatch.setattr(data, "describe", lambda config: toy.info)
     monkeypatch.setattr(data, "load", lambda config: toy)
 

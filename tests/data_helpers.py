@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from rethink_jax import config as config_lib
+from rethink_jax import config as config_lib, data
 from rethink_jax.data import tfds_writer
 from rethink_jax.errors import UserError
 
@@ -103,3 +103,10 @@ def assert_same(first, second):
     for one, other in zip((*first.train, *first.test), (*second.train, *second.test), strict=True):
         np.testing.assert_array_equal(one, other)
         assert one.dtype == other.dtype
+
+
+def of_size(shape=(32, 32, 3), num_train=50_000, name="sized"):
+    """Returns a data set of which only the sizes are there, as handed over to `resolve`."""
+    nothing = data.Examples(np.zeros((0, *shape), np.uint8), np.zeros(0, np.int32))
+    info = data.DatasetInfo(name, num_train, 100, shape, 10)
+    return data.Dataset(info, nothing, nothing)

@@ -560,7 +560,7 @@ def test_one_line_and_nothing_written(case, request, tmp_path):
 
 def test_an_error_of_the_program_is_one_line_too(entry_point, tmp_path):
     here = make_place(tmp_path / "here")
-    broken = "import rethink_jax.models\nrethink_jax.models.check = lambda config: 1 / 0\n"
+    broken = "import rethink_jax.config\nrethink_jax.config.check = lambda config: 1 / 0\n"
     mine(broken + BASE.format("c.data.name = 'digits'"))(here)
     outcome = entry_point.start(["--config=mine.py"], here)
     assert outcome.stderr == (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from rethink_jax import corruptions
+from rethink_jax import config as config_lib, corruptions
 from rethink_jax.config import base
 from rethink_jax.errors import UserError
 from rethink_jax.pipeline import preprocess
@@ -307,7 +307,7 @@ def test_check_refuses_probability(probability):
     with pytest.raises(
         UserError, match=r"config.corruption.probability is .*; it must be in \[0, 1\]"
     ):
-        corruptions.check(config)
+        config_lib.check(config)
 
 
 INTEGERS = pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.uint64])

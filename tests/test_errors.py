@@ -66,7 +66,7 @@ def test_errors_of_our_threads_are_told(capsys):
 def crash(entry_point, tmp_path, statement):
     here = make_place(tmp_path / "here")
     broken = (
-        f"import ctypes, os, rethink_jax.models\nrethink_jax.models.check = lambda c: {statement}\n"
+        f"import ctypes, os, rethink_jax.config\nrethink_jax.config.check = lambda c: {statement}\n"
     )
     mine(broken + BASE.format("c.data.name = 'digits'"))(here)
     return entry_point.start(["--config=mine.py"], here)
@@ -200,15 +200,15 @@ def test_more_steps_than_32_bits_count_are_refused():
     config.epochs = 2**31 - 1
     line = "^config.epochs is 2147483647; it must be at most 178956970, as 1500 examples"
     with pytest.raises(UserError, match=line):
-        config_lib.resolve(config, 1500, 8)
+        config_lib.fill_in(config, 1500, 8)
     config.epochs = 178_956_970
-    config_lib.resolve(config, 1500, 8)
+    config_lib.fill_in(config, 1500, 8)
 
 
 def test_a_drop_after_the_last_step_that_can_be_is_none():
     config = config_lib.train("digits", "true_labels")
     config.optimizer.drop_epochs = (2_000_000_000,)
-    config = config_lib.resolve(config, 1500, 8)
+    config = config_lib.fill_in(config, 1500, 8)
     rate = optimizer.learning_rate(config, 12, 100)
     assert float(rate(99)) == pytest.approx(0.01)
 

@@ -38,7 +38,7 @@ def recipe(name):
     config.optimizer.update(weight_decay=1e-4, drop_epochs=(1,), warmup_epochs=1.0)
     config.update(steps=10, dtype="bfloat16", label_smoothing=0.1)
     config.data.size = max(models.MODELS[name].smallest_side, 32)
-    return config_lib.resolve(config, 64, config.data.size)
+    return config_lib.fill_in(config, 64, config.data.size)
 
 
 def lower(function, devices, *arguments):

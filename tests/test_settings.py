@@ -71,7 +71,7 @@ def initial(name):
     model = config_lib.base().model
     model.update(name=name, width=8)
     side = models.MODELS[name].smallest_side
-    optimizer = make_optimizer(config_lib.resolve(config_lib.base(), 9, 8), lambda _: 0.1)
+    optimizer = make_optimizer(config_lib.fill_in(config_lib.base(), 9, 8), lambda _: 0.1)
     module = models.create(model, 10)
     return train_state.create(module, optimizer, (max(side, 8), max(side, 8), 3), seed=2**32 - 1)
 

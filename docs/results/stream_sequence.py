@@ -52,7 +52,7 @@ def _record(data_dir: str, out: Path, index: str, count: str, address: str) -> N
     from rethink_jax import config as config_lib
     from rethink_jax.distributed import parallel, processes
     from rethink_jax.pipeline import loaders
-    from rethink_jax.training import experiment
+    from rethink_jax.runs.resolve import resolve
 
     if int(count) > 1:
         processes.start(address, int(count), int(index))
@@ -67,7 +67,7 @@ def _record(data_dir: str, out: Path, index: str, count: str, address: str) -> N
             "epochs": 2,
         }
     )
-    resolved, info = experiment.resolve(config)
+    resolved, info = resolve(config)
     streaming = loaders.make(resolved, None)
     gather = parallel.map_over_devices(
         lambda examples, ids: streaming.gather(examples, ids[0])[1], (0, 1), sharded_output=True

@@ -22,14 +22,14 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from rethink_jax import cli, config as config_lib, data, models, output, paper
+from rethink_jax import cli, config as config_lib, data, output, paper
 from rethink_jax.bench import loader, rates, tables, task, turns
 from rethink_jax.data import cache, synthetic_imagenet
 from rethink_jax.distributed import jax_settings
 from rethink_jax.errors import UserError, exit_on_error, require
 from rethink_jax.pipeline import inputs
 from rethink_jax.runs import files
-from rethink_jax.training.experiment import resolve
+from rethink_jax.runs.resolve import check_names, resolve
 
 DEFAULT_CONFIG = "--config=configs/imagenet/true_labels.py"
 OF_CONFIG, OF_MODELS = ("input", "step"), ("train", "eval", "corrupt")
@@ -122,8 +122,8 @@ def _time_config(what: str, seconds: float) -> None:
     config = CONFIG.value
     require(config.experiment == "train", "experiment", config.experiment, "train")
     require(config.data.stream, "data.stream", config.data.stream, "True")
-    for module in (config_lib, models):  # before images are made
-        module.check(config)
+    config_lib.check(config)  # before images are made
+    check_names(config)
     jax_settings.use_compilation_cache(config.compilation_cache or cache.root() / "compiled")
     with tempfile.TemporaryDirectory() as folder:
         if config.data.data_dir is None and not config.data.fake and what == "input":

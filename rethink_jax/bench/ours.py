@@ -11,7 +11,8 @@ from rethink_jax import data
 from rethink_jax.bench import rates, task
 from rethink_jax.distributed import parallel
 from rethink_jax.pipeline.loaders import Dispatch
-from rethink_jax.training.experiment import build, resolve
+from rethink_jax.runs.resolve import resolve
+from rethink_jax.training.experiment import build
 
 
 class Side:

@@ -29,7 +29,7 @@ def recipe(model: str, examples: int, batch_size: int, dtype: str) -> ConfigDict
     config = config_lib.train("made_up", "true_labels")
     config.update_from_flattened_dict(MODELS[model])
     config.update(batch_size=batch_size, dtype=dtype)
-    return config_lib.resolve(config, examples, image_side(model))
+    return config_lib.fill_in(config, examples, image_side(model))
 
 
 def make(model: str, examples: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,25 +1,32 @@
 """Configs: every field, its default, what it may hold, and the experiments of the paper."""
 
-from rethink_jax.config.base import base as base, get as get, train as train
+from rethink_jax.config.base import SMALL_SET as SMALL_SET, base as base, get as get, train as train
+from rethink_jax.config.defaults import (
+    fill_in as fill_in,
+    steps_per_epoch as steps_per_epoch,
+    total_steps as total_steps,
+)
 from rethink_jax.config.experiments import (
+    EXPERIMENTS as EXPERIMENTS,
     default_config_for as default_config_for,
+    experiment_of as experiment_of,
     expressivity as expressivity,
+    fields_for as fields_for,
     kernel as kernel,
     minimum_norm as minimum_norm,
     rademacher as rademacher,
     stability as stability,
 )
-from rethink_jax.config.identity import digest as digest, with_todays_names as with_todays_names
+from rethink_jax.config.identity import (
+    digest as digest,
+    may_change as may_change,
+    with_todays_names as with_todays_names,
+)
 from rethink_jax.config.imagenet import (
     LABELS as LABELS,
     imagenet as imagenet,
     imagenet_entry as imagenet_entry,
     imagenet_sweep as imagenet_sweep,
-)
-from rethink_jax.config.resolve import (
-    resolve as resolve,
-    steps_per_epoch as steps_per_epoch,
-    total_steps as total_steps,
 )
 from rethink_jax.config.sweeps import (
     LONGER as LONGER,
@@ -36,6 +43,5 @@ from rethink_jax.config.validate import (
     KINDS as KINDS,
     check as check,
     check_fields as check_fields,
-    check_seeds as check_seeds,
     fields_of as fields_of,
 )

@@ -1,11 +1,14 @@
-"""What identifies a run: the digits of its default directory, and the names that its fields had before."""
+"""What identifies a run: the digits of its default directory; which fields may change when it resumes."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from rethink_jax.config.experiments import fields_for
 
 # Fields of kernels and theory that had other names: the earlier one → today's.
 RENAMED = {
@@ -40,13 +43,20 @@ def digest(config: ConfigDict) -> str:
 
     Fields count under the names that they first had, so runs of earlier versions keep their directories.
     """
-    fields = _rename(config.to_dict(), {after: before for before, after in RENAMED.items()})
-    for field in ("experiment", "compilation_cache"):
-        fields.pop(field, None)
-    data = fields.get("data", {})
-    if data.get("channels") is None:  # a later field: the runs before it keep their directories
-        data.pop("channels", None)
-    evaluate = fields.get("evaluate", {})
-    if evaluate.get("examples") is None:  # likewise
-        evaluate.pop("examples", None)
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
+    named = config.to_dict()
+    for name, field in fields_for(named).items():
+        *groups, last = name.split(".")
+        group = functools.reduce(lambda group, part: group.get(part, {}), groups, named)
+        if not field.in_name or (field.is_later and group.get(last) is None):
+            group.pop(last, None)
+    named = {name: value for name, value in named.items() if value != {}}
+    named = _rename(named, {after: before for before, after in RENAMED.items()})
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def may_change(config: Mapping[str, Any]) -> set[str]:
+    """Returns the fields that a run of this config may change when it resumes."""
+    fields = {name for name, field in fields_for(config).items() if field.may_change}
+    if config.get("optimizer", {}).get("schedule") == "cosine":
+        fields -= {"epochs", "steps"}  # the rate of every step depends on them
+    return fields

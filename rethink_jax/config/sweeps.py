@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
-from rethink_jax.config.base import base
+from rethink_jax.config.base import TRAIN, base
+from rethink_jax.config.fields import POSITIVE, Allowed, Field, make, one_of, with_defaults, within
 from rethink_jax.errors import UserError
 
 # What follows the colon in `--config=FILE:DATA,SIZE`.
@@ -49,6 +49,100 @@ VALUES: dict[str, tuple[str, type]] = {
 }
 
 
+# What some launchers alone ask for: each field, and the launchers that do.
+ASKED_BY = {
+    "gpus": ("submitit_local", "slurm"),
+    "minutes": ("submitit_local", "slurm"),
+    "memory_gb": ("slurm",),
+    "cpus": ("slurm",),
+    "partition": ("slurm",),
+    "parameters": ("slurm",),
+}
+
+# Parameters of sbatch that other fields say, and what submitit needs.
+_TAKEN = (
+    *("gpus-per-node", "gres", "mem", "cpus-per-task", "partition", "time", "job-name", "output"),
+    *("error", "array", "nodes", "ntasks", "ntasks-per-node", "signal", "open-mode", "wckey"),
+)
+
+
+def _are_parameters(text: str) -> bool:
+    matches = [re.fullmatch(r"(?:--)?([a-z][a-z-]*)(=\S+)?", word) for word in text.split()]
+    return bool(matches) and all(match and match[1] not in _TAKEN for match in matches)
+
+
+_OF_SWEEPS = {
+    "sweep.name": Field("", "The table or figure; the report looks for it."),
+    "sweep.size": Field("full", "`smoke`, `small` or `full`, as the config file was asked for."),
+    "sweep.runs": Field((), "The runs, as `rethink_jax.config.sweep_entry` returns them."),
+    "sweep.seeds": Field(
+        1, "How many seeds each run is trained with.", within(1, 1000), in_name=False
+    ),
+    "sweep.only": Field(
+        "*",
+        "Names of the runs to carry out, with commas between; * and ? stand for any characters.",
+        in_name=False,
+    ),
+    "launcher": Field(
+        "local",
+        "Where runs are carried out: here, one after another, or each in a job of its own.",
+        one_of("local", "slurm", "submitit_local"),
+        in_name=False,
+    ),
+    "slurm.gpus": Field(
+        None,
+        "GPUs that a job asks for.",
+        within(0, 1024),
+        kind=int,
+        unset="the cluster's default",
+        in_name=False,
+    ),
+    "slurm.memory_gb": Field(
+        None,
+        "Memory that a job asks for.",
+        POSITIVE,
+        kind=float,
+        unset="the cluster's default",
+        in_name=False,
+    ),
+    "slurm.cpus": Field(
+        None,
+        "Cores that a job asks for.",
+        within(1, 65_536),
+        kind=int,
+        unset="the cluster's default",
+        in_name=False,
+    ),
+    "slurm.partition": Field(
+        None,
+        "Partition that a job is submitted to.",
+        (Allowed("a partition's name", lambda value: bool(re.fullmatch(r"[\w.,-]+", value))),),
+        kind=str,
+        unset="the cluster's default",
+        in_name=False,
+    ),
+    "slurm.minutes": Field(
+        None,
+        "Time limit of a job.",
+        within(1, 525_600, "in [1, 525600], a year at most"),
+        kind=int,
+        unset="a day",
+        in_name=False,
+    ),
+    "slurm.parameters": Field(
+        None,
+        'Further parameters of sbatch: "account=mine qos=high".',
+        (Allowed(f"words like account=mine, none of {', '.join(_TAKEN)}", _are_parameters),),
+        kind=str,
+        unset="none",
+        in_name=False,
+    ),
+}
+
+# The fields of a sweep: those of a training run, which hold for all its runs, and its own.
+SWEEP: dict[str, Field] = {**with_defaults(TRAIN, experiment="sweep"), **_OF_SWEEPS}
+
+
 def sweep(
     name: str,
     argument: str,
@@ -78,16 +172,8 @@ def as_sweep(
 ) -> ConfigDict:
     """Makes a training config the one of a sweep, and returns it."""
     config.experiment = "sweep"
-    config.sweep = {"name": name, "size": size, "runs": tuple(runs), "seeds": 1, "only": "*"}
-    config.launcher = "local"  # here, one after another; slurm: a job for each
-    config.slurm = {  # what each job asks for; what is left out is the cluster's default, or a day
-        "gpus": placeholder(int),
-        "memory_gb": placeholder(float),
-        "cpus": placeholder(int),
-        "partition": placeholder(str),
-        "minutes": placeholder(int),
-        "parameters": placeholder(str),  # further ones of sbatch: "account=mine qos=high"
-    }
+    config.update(make(_OF_SWEEPS))
+    config.sweep.update(name=name, size=size, runs=tuple(runs))
     return config
 
 

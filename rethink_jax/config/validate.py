@@ -1,13 +1,12 @@
-"""What a config's fields may hold."""
+"""What a config's fields may hold, as far as the config alone tells."""
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from rethink_jax.config.base import get
-from rethink_jax.config.experiments import default_config_for
+from rethink_jax.config.experiments import default_config_for, experiment_of, fields_for
+from rethink_jax.config.sweeps import ASKED_BY
 from rethink_jax.errors import UserError, require
 
 # What a field of each type must be, in words.
@@ -21,68 +20,48 @@ KINDS = {
 
 
 def check(config: ConfigDict) -> None:
-    """Raises `UserError` for a value that no run could have; each room checks the fields it owns."""
+    """Raises `UserError` for a config that no run could have, as far as it alone tells.
+
+    Names of corruptions and models, and what depends on the data set, are checked by `runs.resolve`.
+    """
     check_fields(config)
-    for field in (
-        *("epochs", "steps", "data.examples", "data.size", "evaluate.every_epochs"),
-        *(
-            "evaluate.examples",
-            "checkpoint.every_epochs",
-            "checkpoint.every_steps",
-            "checkpoint.keep",
-        ),
-    ):
-        _require_in(config, field, lambda value: 1 <= value < 2**31, "in [1, 2**31)")
-    check_seeds(config)
-    for field, is_allowed, allowed in (
-        ("batch_size", lambda value: 1 <= value <= 2**20, "in [1, 1048576]"),
-        ("optimizer.learning_rate", lambda value: 0 < value < math.inf, "above 0 and finite"),
-        ("optimizer.decay_per_epoch", lambda value: 0 < value <= 1, "in (0, 1]"),
-        ("optimizer.momentum", lambda value: 0 <= value < 1, "in [0, 1)"),
-        (
-            "optimizer.schedule",
-            lambda value: value in ("exponential", "cosine"),
-            "exponential or cosine",
-        ),
-        ("optimizer.warmup_epochs", lambda value: 0 <= value < 2**31, "in [0, 2**31)"),
-        ("label_smoothing", lambda value: 0 <= value < 1, "in [0, 1)"),
-        ("optimizer.weight_decay", lambda value: 0 <= value < 1, "in [0, 1)"),
-        (
-            "optimizer.weight_decay_on",
-            lambda value: value in ("all", "kernels", "hidden_dense"),
-            "all, kernels or hidden_dense",
-        ),
-        (
-            "optimizer.drop_epochs",
-            lambda value: all(type(epoch) is int and 1 <= epoch < 2**31 for epoch in value),
-            "whole numbers in [1, 2**31)",
-        ),
-        ("augment.rotation_degrees", lambda value: 0 <= value <= 180, "in [0, 180]"),
-        ("model.dropout", lambda value: 0 <= value < 1, "in [0, 1)"),
-        ("grace_seconds", lambda value: 0 < value <= 86_400, "in (0, 86400], a day at most"),
-        ("dtype", lambda value: value in ("float32", "bfloat16"), "float32 or bfloat16"),
-    ):
-        _require_in(config, field, is_allowed, allowed)
-    for field in ("learning_rate", "weight_decay", "decay_per_epoch"):
-        _require_in(
-            config, f"optimizer.{field}", _is_float32, "0 or in float32's range, 1e-37 to 3e38"
-        )
-    if config.optimizer.schedule == "cosine":
-        for field, is_allowed, allowed in (
-            ("optimizer.decay_per_epoch", lambda value: value == 1, "1.0 or left out for cosine"),
-            ("optimizer.drop_epochs", lambda value: len(value) == 0, "() for cosine"),
-        ):
-            _require_in(config, field, is_allowed, allowed)
+    for name, field in fields_for(config).items():
+        value = get(config, name)
+        for allowed in field.allowed:
+            require(value is None or allowed.holds(value), name, value, allowed.words)
+    _check_together(config)
 
 
-def _is_float32(value: float) -> bool:
-    return value == 0 or 1e-37 <= value <= 3e38
-
-
-def check_seeds(config: ConfigDict) -> None:
-    """Raises `UserError` for a seed that is none."""
-    for field in ("seed", "corruption.seed"):
-        _require_in(config, field, lambda value: 0 <= value < 2**32, "in [0, 2**32)")
+def _check_together(config: ConfigDict) -> None:
+    """Raises `UserError` for fields that exclude each other."""
+    kind = experiment_of(config)
+    if "optimizer" in config and config.optimizer.schedule == "cosine":
+        decay, drops = config.optimizer.decay_per_epoch, config.optimizer.drop_epochs
+        is_constant = decay is None or decay == 1
+        require(is_constant, "optimizer.decay_per_epoch", decay, "1.0 or left out for cosine")
+        require(len(drops) == 0, "optimizer.drop_epochs", drops, "() for cosine")
+    if "stream" in config.data:
+        stream, before = config.data.stream, config.corruption.before_crop
+        allowed = "False for a stream, which is cut first"
+        require(not (stream and before), "corruption.before_crop", before, allowed)
+        allowed = f"False for {kind}, whose data are in memory"
+        require(not stream or kind in ("train", "sweep"), "data.stream", stream, allowed)
+    if kind == "kernel":
+        gammas = config.kernel.gammas
+        is_one = config.kernel.name != "linear" or len(gammas) == 1
+        allowed = "one number for the linear kernel, which has no γ"
+        require(is_one, "kernel.gammas", gammas, allowed)
+    if kind == "expressivity" and config.data.name == "synthetic":
+        examples, fake, folder = config.data.examples, config.data.fake, config.data.data_dir
+        allowed = "left out; set config.synthetic.points"
+        require(examples is None, "data.examples", examples, allowed)
+        require(not fake, "data.fake", fake, "False for synthetic points")
+        require(folder is None, "data.data_dir", folder, "left out for synthetic points")
+    if kind == "sweep":
+        for field, launchers in ASKED_BY.items():
+            value, allowed = config.slurm[field], f"left out for config.launcher={config.launcher}"
+            is_asked = value is None or config.launcher in launchers
+            require(is_asked, f"slurm.{field}", value, allowed)
 
 
 def check_fields(config: ConfigDict) -> None:
@@ -118,10 +97,3 @@ def _is_a(value: Any, kind: type) -> bool:
 def fields_of(group: Any) -> str:
     """Returns the names of a group's fields, in words."""
     return ", ".join(sorted(group)) if isinstance(group, ConfigDict) else "no fields"
-
-
-def _require_in(
-    config: ConfigDict, field: str, is_allowed: Callable[[Any], bool], allowed: str
-) -> None:
-    value = get(config, field)
-    require(value is None or is_allowed(value), field, value, allowed)

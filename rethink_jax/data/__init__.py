@@ -2,7 +2,6 @@
 
 from rethink_jax.data.arrays import (
     as_asked as as_asked,
-    check as check,
     describe as describe,
     describe_as_asked as describe_as_asked,
     from_arrays as from_arrays,

@@ -14,11 +14,6 @@ from rethink_jax.errors import UserError, require
 Pair = tuple[np.ndarray, np.ndarray]
 
 
-def check(config: ConfigDict) -> None:
-    """Raises `UserError` for fields of `config.data` that no data set could have."""
-    _check(config.data)
-
-
 def describe(data: ConfigDict) -> DatasetInfo:
     """Returns the sizes of the data set that `config.data` names, without decoding or downloading anything.
 

@@ -6,9 +6,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
-
-from rethink_jax.errors import require
 
 # The mapped axis, over which steps and BatchNorm sum.
 AXIS = "data"
@@ -118,16 +115,6 @@ def steps_per_dispatch() -> int:
     XLA runs convolutions inside a while-loop many times slower on CPUs.
     """
     return 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH
-
-
-def check(config: ConfigDict) -> None:
-    """Raises `UserError` for a batch that the devices do not divide."""
-    require(
-        config.batch_size % len(devices()) == 0,
-        "batch_size",
-        config.batch_size,
-        f"a multiple of the number of devices, {len(devices())}",
-    )
 
 
 def _local_indices() -> list[int]:

@@ -12,7 +12,7 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from rethink_jax.distributed import parallel
-from rethink_jax.errors import UserError, require
+from rethink_jax.errors import UserError
 
 Show = Callable[[float], None]
 
@@ -258,24 +258,3 @@ def check_images(config: ConfigDict, image_shape: tuple[int, ...]) -> None:
             f"config.features.name is 'random_convolutions', which need images of {_PATCH + 1} pixels a side "
             f"at least; those of {config.data.name} are {height}×{width}"
         )
-
-
-def check(config: ConfigDict) -> None:
-    """Raises `UserError` for features that there are not."""
-    chosen = config.features
-    name, orientations = chosen.name, chosen.orientations
-    names = ("pixels", "gabor", "random_convolutions")
-    require(name in names, "features.name", name, f"one of {', '.join(names)}")
-    require(1 <= chosen.filters <= 10**6, "features.filters", chosen.filters, "in [1, 1000000]")
-    require(1 <= orientations <= 64, "features.orientations", orientations, "in [1, 64]")
-
-    def all_of(values: object, is_allowed: Callable[[float], bool]) -> bool:
-        numbers = list(values) if isinstance(values, list | tuple) else []
-        return bool(numbers) and all(isinstance(x, int | float) and is_allowed(x) for x in numbers)
-
-    sets, pools = chosen.wavelengths, chosen.pools
-    good = bool(sets) and all(all_of(one, lambda x: 2 <= x <= 256) for one in sets)
-    allowed = "tuples of numbers in [2, 256], for example ((4, 8),)"
-    require(good, "features.wavelengths", sets, allowed)
-    good = all_of(pools, lambda x: type(x) is int and 1 <= x <= 256)
-    require(good, "features.pools", pools, "whole numbers in [1, 256]")

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import json
 import logging
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +12,12 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax import config as config_lib, data
+from rethink_jax import data
 from rethink_jax.distributed import jax_settings, preemption, processes
 from rethink_jax.errors import RunFailed, require
 from rethink_jax.kernels import features as features_lib, solve
 from rethink_jax.kernels.features import Features
-from rethink_jax.kernels.kernel import KERNELS, of_points
+from rethink_jax.kernels.kernel import of_points
 from rethink_jax.kernels.selection import Entry, select
 from rethink_jax.kernels.session import (
     LabelledProducts,
@@ -31,6 +30,7 @@ from rethink_jax.kernels.summary import is_done, measure, table
 from rethink_jax.pipeline import inputs
 from rethink_jax.runs import display, files, identity, opening
 from rethink_jax.runs.own_files import PRODUCTS, SOLUTION, WITH_RIDGE
+from rethink_jax.runs.resolve import resolve
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def run(
       RunFailed: the solve does not come down to its tolerance.
       Stopped: when a signal came; the iterate is saved.
     """
-    check(config)
+    config, _ = resolve(config)
     processes.check_one_process(config)
     load = functools.cache(lambda: data.load(config.data))
     path = identity.path_of(workdir, config, lambda: load().fingerprint, name, config.data.name)
@@ -90,40 +90,6 @@ def run(
             logger.info("%s is finished", path)
     display.print_rows(*table(summary))
     return summary
-
-
-def check(config: ConfigDict) -> None:
-    """Raises `UserError` for a value that no solve could have."""
-    config_lib.check_fields(config)
-    kernel, solver = config.kernel, config.solver
-    require(0 <= config.seed < 2**32, "seed", config.seed, "in [0, 2**32)")
-    alone = kernel.name != "linear" or len(kernel.gammas) == 1
-    require(
-        alone, "kernel.gammas", kernel.gammas, "one number for the linear kernel, which has no γ"
-    )
-    dtype = solver.dtype
-    require(dtype in (None, "float32", "float64"), "solver.dtype", dtype, "float32 or float64")
-    require(kernel.name in KERNELS, "kernel.name", kernel.name, f"one of {', '.join(KERNELS)}")
-    for field, is_allowed, allowed in (
-        ("gammas", lambda x: 0 < x < math.inf, "one or more numbers above 0"),
-        ("ridges", lambda x: 0 <= x < math.inf, "one or more numbers of 0 or more"),
-    ):
-        values = kernel[field]
-        numbers = [isinstance(x, int | float) and is_allowed(x) for x in values]
-        require(bool(numbers) and all(numbers), f"kernel.{field}", values, allowed)
-    for field, value, low, high in (
-        ("kernel.validation_fraction", kernel.validation_fraction, 0.01, 0.9),
-        ("kernel.selection_examples", kernel.selection_examples, 1, 10**6),
-        ("solver.rank", solver.rank, 1, 100_000),
-        ("solver.tolerance", solver.tolerance, 1e-12, 0.5),
-        ("solver.max_iterations", solver.max_iterations, 1, 10**6),
-        ("solver.save_seconds", solver.save_seconds, 0, 86_400),
-        ("grace_seconds", config.grace_seconds, 0.1, 86_400),
-    ):
-        require(low <= value <= high, field, value, f"in [{low}, {high}]")
-    features_lib.check(config)
-    data.check(config)
-    data.describe(config.data)
 
 
 def _compute(

@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from rethink_jax.errors import require
 from rethink_jax.models.alexnet import AlexNet, SmallAlexNet
 from rethink_jax.models.inception import SmallInception
-from rethink_jax.models.inception_v3 import AUXILIARY_SIDE, InceptionV3
+from rethink_jax.models.inception_v3 import InceptionV3
 from rethink_jax.models.inception_v4 import InceptionV4
 from rethink_jax.models.mlp import MLP
 from rethink_jax.models.resnet import ResNet
@@ -59,9 +58,6 @@ MODELS = {
     },
 }
 
-# The largest MLP. Beyond it, compilation takes hours or memory runs out.
-_MOST = {"depth": 1000, "width": 2**20}
-
 
 def create(
     model: ConfigDict, num_classes: int, dtype: Any = jnp.float32, axis_name: str | None = None
@@ -94,46 +90,3 @@ def count_parameters(module: nn.Module, image_shape: tuple[int, int, int]) -> in
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), images)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
-
-
-def check(config: ConfigDict) -> None:
-    """Raises `UserError` for an unknown model, or for a field that it cannot have."""
-    model = config.model
-    names = ", ".join(MODELS)
-    require(model.name is None or model.name in MODELS, "model.name", model.name, f"one of {names}")
-    for field, most in _MOST.items():
-        require(model[field] >= 1, f"model.{field}", model[field], "1 or more")
-        require(model[field] <= most, f"model.{field}", model[field], f"at most {most}")
-    std = model.initial_std
-    require(std is None or 0 < std <= 1, "model.initial_std", std, "in (0, 1]")
-    is_mlp = model.name in (None, "mlp")
-    require(
-        std is None or is_mlp,
-        "model.initial_std",
-        std,
-        f"left out for {model.name}, which has its own",
-    )
-    has_auxiliary = model.name is None or "auxiliary" in MODELS[model.name].fields
-    require(
-        has_auxiliary or not model.auxiliary,
-        "model.auxiliary",
-        model.auxiliary,
-        f"False for {model.name}, which has no second classifier",
-    )
-    decayed = config.optimizer.weight_decay_on if config.optimizer.weight_decay else None
-    require(
-        decayed != "hidden_dense" or model.name is None or MODELS[model.name].hidden_dense,
-        "optimizer.weight_decay_on",
-        decayed,
-        f"all or kernels for {model.name}, which has no hidden dense layer",
-    )
-
-
-def check_side(config: ConfigDict) -> None:
-    """Raises `UserError` for images that are too small for the model."""
-    name, side = config.model.name, config.data.size
-    smallest = MODELS[name].smallest_side
-    require(side >= smallest, "data.size", side, f"{smallest} or more for {name}")
-    if config.model.auxiliary:
-        allowed = f"{AUXILIARY_SIDE} or more for {name} with model.auxiliary"
-        require(side >= AUXILIARY_SIDE, "data.size", side, allowed)

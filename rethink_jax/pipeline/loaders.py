@@ -279,16 +279,6 @@ def fingerprint(config: ConfigDict, opened: data.Dataset | data.Source) -> str:
     return _digest_of_labels(config, *_first(opened, config.data.examples), opened.version)
 
 
-def check(config: ConfigDict) -> None:
-    """Raises `UserError` for a stream that there cannot be."""
-    stream.check(config)
-    if config.data.stream:
-        before = config.corruption.before_crop
-        require(
-            not before, "corruption.before_crop", before, "False for a stream, which is cut first"
-        )
-
-
 def _first(
     source: data.Source, examples: int | None
 ) -> tuple[data.DatasetInfo, dict[str, EncodedSplit]]:

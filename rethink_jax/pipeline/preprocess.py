@@ -10,7 +10,6 @@ from jax.scipy.ndimage import map_coordinates
 from ml_collections import ConfigDict
 
 from rethink_jax.corruptions import key_of, pinned
-from rethink_jax.errors import require
 
 # Keep the draws apart from each other and from the data's order, which has the seed's own key.
 AUGMENT, DROPOUT = 1, 2
@@ -195,19 +194,3 @@ def _draw_distortion(key: jax.Array) -> list[jax.Array]:
         jax.random.uniform(part, (), jnp.float32, low, high)
         for part, (low, high) in zip(jax.random.split(key, len(limits)), limits, strict=True)
     ]
-
-
-def check(config: ConfigDict, channels: int) -> None:
-    """Raises `UserError` for a distortion of colours where images have none.
-
-    Args:
-      config: resolved.
-      channels: of the data set's images.
-    """
-    color, name = config.augment.color, config.data.name
-    require(
-        not color or channels == 3,
-        "augment.color",
-        color,
-        f"False for {name}'s images, which are not red, green and blue",
-    )

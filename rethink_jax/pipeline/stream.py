@@ -32,7 +32,7 @@ from rethink_jax.data.source import (
     fetch,
 )
 from rethink_jax.distributed import preemption
-from rethink_jax.errors import UserError, require
+from rethink_jax.errors import UserError
 from rethink_jax.pipeline import crops
 from rethink_jax.pipeline.batching import PADDING
 from rethink_jax.pipeline.shared_buffers import SharedBuffers
@@ -139,12 +139,6 @@ class Batches:
         image, label = decode(self.split, example_id, record, to_pixels)
         check_label(self.split, example_id, label, self.info.num_classes)
         return image, label
-
-
-def check(config: ConfigDict) -> None:
-    """Raises `UserError` for a number of workers that none has."""
-    workers = config.data.workers
-    require(workers is None or 0 <= workers <= 1024, "data.workers", workers, "in [0, 1024]")
 
 
 def workers_of(data: ConfigDict) -> int:

@@ -14,7 +14,7 @@ from rethink_jax.report.figures import Picture, draw
 from rethink_jax.report.pages import Block, Heading, Text
 from rethink_jax.report.runs import ReportedRun, hardware_of
 from rethink_jax.report.tables import NOTHING, Table, describe_data, number
-from rethink_jax.runs import display
+from rethink_jax.runs import display, resolve
 from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
 
 SUBJECT = "kernels and theory"
@@ -143,7 +143,7 @@ def norms(runs: list[ReportedRun]) -> Picture:
 
 def _how(run: ReportedRun) -> str:
     data = run.config["data"]["name"]
-    if data != expressivity.SYNTHETIC:
+    if data != resolve.SYNTHETIC:
         data = describe_data(run)
     seconds = run.summary.get("seconds")
     took = "" if seconds is None else f", {seconds:.0f} s of training and evaluation"

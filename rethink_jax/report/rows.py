@@ -11,7 +11,7 @@ from rethink_jax.runs import files, run_directory
 
 # Fields that change how long, on which examples and how safely a run trains, and not what it is.
 _NOT_THE_RECIPE = (
-    *run_directory.CHANGEABLE,
+    *config_lib.may_change({}),
     *("seed", "corruption.seed", "launcher"),
     *("data.name", "data.data_dir", "data.examples", "data.fake"),
 )
@@ -58,7 +58,7 @@ def settings_of(run: ReportedRun) -> str:
     """Returns in words what a run sets that changes no recipe, where it is not the default."""
     config = config_lib.base()
     config.data.size = run.config["data"]["size"]
-    usual = config_lib.resolve(config, run.environment["num_train"], 32).to_dict()
+    usual = config_lib.fill_in(config, run.environment["num_train"], 32).to_dict()
     return ", ".join(
         f"{field} {value}"
         for field, _, value in run_directory.differences(usual, run.config)
@@ -91,7 +91,7 @@ def _recipe(table: str, key: str, data: str, num_train: int, size: int | None) -
     config = SPECIFICATIONS[table].data.make_config(data, "true_labels")
     config.data.size = size
     config.update_from_flattened_dict(_FIELDS[table][key])
-    return _canonical(config_lib.resolve(config, num_train, 32).to_dict())
+    return _canonical(config_lib.fill_in(config, num_train, 32).to_dict())
 
 
 def _canonical(config: dict[str, Any]) -> dict[str, Any]:

@@ -295,7 +295,7 @@ def changes_of(run: ReportedRun) -> str:
     own = run.config
     default = _recipe_of(run)
     side = own["data"]["size"]
-    usual = config_lib.resolve(default, run.environment["num_train"], side).to_dict()
+    usual = config_lib.fill_in(default, run.environment["num_train"], side).to_dict()
     return ", ".join(
         f"{field.rpartition('.')[2]} {value}"
         for field, _, value in run_directory.differences(usual, own)

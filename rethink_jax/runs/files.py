@@ -59,7 +59,7 @@ def read_config(path: epath.Path) -> dict[str, Any]:
 
     Fields that had another name when the run was made have today's.
 
-    A field that `resolve` fills in has no default here, so a new one must be left None where it is not set.
+    A field that `fill_in` fills in has no default here, so a new one must be left None where it is not set.
 
     Raises:
       UserError: there is none, or it is damaged.

@@ -14,19 +14,13 @@ from etils import epath
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from rethink_jax.config import may_change
 from rethink_jax.errors import InUse, UserError
 from rethink_jax.runs import environment, files, own_files
 from rethink_jax.runs.files import is_in_bucket
 from rethink_jax.runs.own_files import CONFIG, ENVIRONMENT, LOCK, SWEEP
 
 logger = logging.getLogger(__name__)
-
-# Fields that a run may change when it is taken up again: they do not change what it computes up to a step.
-CHANGEABLE = (
-    *("experiment", "epochs", "steps", "stop_when_fitted"),
-    *("evaluate", "checkpoint", "grace_seconds", "compilation_cache", "solver", "data.workers"),
-    "data.data_dir",  # the data's fingerprint tells whether they are the same
-)
 
 # What a file system without locks answers.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
@@ -173,17 +167,15 @@ def check_same_run(path: epath.Path, config: ConfigDict) -> None:
     """Refuses a directory that holds a run of another config; writes nothing.
 
     Raises:
-      UserError: with the fields that differ; those in `CHANGEABLE` may.
+      UserError: with the fields that differ; some may change (`config.may_change`).
     """
     if (path / CONFIG).exists():
         before, after = files.read_config(path), config.to_dict()
-        changeable = {*CHANGEABLE}
-        if after.get("optimizer", {}).get("schedule") == "cosine":
-            changeable -= {"epochs", "steps"}  # the rate of every step depends on them
+        changeable = may_change(after)
         differing = [
             f"config.{field} {old!r} → {new!r}"
             for field, old, new in differences(before, after)
-            if not {field, field.split(".")[0]} & changeable
+            if field not in changeable
         ]
         if differing:
             raise UserError(

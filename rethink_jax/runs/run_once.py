@@ -9,19 +9,11 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax import config as config_lib, corruptions, data
+from rethink_jax import data
 from rethink_jax.errors import UserError
 from rethink_jax.runs import display, files, identity, opening
 
 logger = logging.getLogger(__name__)
-
-
-def check(config: ConfigDict) -> None:
-    """Raises `UserError` for a wrong field or seed, and for a corruption that is not one of labels."""
-    config_lib.check_fields(config)
-    corruptions.check(config)
-    corruptions.check_is_of_labels(config)
-    config_lib.check_seeds(config)
 
 
 def run_once(
@@ -36,7 +28,7 @@ def run_once(
     """Computes a result unless its directory has it already, writes it there and shows it.
 
     Args:
-      config: checked.
+      config: resolved.
       workdir: the run's directory; by default `runs/<name>-<data>-<digits of the config>`.
       name: of the config file, for the default directory.
       load: returns the data set; None where the config alone makes the data.

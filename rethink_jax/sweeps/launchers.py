@@ -1,7 +1,5 @@
 """A sweep's runs as jobs of their own, through submitit: what a job asks for, and how it is requeued."""
 
-import math
-import re
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -11,44 +9,8 @@ from ml_collections import ConfigDict
 from rethink_jax import output
 from rethink_jax.data import cache
 from rethink_jax.distributed import jax_settings, preemption
-from rethink_jax.errors import require
 
 _DEFAULT_MINUTES = 24 * 60
-# What fields of their own say, and what submitit needs.
-_RESERVED = (
-    *("gpus-per-node", "gres", "mem", "cpus-per-task", "partition", "time", "job-name", "output"),
-    *("error", "array", "nodes", "ntasks", "ntasks-per-node", "signal", "open-mode", "wckey"),
-)
-_HONOURED = {
-    "local": (),
-    "submitit_local": ("gpus", "minutes"),
-    "slurm": ("gpus", "memory_gb", "cpus", "partition", "minutes", "parameters"),
-}
-
-
-def check(config: ConfigDict) -> None:
-    """Raises `UserError` for what a job of `config.launcher` cannot ask for."""
-    for field, is_allowed, allowed in (
-        ("gpus", lambda value: 0 <= value <= 1024, "in [0, 1024]"),
-        ("memory_gb", lambda value: 0 < value < math.inf, "above 0 and finite"),
-        ("cpus", lambda value: 1 <= value <= 65_536, "in [1, 65536]"),
-        ("minutes", lambda value: 1 <= value <= 525_600, "in [1, 525600], a year at most"),
-        ("partition", lambda value: bool(re.fullmatch(r"[\w.,-]+", value)), "a partition's name"),
-        ("parameters", _are_parameters, f"words like account=mine, none of {', '.join(_RESERVED)}"),
-    ):
-        value = config.slurm[field]
-        if value is None:
-            continue
-        require(is_allowed(value), f"slurm.{field}", value, allowed)
-        honoured = field in _HONOURED[config.launcher]
-        require(
-            honoured, f"slurm.{field}", value, f"left out for config.launcher={config.launcher}"
-        )
-
-
-def _are_parameters(text: str) -> bool:
-    matches = [re.fullmatch(r"(?:--)?([a-z][a-z-]*)(=\S+)?", word) for word in text.split()]
-    return bool(matches) and all(match and match[1] not in _RESERVED for match in matches)
 
 
 def parameters_of(config: ConfigDict) -> dict[str, Any]:

@@ -27,14 +27,13 @@ from rethink_jax.errors import (
     require,
 )
 from rethink_jax.pipeline import loaders
-from rethink_jax.runs import display, effects, identity, run_directory
+from rethink_jax.runs import display, effects, identity
+from rethink_jax.runs.resolve import resolve
 from rethink_jax.sweeps import launchers
 from rethink_jax.sweeps.manifest import PlannedRun, RunOutcome, SweepManifest
-from rethink_jax.training import experiment, train
+from rethink_jax.training import train
 
 logger = logging.getLogger(__name__)
-
-LAUNCHERS = ("local", "slurm", "submitit_local")
 
 
 @jax_settings.pin_settings()
@@ -93,9 +92,8 @@ def plan(
     Raises:
       UserError: naming the run whose config has no run.
     """
-    config_lib.check_fields(config)
-    launcher, allowed = config.launcher, f"one of {', '.join(LAUNCHERS)}"
-    require(launcher in LAUNCHERS, "launcher", launcher, allowed)
+    config_lib.check(config)
+    launcher = config.launcher
     if config.launcher != "local" and (dataset is not None or jax.process_count() > 1):
         raise UserError(
             f"config.launcher is {config.launcher!r}; it must be local in several processes "
@@ -104,16 +102,13 @@ def plan(
     if launcher != "local" and importlib.util.find_spec("submitit") is None:
         needed = "which needs submitit: pip install -e '.[slurm]'"
         raise UserError(f"config.launcher is {launcher!r}, {needed}")
-    launchers.check(config)
-    seeds = config.sweep.seeds
-    require(1 <= seeds <= 1000, "sweep.seeds", seeds, "in [1, 1000]")
     _check_runs(config.sweep.runs)
     chosen = _chosen(config)
     runs = []
-    for repeat in range(seeds):
+    for repeat in range(config.sweep.seeds):
         for entry in chosen:
             try:
-                resolved, info = experiment.resolve(_config_of(config, entry, repeat), dataset)
+                resolved, info = resolve(_config_of(config, entry, repeat), dataset)
             except UserError as error:
                 raise UserError(f"run {entry['name']}: {error}") from error
             run_path = path / f"{entry['name']}-seed{resolved.seed}"
@@ -190,13 +185,14 @@ def _config_of(config: ConfigDict, entry: dict[str, Any], repeat: int) -> Config
     fields = config.to_dict()
     del fields["sweep"], fields["launcher"], fields["slurm"]
     own, default = ConfigDict(fields), config_lib.base()
+    changeable = config_lib.may_change({})
     for field, value in entry["fields"].items():
         try:
             shared = config_lib.get(own, field)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"config.{field} is no field") from error
         is_set = shared != config_lib.get(default, field)
-        if is_set and field.split(".")[0] in run_directory.CHANGEABLE:
+        if is_set and field in changeable and not field.startswith("data."):
             continue
         unset = "left to the runs of the sweep, which set it each for itself"
         require(not is_set or shared == value, field, shared, unset)
@@ -346,7 +342,6 @@ def _path(
 ) -> epath.Path:
     """Returns the sweep's directory; without a `workdir`, equal configs get one, whichever runs are chosen."""
     fields = ConfigDict(config.to_dict())
-    del fields.launcher, fields.slurm, fields.sweep.seeds, fields.sweep.only
 
     def fingerprint() -> str:
         return processes.all_or_fail(lambda: loaders.open_data(config, dataset)).fingerprint

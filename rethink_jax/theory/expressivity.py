@@ -11,14 +11,12 @@ from ml_collections import ConfigDict
 
 from rethink_jax import data
 from rethink_jax.distributed import jax_settings
-from rethink_jax.errors import require
 from rethink_jax.pipeline import inputs
 from rethink_jax.runs import display, run_once
+from rethink_jax.runs.resolve import SYNTHETIC, resolve
 from rethink_jax.theory import theorem1
 
 logger = logging.getLogger(__name__)
-
-SYNTHETIC = "synthetic"
 
 # Keep the draws of points, and of those that are run, apart from each other and from the direction a.
 _POINTS, _SAMPLE = 1, 2
@@ -41,7 +39,7 @@ def run(
     Raises:
       UserError: for a config or a directory that cannot be run, and for equal points.
     """
-    check(config)
+    config, _ = resolve(config)
 
     def load() -> data.Dataset | None:
         return None if config.data.name == SYNTHETIC else data.load(config.data)
@@ -51,29 +49,6 @@ def run(
         return _run(config, points, labels), len(labels)
 
     return run_once.run_once(config, workdir, name, load, compute, table)
-
-
-def check(config: ConfigDict) -> None:
-    """Raises `UserError` for a value that no run could have."""
-    run_once.check(config)
-    for group, field, most in (
-        *(("synthetic", "points", 10**8), ("synthetic", "dimension", 10**6)),
-        *(("synthetic", "classes", 10**6), ("theorem", "depth", 10**4)),
-        *(("theorem", "evaluate_all_up_to", 10**6), ("theorem", "sample_size", 10**6)),
-    ):
-        value = config[group][field]
-        require(1 <= value <= most, f"{group}.{field}", value, f"in [1, {most}]")
-    if config.data.name == SYNTHETIC:
-        examples = config.data.examples
-        require(
-            examples is None, "data.examples", examples, "left out; set config.synthetic.points"
-        )
-        fake, data_dir = config.data.fake, config.data.data_dir
-        require(not fake, "data.fake", fake, "False for synthetic points")
-        require(data_dir is None, "data.data_dir", data_dir, "left out for synthetic points")
-    else:
-        data.check(config)
-        data.describe(config.data)
 
 
 def _points(config: ConfigDict, dataset: data.Dataset | None) -> tuple[np.ndarray, np.ndarray]:

@@ -15,10 +15,11 @@ from ml_collections import ConfigDict
 
 from rethink_jax import data
 from rethink_jax.distributed import jax_settings
-from rethink_jax.errors import RunFailed, UserError, require
+from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.pipeline import batching, inputs
 from rethink_jax.pipeline.preprocess import whiten
 from rethink_jax.runs import display, run_once
+from rethink_jax.runs.resolve import resolve
 from rethink_jax.runs.writers import write_figure
 
 CURVES = "curves.png"
@@ -60,7 +61,7 @@ def run(
     Raises:
       UserError: for a config or a directory that cannot be run, and for examples that are no basis.
     """
-    check(config)
+    config, _ = resolve(config)
 
     def compute(dataset: data.Dataset | None) -> tuple[dict[str, Any], int]:
         assert dataset is not None
@@ -89,15 +90,6 @@ def table(summary: dict[str, Any]) -> display.Rows:
         for name, path in summary["paths"].items()
     ]
     return title.format(**summary), columns, rows
-
-
-def check(config: ConfigDict) -> None:
-    """Raises `UserError` for a value that no run could have."""
-    run_once.check(config)
-    data.check(config)
-    data.describe(config.data)
-    epochs = config.sgd.epochs
-    require(1 <= epochs <= 10**6, "sgd.epochs", epochs, "in [1, 1000000]")
 
 
 def _points(config: ConfigDict, dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:

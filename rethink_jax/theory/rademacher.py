@@ -16,11 +16,11 @@ from ml_collections import ConfigDict
 from rethink_jax import config as config_lib, data
 from rethink_jax.config import sweep_entry
 from rethink_jax.distributed import jax_settings, processes
-from rethink_jax.errors import require
 from rethink_jax.runs import display, files, identity, opening, run_directory
+from rethink_jax.runs.resolve import resolve
 from rethink_jax.sweeps import sweep
 from rethink_jax.sweeps.estimates import estimate
-from rethink_jax.training import experiment, train
+from rethink_jax.training import train
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +51,8 @@ def run(
       RunFailed: where a run has failed.
       Stopped: when a signal came; the state is saved.
     """
-    draws = config.rademacher.draws
-    require(1 <= draws <= 1000, "rademacher.draws", draws, "in [1, 1000]")
     path, settings, dataset = begin(config, "rademacher", workdir, name)
-    planned = train_both(settings, path / RUNS, dataset, draws)
+    planned = train_both(settings, path / RUNS, dataset, config.rademacher.draws)
 
     def record() -> dict[str, Any]:
         summary = summarize_runs(planned, dataset.info.num_train)
@@ -98,12 +96,9 @@ def begin(
     Raises:
       UserError: for a config or a directory that cannot be run, before any data is loaded.
     """
-    config_lib.check_fields(config)
-    stream = config.data.stream
-    require(not stream, "data.stream", stream, f"False for {group}, whose data are in memory")
+    resolved, info = processes.all_or_fail(lambda: resolve(config))
     settings = ConfigDict(config.to_dict())
     del settings[group]
-    resolved, info = processes.all_or_fail(lambda: experiment.resolve(settings))
 
     @functools.cache
     def load() -> data.Dataset:

@@ -19,7 +19,7 @@ from scipy.special import softmax
 
 from rethink_jax import data, models
 from rethink_jax.distributed import jax_settings, processes
-from rethink_jax.errors import RunFailed, require
+from rethink_jax.errors import RunFailed
 from rethink_jax.pipeline import inputs
 from rethink_jax.pipeline.preprocess import center_crop, whiten
 from rethink_jax.runs import display, files
@@ -65,9 +65,8 @@ def run(
       Stopped: when a signal came; the state is saved.
     """
     processes.check_one_process(config)
-    replacements = config.stability.replacements
-    require(1 <= replacements <= 1000, "stability.replacements", replacements, "in [1, 1000]")
     path, settings, dataset = begin(config, "stability", workdir, name)
+    replacements = config.stability.replacements
     ids = np.random.default_rng(config.seed).choice(dataset.info.num_train, replacements)
     original, *replaced = _train_all(settings, path, dataset, ids.tolist())
 

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from rethink_jax import config as config_lib, corruptions, data, models
+from rethink_jax import config as config_lib, data, models
 from rethink_jax.distributed import parallel
-from rethink_jax.errors import require
-from rethink_jax.pipeline import loaders, preprocess, stream
+from rethink_jax.pipeline import loaders, preprocess
 from rethink_jax.training import steps, train_state
 from rethink_jax.training.optimizer import learning_rate, make_optimizer
 from rethink_jax.training.train_state import TrainState
@@ -37,47 +36,6 @@ class Experiment(NamedTuple):
     train_steps: Callable
     eval_steps: Callable
     learning_rate: Callable[[int], Any]
-
-
-def resolve(
-    config: ConfigDict, dataset: data.Dataset | None = None
-) -> tuple[ConfigDict, data.DatasetInfo]:
-    """Checks a config and resolves its defaults, before any data is loaded.
-
-    Returns:
-      The resolved config, and the sizes of its data set.
-
-    Raises:
-      UserError: one line that names the field, its value and what is allowed.
-    """
-    stream.check_main_guard()
-    for room in (config_lib, corruptions, loaders, models, parallel):
-        room.check(config)
-    if dataset is None:
-        data.check(config)
-        info = data.describe(config.data)
-    else:
-        info = data.describe_as_asked(dataset, config.data)
-        channels, own = config.data.channels, info.image_shape[-1]
-        require(
-            channels in (None, own),
-            "data.channels",
-            channels,
-            f"left out, or {own} as {info.name} has",
-        )
-        config = ConfigDict(config.copy_and_resolve_references())
-        config.data.name = info.name
-    side = min(info.image_shape[:2])
-    config = config_lib.resolve(config, info.num_train, side)
-    models.check(config)  # the model may have been left to be resolved
-    size = config.data.size
-    if not config.data.stream:
-        require(
-            size <= side, "data.size", size, f"at most {side}, the side of {info.name}'s images"
-        )
-    models.check_side(config)
-    preprocess.check(config, info.image_shape[-1])
-    return config, info
 
 
 def build(config: ConfigDict, opened: data.Dataset | data.Source | None = None) -> Experiment:

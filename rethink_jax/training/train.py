@@ -15,6 +15,7 @@ from rethink_jax.distributed import jax_settings, parallel, preemption, processe
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.pipeline import loaders
 from rethink_jax.runs import display, files, identity, opening, own_files, run_directory
+from rethink_jax.runs.resolve import resolve
 from rethink_jax.training import loop, metrics
 from rethink_jax.training.checkpoints import (
     FOLDER,
@@ -23,7 +24,7 @@ from rethink_jax.training.checkpoints import (
     restore_on_all,
     steps_in,
 )
-from rethink_jax.training.experiment import Experiment, build, resolve
+from rethink_jax.training.experiment import Experiment, build
 from rethink_jax.training.recorder import Recorder
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ import pytest
 
 from rethink_jax import config as config_lib, corruptions, data, paper
 from rethink_jax.errors import UserError
+from rethink_jax.runs.resolve import resolve
 from rethink_jax.sweeps import sweep
-from rethink_jax.training import experiment
 from tests.config.test_config import CONFIGS, load
 
 IMAGENET = {
@@ -338,12 +338,12 @@ def test_single_runs_on_imagenet(name, described):
     assert config.to_dict() == load(FILES[f"imagenet/{name}"]).get_config().to_dict()
     assert config.corruption.name == name
     assert config_of(f"imagenet/{name}", "mine").data.name == "mine"
-    resolved, info = experiment.resolve(config)
+    resolved, info = resolve(config)
     assert (resolved.model.name, resolved.data.size) == ("inception_v3", 299)
     assert config_lib.total_steps(resolved, info.num_train) == 112_680
     assert not any((resolved.model.dropout, resolved.optimizer.weight_decay, resolved.augment.flip))
     config.model.name = "resnet50"
-    assert experiment.resolve(config)[0].data.size == 224
+    assert resolve(config)[0].data.size == 224
 
 
 @pytest.mark.parametrize("name", IMAGENET)
@@ -359,11 +359,11 @@ def test_docstrings_of_configs_for_imagenet(name):
 
 def test_the_authors_demonstration(described):
     config = config_of("authors_demo", "cifar10")
-    resolved, _ = experiment.resolve(config)
+    resolved, _ = resolve(config)
     assert (resolved.model.name, resolved.epochs, resolved.batch_size) == ("wide_resnet", 300, 128)
     assert (resolved.data.size, resolved.stop_when_fitted) == (32, False)
     optimizer = resolved.optimizer
     assert (optimizer.learning_rate, optimizer.momentum) == (0.1, 0.9)
     assert (optimizer.drop_epochs, optimizer.decay_per_epoch) == ((150, 225), 1.0)
     assert (optimizer.weight_decay, optimizer.weight_decay_on) == (1e-4, "all")
-    assert experiment.resolve(config_of("authors_demo", "digits"))[0].data.size == 8
+    assert resolve(config_of("authors_demo", "digits"))[0].data.size == 8

@@ -7,7 +7,7 @@ from rethink_jax import config as config_lib, data
 from rethink_jax.data import subset
 from rethink_jax.data.source import decode_split
 from rethink_jax.pipeline import loaders
-from rethink_jax.training import experiment
+from rethink_jax.runs.resolve import resolve
 from tests.data_helpers import fields, write_images
 
 
@@ -134,7 +134,7 @@ def test_a_stream_takes_the_same_examples_as_memory(folder):
         examples = decode_split(part, in_memory.info)
         np.testing.assert_array_equal(examples.images, held.images)
         np.testing.assert_array_equal(examples.labels, held.labels)
-    resolved, _ = experiment.resolve(config)
+    resolved, _ = resolve(config)
     streamed = loaders.make(resolved, None)
     assert streamed.info == in_memory.info
     batches = streamed.evaluate(["train"])

@@ -175,4 +175,4 @@ def test_what_is_refused(field, value, allowed):
     config = config_lib.kernel("mnist", (1.0,))
     config.features[field] = value
     with pytest.raises(UserError, match=rf"config.features.{field} is .*; it must be {allowed}"):
-        features.check(config)
+        config_lib.check(config)

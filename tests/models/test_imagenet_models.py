@@ -11,6 +11,8 @@ from rethink_jax import config as config_lib, models
 from rethink_jax.errors import UserError
 from rethink_jax.models import parameter_counts
 from rethink_jax.models.inception_v3 import AUXILIARY_SIDE, InceptionV3
+from rethink_jax.runs.resolve import resolve
+from tests.data_helpers import of_size
 
 # As torchvision and timm count, or the papers.
 COUNTS = {
@@ -95,11 +97,11 @@ def test_images_that_are_too_small_are_refused(name):
     smallest = models.MODELS[name].smallest_side
     config.model.name = name
     config.data.size = smallest
-    models.check_side(config)
+    resolve(config, of_size((320, 320, 3)))
     if smallest > 1:
         config.data.size = smallest - 1
         with pytest.raises(UserError, match=rf"^config.data.size is {smallest - 1}; it must be"):
-            models.check_side(config)
+            resolve(config, of_size((320, 320, 3)))
         assert not has_maps(name, smallest - 1)
     assert has_maps(name, smallest)
 
@@ -108,12 +110,11 @@ def test_images_that_are_too_small_for_the_second_classifier_are_refused():
     config = config_lib.base()
     config.model.update(name="inception_v3", auxiliary=True)
     config.data.size = AUXILIARY_SIDE
-    models.check(config)
-    models.check_side(config)
+    resolve(config, of_size((320, 320, 3)))
     config.data.size -= 1
     line = "config.data.size is 298; it must be 299 or more for inception_v3 with model.auxiliary"
     with pytest.raises(UserError, match=f"^{line}$"):
-        models.check_side(config)
+        resolve(config, of_size((320, 320, 3)))
     assert has_maps("inception_v3", AUXILIARY_SIDE, auxiliary=True)
     assert not has_maps("inception_v3", AUXILIARY_SIDE - 1, auxiliary=True)
 
@@ -122,11 +123,10 @@ def test_images_that_are_too_small_for_the_second_classifier_are_refused():
 def test_other_models_have_no_second_classifier(name):
     config = config_lib.base()
     config.model.auxiliary = True
-    models.check(config)  # the model is left to be resolved
     config.model.name = name
     line = f"config.model.auxiliary is True; it must be False for {name}, which has no second classifier"
     with pytest.raises(UserError, match=f"^{line}$"):
-        models.check(config)
+        resolve(config, of_size((320, 320, 3)))
 
 
 def test_second_classifier_is_there_where_it_is_asked_for():

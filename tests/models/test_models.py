@@ -15,6 +15,8 @@ from rethink_jax.config import base
 from rethink_jax.distributed import parallel
 from rethink_jax.errors import UserError
 from rethink_jax.models import layers, parameter_counts
+from rethink_jax.runs.resolve import resolve
+from tests.data_helpers import of_size
 from tests.models.test_imagenet_models import COUNTS as IMAGENET
 
 COUNTS = {
@@ -242,7 +244,7 @@ def test_check_refuses(field, value, allowed):
     config = base()
     config.model[field] = value
     with pytest.raises(UserError) as error:
-        models.check(config)
+        resolve(config, of_size())
     assert str(error.value) == f"config.model.{field} is {value!r}; it must be {allowed}"
 
 

@@ -12,6 +12,8 @@ from rethink_jax import config as config_lib, data
 from rethink_jax.errors import UserError
 from rethink_jax.models.layers import dropout
 from rethink_jax.pipeline import inputs, preprocess
+from rethink_jax.runs.resolve import resolve
+from tests.data_helpers import of_size
 
 IDS = np.array([5, 0, 7, 3, 2], np.int32)
 
@@ -271,17 +273,18 @@ def test_draws_of_colours_are_uniform_and_not_correlated():
 @pytest.mark.parametrize(("channels", "allowed"), [(1, False), (2, False), (3, True), (4, False)])
 def test_colours_need_three_channels(channels, allowed):
     config = config_lib.train("digits", "true_labels")
-    preprocess.check(config, channels)
+    images = of_size((8, 8, channels), name="digits")
+    resolve(config, images)
     config.augment.color = True
     if allowed:
-        preprocess.check(config, channels)
+        resolve(config, images)
     else:
         line = (
             "config.augment.color is True; it must be False for digits's images, "
             "which are not red, green and blue"
         )
         with pytest.raises(UserError, match=f"^{line}$"):
-            preprocess.check(config, channels)
+            resolve(config, images)
 
 
 # Dropout.

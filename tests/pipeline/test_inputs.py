@@ -17,7 +17,7 @@ KEPT = {}  # most of these tests' time would go into compiling the same again
 def resolved(dataset, name="true_labels", size=SIZE, **corruption):
     config = config_lib.train(dataset.info.name, name, **corruption)
     config.data.size = size
-    return config_lib.resolve(config, dataset.info.num_train, min(dataset.info.image_shape[:2]))
+    return config_lib.fill_in(config, dataset.info.num_train, min(dataset.info.image_shape[:2]))
 
 
 def prepare(dataset, *args, **corruption):

@@ -11,7 +11,8 @@ from rethink_jax.distributed import parallel, preemption
 from rethink_jax.errors import UserError
 from rethink_jax.pipeline import batching, crops, inputs, loaders, preprocess, stream
 from rethink_jax.runs import files
-from rethink_jax.training import experiment, load, train
+from rethink_jax.runs.resolve import resolve
+from rethink_jax.training import load, train
 from tests.conftest import use_devices
 from tests.pipeline.test_crops import resized
 
@@ -44,7 +45,7 @@ def streamed(folder, corruption="random_labels", **fields):
 
 
 def feed_of(config):
-    resolved, _ = experiment.resolve(config)
+    resolved, _ = resolve(config)
     return resolved, loaders.make(resolved, None)
 
 
@@ -213,14 +214,14 @@ def test_a_damaged_record_ends_a_run_in_one_line(folder, tmp_path, monkeypatch):
 )
 def test_streams_that_cannot_be(fields, line, folder):
     with pytest.raises(UserError, match=line):
-        experiment.resolve(streamed(folder, **fields))
+        resolve(streamed(folder, **fields))
 
 
 def test_sides_are_those_of_the_papers(folder):
     for model, side in (("inception_v3", 299), ("resnet18", 224), ("vgg11", 224)):
         config = streamed(folder, **{"model.name": model})
         config.data.size = None
-        assert experiment.resolve(config)[0].data.size == side
+        assert resolve(config)[0].data.size == side
 
 
 def test_crops_are_those_of_the_model(folder):

@@ -20,7 +20,7 @@ def config_of(row, n=50_000, **fields):
     config.update_from_flattened_dict(
         config_lib.cifar10_entry(row)["fields"] | {"epochs": 4} | fields
     )
-    return config_lib.resolve(config, n, 32)
+    return config_lib.fill_in(config, n, 32)
 
 
 def write(path, row, trained=4, n=50_000, status="finished", test=0.5, environment=None, **fields):

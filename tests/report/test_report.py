@@ -18,7 +18,7 @@ from rethink_jax.sweeps import estimates
 
 CONFIG = config_lib.train("cifar10_jpeg", "true_labels")
 CONFIG.model.name = "mlp"
-CONFIG = config_lib.resolve(CONFIG, 50_000, 32)
+CONFIG = config_lib.fill_in(CONFIG, 50_000, 32)
 SUMMARY = {"status": "finished", "parameters": 7, "epochs": 4.0, "seconds": 100.0}
 
 
@@ -258,7 +258,7 @@ def on_imagenet(row, examples=1_281_167, **fields):
     """The config of a run of Table 2, and on how many examples it was."""
     config = config_lib.imagenet("imagenet2012", "true_labels")
     config.update_from_flattened_dict(config_lib.imagenet_entry(row)["fields"] | fields)
-    return {"config": config_lib.resolve(config, examples, 375), "num_train": examples}
+    return {"config": config_lib.fill_in(config, examples, 375), "num_train": examples}
 
 
 def top5(train, test, best, best_top5):
@@ -667,6 +667,6 @@ def test_importing_it_starts_no_backend():
 def test_what_a_run_changes_beside_its_name(row, fields, changes):
     config = config_lib.base()
     config.update_from_flattened_dict({"model.name": "mlp", **fields})
-    resolved = config_lib.resolve(config, 50_000, 32).to_dict()
+    resolved = config_lib.fill_in(config, 50_000, 32).to_dict()
     run = runs.ReportedRun(row, 0, "finished", resolved, {"num_train": 50_000}, [], {})
     assert sorted(runs.changes_of(run).split(", ")) == sorted(changes.split(", "))

@@ -17,7 +17,7 @@ SIZES = {
 
 
 def run_of(config, num_train=50_000, side=32):
-    resolved = config_lib.resolve(config, num_train, side).to_dict()
+    resolved = config_lib.fill_in(config, num_train, side).to_dict()
     return ReportedRun("", resolved["seed"], "finished", resolved, {"num_train": num_train}, [], {})
 
 

@@ -18,7 +18,7 @@ INFO = data.DatasetInfo("toy", 300, 60, (12, 12, 3), 5)
 def resolved(**fields):
     config = config_lib.base()
     config.update_from_flattened_dict({"model.name": "mlp", **fields})
-    return config_lib.resolve(config, 300, 12)
+    return config_lib.fill_in(config, 300, 12)
 
 
 def fields_of(config, info=INFO):

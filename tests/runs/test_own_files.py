@@ -12,7 +12,7 @@ import pytest
 from etils import epath
 
 from rethink_jax import config as config_lib
-from rethink_jax.config import base, resolve
+from rethink_jax.config import base, fill_in
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.kernels import interpolation
 from rethink_jax.runs import files, own_files, run_directory
@@ -48,7 +48,7 @@ def write(folder, name, text="mine"):
 
 
 def resolved():
-    return resolve(base(), 1500, 8)
+    return fill_in(base(), 1500, 8)
 
 
 @pytest.mark.parametrize("name", FOREIGN)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from rethink_jax.config import base, kernel, resolve
+from rethink_jax.config import base, fill_in, kernel
 from rethink_jax.errors import UserError
 from rethink_jax.runs import environment, files, run_directory
 from rethink_jax.training import load
@@ -33,7 +33,7 @@ def opened(path, config):
 
 
 def resolved(**fields):
-    config = resolve(base(), 1500, 8)
+    config = fill_in(base(), 1500, 8)
     config.update_from_flattened_dict(fields, strip_prefix="")
     return config
 
@@ -57,7 +57,7 @@ def another(value):
     return 3 if value is None else value / 2 or 0.5 if isinstance(value, float) else value + 1
 
 
-FIELDS = dict(flat(resolve(base(), 1500, 8).to_dict()))
+FIELDS = dict(flat(fill_in(base(), 1500, 8).to_dict()))
 FREE = ["experiment", "epochs", "steps", "stop_when_fitted"]
 FREE += ["evaluate.every_epochs", "evaluate.examples", "grace_seconds", "compilation_cache"]
 FREE += ["checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.keep", "data.workers"]

@@ -489,7 +489,7 @@ def test_what_a_job_asks_for():
     config.launcher = "slurm"
     config.slurm.update(gpus=1, memory_gb=64.0, cpus=16, partition="gpu", minutes=90)
     config.slurm.parameters = "account=mine --qos=high exclusive"
-    launchers.check(config)
+    config_lib.check(config)
     parameters = launchers.parameters_of(config)
     assert parameters == {
         "name": "toys",

@@ -6,6 +6,7 @@ import pytest
 
 from rethink_jax import config as config_lib, data
 from rethink_jax.errors import UserError
+from rethink_jax.runs.resolve import resolve
 from rethink_jax.theory import expressivity
 from tests.entry_point import make_place
 from tests.test_bad_input import assert_refused
@@ -45,12 +46,11 @@ def test_digits_through_the_entry_point(entry_point, tmp_path):
 
 def test_labels_are_those_of_a_training_run(toy):
     from rethink_jax.pipeline import inputs
-    from rethink_jax.training import experiment
 
     config = config_lib.expressivity("toy")
     points, labels = expressivity._points(config, toy)
     np.testing.assert_array_equal(points, toy.train.images.reshape(len(points), -1))
-    resolved, _ = experiment.resolve(config_lib.train("toy", "random_labels"), toy)
+    resolved, _ = resolve(config_lib.train("toy", "random_labels"), toy)
     np.testing.assert_array_equal(labels, inputs.prepare(resolved, toy).train.labels)
 
 

@@ -5,12 +5,14 @@ import json
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, data
 from rethink_jax.errors import UserError
 from rethink_jax.report import runs as report_runs
 from rethink_jax.runs import display, run_directory
-from rethink_jax.training import experiment, load, train
+from rethink_jax.runs.resolve import resolve
+from rethink_jax.training import load, train
 from tests.conftest import use_terminal
 
 
@@ -64,7 +66,7 @@ def test_fitted_means_the_whole_set(toy, tmp_path):
         train.run(settings(**{"evaluate.examples": 5, "stop_when_fitted": True}), tmp_path, toy)
     config = settings(**{"evaluate.examples": 5})
     config.stop_when_fitted = None
-    resolved, _ = experiment.resolve(config, toy)
+    resolved, _ = resolve(config, toy)
     assert resolved.stop_when_fitted is False
 
 
@@ -76,11 +78,11 @@ def test_how_many_is_checked(value, toy, tmp_path):
 
 
 def test_a_directory_named_before_the_field_keeps_its_name(toy):
-    resolved, _ = experiment.resolve(settings(), toy)
+    resolved, _ = resolve(settings(), toy)
     fields = resolved.to_dict()
     del fields["evaluate"]["examples"]
-    assert config_lib.digest(resolved) == config_lib.digest(config_lib.ConfigDict(fields))
-    other, _ = experiment.resolve(settings(**{"evaluate.examples": 7}), toy)
+    assert config_lib.digest(resolved) == config_lib.digest(ConfigDict(fields))
+    other, _ = resolve(settings(**{"evaluate.examples": 7}), toy)
     assert config_lib.digest(other) != config_lib.digest(resolved)
 
 

@@ -35,7 +35,7 @@ def rate_of(config, n):
 def make(split, dtype="float32", **model):
     config = config_lib.base()
     config.model.update(model)
-    config = config_lib.resolve(config, len(split.labels), split.images.shape[1])
+    config = config_lib.fill_in(config, len(split.labels), split.images.shape[1])
     module = models.create(config.model, 10, dtype, parallel.AXIS)
     optimizer = make_optimizer(config, rate_of(config, N))
     state = train_state.create(module, optimizer, split.images.shape[1:], config.seed)

@@ -14,6 +14,7 @@ from rethink_jax.distributed import parallel, preemption
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.pipeline import inputs, preprocess
 from rethink_jax.runs import run_directory, writers
+from rethink_jax.runs.resolve import resolve
 from rethink_jax.training import experiment, load, loop, train
 from rethink_jax.training.checkpoints import Checkpoints
 from rethink_jax.training.recorder import Recorder
@@ -98,7 +99,7 @@ def test_top_5_is_exact(tmp_path):
 
 
 def train_inputs(dataset):
-    config, _ = experiment.resolve(mlp_config("random_labels", epochs=2), dataset)
+    config, _ = resolve(mlp_config("random_labels", epochs=2), dataset)
     return config, dataset
 
 
@@ -343,7 +344,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(toy, tmp_path):
 
 
 def test_weights_that_are_not_finite_are_not_saved(toy, tmp_path):
-    config, _ = experiment.resolve(mlp_config(), toy)
+    config, _ = resolve(mlp_config(), toy)
     state = experiment.build(config, toy).initial_state
     request = preemption.StopRequest()
     with Recorder(train.epath.Path(tmp_path), config, "abc", toy.info, request) as recorder:

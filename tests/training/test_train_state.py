@@ -6,7 +6,9 @@ import pytest
 
 from rethink_jax import config as config_lib, models
 from rethink_jax.errors import UserError
+from rethink_jax.runs.resolve import resolve
 from rethink_jax.training.optimizer import decay_mask, learning_rate, make_optimizer
+from tests.data_helpers import of_size
 
 
 def params_of(name, **fields):
@@ -52,14 +54,14 @@ def test_weight_decay_that_would_touch_nothing_is_refused(name):
     config = config_lib.base()
     config.model.name = name
     config.optimizer.weight_decay_on = "hidden_dense"
-    models.check(config)
+    resolve(config, of_size((320, 320, 3)))
     config.optimizer.weight_decay = 1e-4
     if hidden:
-        models.check(config)
+        resolve(config, of_size((320, 320, 3)))
         return
     allowed = f"all or kernels for {name}, which has no hidden dense layer"
     with pytest.raises(UserError, match=f"weight_decay_on is 'hidden_dense'; it must be {allowed}"):
-        models.check(config)
+        resolve(config, of_size((320, 320, 3)))
 
 
 def test_weight_decay_against_numpy():
@@ -120,7 +122,7 @@ def test_the_default_rates_are_exactly_optaxs():
 
 
 def test_the_rate_falls_along_a_cosine():
-    config = config_lib.resolve(config_with(schedule="cosine"), 50_000, 32)
+    config = config_lib.fill_in(config_with(schedule="cosine"), 50_000, 32)
     rate = learning_rate(config, steps_per_epoch=3, total_steps=10)
     rates = [float(rate(step)) for step in range(11)]
     expected = 0.25 * (1 + np.cos(np.pi * np.arange(11) / 10))

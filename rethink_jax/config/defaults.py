@@ -1,4 +1,4 @@
-"""How the defaults that depend on the model and the data set are resolved."""
+"""The defaults that depend on the model and the data set; how many steps a run takes."""
 
 import math
 
@@ -8,7 +8,7 @@ from rethink_jax.config.base import SMALL_SET, get
 from rethink_jax.errors import require
 
 
-def resolve(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
+def fill_in(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
     """Returns a copy in which every default that depends on the model or the data set has its value.
 
     | field | up to 10,000 training examples (ours) | more |

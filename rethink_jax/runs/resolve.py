@@ -1,0 +1,106 @@
+"""The one check of a config, and its defaults filled in, before any data is loaded."""
+
+from ml_collections import ConfigDict
+
+from rethink_jax import config as config_lib, corruptions, data, models
+from rethink_jax.distributed import parallel
+from rethink_jax.errors import require
+from rethink_jax.models.inception_v3 import AUXILIARY_SIDE
+from rethink_jax.pipeline import stream
+
+SYNTHETIC = "synthetic"
+
+
+def resolve(
+    config: ConfigDict, dataset: data.Dataset | None = None
+) -> tuple[ConfigDict, data.DatasetInfo]:
+    """Checks a config of any experiment but a sweep, and fills in what depends on the model and the data set.
+
+    Args:
+      config: as the command line left it.
+      dataset: what is handed over in place of `config.data.name`.
+
+    Returns:
+      The resolved config, a copy, and the sizes of its data set.
+
+    Raises:
+      UserError: one line that names the field, its value and what is allowed.
+    """
+    stream.check_main_guard()
+    config_lib.check(config)
+    check_names(config)
+    if "model" not in config:
+        return ConfigDict(config.copy_and_resolve_references()), _describe(config)
+    _check_batch(config)
+    info = _describe(config) if dataset is None else _describe_given(config, dataset)
+    height, width, channels = info.image_shape
+    resolved = config_lib.fill_in(config, info.num_train, min(height, width))
+    resolved.data.name = config.data.name if dataset is None else info.name
+    _check_model(resolved)
+    _check_images(resolved, info.name, min(height, width), channels)
+    return resolved, info
+
+
+def check_names(config: ConfigDict) -> None:
+    """Raises `UserError` for a corruption or a model that there is not; only networks see other pixels."""
+    has_model = "model" in config
+    if "corruption" in config:
+        of_labels = ("true_labels", *corruptions.LABEL_CORRUPTIONS)
+        name, names = config.corruption.name, corruptions.CORRUPTIONS if has_model else of_labels
+        require(name in names, "corruption.name", name, f"one of {', '.join(names)}")
+    if has_model and config.model.name is not None:
+        name = config.model.name
+        require(name in models.MODELS, "model.name", name, f"one of {', '.join(models.MODELS)}")
+
+
+def _check_batch(config: ConfigDict) -> None:
+    count = len(parallel.devices())
+    allowed = f"a multiple of the number of devices, {count}"
+    require(config.batch_size % count == 0, "batch_size", config.batch_size, allowed)
+
+
+def _describe(config: ConfigDict) -> data.DatasetInfo:
+    if config.data.name == SYNTHETIC and "synthetic" in config:
+        points = config.synthetic
+        shape = (1, points.dimension, 1)
+        return data.DatasetInfo(SYNTHETIC, points.points, 0, shape, points.classes)
+    return data.describe(config.data)
+
+
+def _describe_given(config: ConfigDict, dataset: data.Dataset) -> data.DatasetInfo:
+    info = data.describe_as_asked(dataset, config.data)
+    channels, own = config.data.channels, info.image_shape[-1]
+    allowed = f"left out, or {own} as {info.name} has"
+    require(channels in (None, own), "data.channels", channels, allowed)
+    return info
+
+
+def _check_model(config: ConfigDict) -> None:
+    """Raises `UserError` for what the model does not have."""
+    name, model = config.model.name, models.MODELS[config.model.name]
+    std = config.model.initial_std
+    allowed = f"left out for {name}, which has its own"
+    require(std is None or "initial_std" in model.fields, "model.initial_std", std, allowed)
+    auxiliary, has_one = config.model.auxiliary, "auxiliary" in model.fields
+    allowed = f"False for {name}, which has no second classifier"
+    require(has_one or not auxiliary, "model.auxiliary", auxiliary, allowed)
+    decayed = config.optimizer.weight_decay_on if config.optimizer.weight_decay else None
+    has_layer = decayed != "hidden_dense" or model.hidden_dense
+    allowed = f"all or kernels for {name}, which has no hidden dense layer"
+    require(has_layer, "optimizer.weight_decay_on", decayed, allowed)
+
+
+def _check_images(config: ConfigDict, data_name: str, side: int, channels: int) -> None:
+    """Raises `UserError` for images that are too small, or have too few channels, for what is asked."""
+    name, size, model = config.model.name, config.data.size, models.MODELS[config.model.name]
+    if not config.data.stream:
+        allowed = f"at most {side}, the side of {data_name}'s images"
+        require(size <= side, "data.size", size, allowed)
+    smallest = model.smallest_side
+    require(size >= smallest, "data.size", size, f"{smallest} or more for {name}")
+    if config.model.auxiliary:
+        allowed = f"{AUXILIARY_SIDE} or more for {name} with model.auxiliary"
+        require(size >= AUXILIARY_SIDE, "data.size", size, allowed)
+    color = config.augment.color
+    allowed = f"False for {config.data.name}'s images, which are not red, green and blue"
+    require(not color or channels == 3, "augment.color", color, allowed)
