@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from ml_collections import ConfigDict
 from scipy import special
 
 SPLITS = ("train", "test")
@@ -320,32 +319,6 @@ CORRUPTIONS: dict[str, Callable] = {
     "gaussian": gaussian,
 }
 LABEL_CORRUPTIONS = ("partially_corrupted_labels", "random_labels")
-
-
-def split_key(corruption: ConfigDict, split: str) -> jax.Array:
-    """Returns the key of `config.corruption` for a split, `train` or `test`."""
-    return corruption_key(corruption.seed, None if corruption.name == "shuffled_pixels" else split)
-
-
-def from_config(
-    corruption: ConfigDict, num_classes: int, moments: Moments | None
-) -> Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """Returns `config.corruption` as a function `(key, ids, images, labels) -> (images, labels)`.
-
-    Args:
-      corruption: `config.corruption`.
-      num_classes: the number of classes.
-      moments: of the training set's pixels; only `gaussian` needs them.
-    """
-    extra = {
-        "partially_corrupted_labels": {
-            "probability": corruption.probability,
-            "num_classes": num_classes,
-        },
-        "random_labels": {"num_classes": num_classes},
-        "gaussian": {"moments": moments},
-    }
-    return functools.partial(CORRUPTIONS[corruption.name], **extra.get(corruption.name, {}))
 
 
 def pixel_moments(images: np.ndarray, per_channel: bool = True) -> Moments:

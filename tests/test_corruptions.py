@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from rethink_jax import config as config_lib, corruptions
 from rethink_jax.config import base
 from rethink_jax.errors import UserError
-from rethink_jax.pipeline import preprocess
+from rethink_jax.pipeline import inputs, preprocess
 
 IDS = np.arange(40, dtype=np.int32)
 RNG = np.random.default_rng(1)
@@ -238,8 +238,8 @@ def test_train_and_test_are_keyed_apart_but_share_the_shuffle():
     config = base().corruption
     config.name = "shuffled_pixels"
     train, test = (
-        corruptions.from_config(config, 10, MOMENTS)(
-            corruptions.split_key(config, split), IDS, IMAGES, LABELS
+        inputs.from_config(config, 10, MOMENTS)(
+            inputs.split_key(config, split), IDS, IMAGES, LABELS
         )
         for split in corruptions.SPLITS
     )

@@ -13,7 +13,7 @@ import pytest
 from rethink_jax import config as config_lib, corruptions, models
 from rethink_jax.distributed import jax_settings
 from rethink_jax.models.layers import dropout
-from rethink_jax.pipeline import batching, preprocess
+from rethink_jax.pipeline import batching, inputs, preprocess
 from rethink_jax.runs import environment, files
 from rethink_jax.training import train, train_state
 from rethink_jax.training.optimizer import make_optimizer
@@ -83,8 +83,8 @@ def corrupted(name):
         rng.integers(0, 256, (5, 6, 6, 3)).astype(np.uint8),
         np.arange(5, dtype=np.int32),
     )
-    corrupt = corruptions.from_config(corruption, 10, corruptions.pixel_moments(images))
-    return corrupt(corruptions.split_key(corruption, "train"), IDS, images, labels)
+    corrupt = inputs.from_config(corruption, 10, corruptions.pixel_moments(images))
+    return corrupt(inputs.split_key(corruption, "train"), IDS, images, labels)
 
 
 DRAWS = {

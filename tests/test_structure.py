@@ -62,3 +62,20 @@ def test_a_module_imports_only_what_is_above_it(file):
         if own != "__init__" and LEVELS[name] >= LEVELS[own]
     }
     assert not wrong
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_files_and_functions_are_short(file):
+    source = file.read_text()
+    assert len(source.splitlines()) <= LONGEST_FILE
+    functions = [
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    long = {
+        function.name
+        for function in functions
+        if function.end_lineno - function.lineno + 1 > LONGEST_FUNCTION
+    }
+    assert not long

@@ -1,5 +1,7 @@
 """From a data set to the arrays a run sees, cropped and corrupted, and the order in which it sees them."""
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -76,8 +78,8 @@ def _corrupt(
     num_classes: int,
     moments: corruptions.Moments,
 ) -> Split:
-    corrupt = corruptions.from_config(config.corruption, num_classes, moments)
-    key = corruptions.split_key(config.corruption, split)
+    corrupt = from_config(config.corruption, num_classes, moments)
+    key = split_key(config.corruption, split)
     random_crop = config.augment.random_crop
 
     @jax.jit
@@ -100,13 +102,43 @@ def _corrupt(
     return Split(images, labels, examples.labels)
 
 
+def split_key(corruption: ConfigDict, split: str) -> jax.Array:
+    """Returns the key of `config.corruption` for a split, `train` or `test`."""
+    return corruptions.corruption_key(
+        corruption.seed, None if corruption.name == "shuffled_pixels" else split
+    )
+
+
+def from_config(
+    corruption: ConfigDict, num_classes: int, moments: corruptions.Moments | None
+) -> Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """Returns `config.corruption` as a function `(key, ids, images, labels) -> (images, labels)`.
+
+    Args:
+      corruption: `config.corruption`.
+      num_classes: the number of classes.
+      moments: of the training set's pixels; only `gaussian` needs them.
+    """
+    extra = {
+        "partially_corrupted_labels": {
+            "probability": corruption.probability,
+            "num_classes": num_classes,
+        },
+        "random_labels": {"num_classes": num_classes},
+        "gaussian": {"moments": moments},
+    }
+    return functools.partial(
+        corruptions.CORRUPTIONS[corruption.name], **extra.get(corruption.name, {})
+    )
+
+
 def corrupt_labels(
     corruption: ConfigDict, split: str, labels: np.ndarray, num_classes: int
 ) -> np.ndarray:
     """Returns a split's labels, int32 [n], as a corruption of labels leaves them."""
     no_images = np.zeros((len(labels), 1, 1, 1), np.uint8)
     moments = corruptions.pixel_moments(no_images)
-    corrupt = corruptions.from_config(corruption, num_classes, moments)
-    key = corruptions.split_key(corruption, split)
+    corrupt = from_config(corruption, num_classes, moments)
+    key = split_key(corruption, split)
     ids = np.arange(len(labels), dtype=np.int32)
     return np.asarray(corrupt(key, *map(jnp.asarray, (ids, no_images, labels)))[1])

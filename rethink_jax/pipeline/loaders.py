@@ -153,7 +153,7 @@ class StreamingLoader:
             labels_at = functools.partial(read_labels, encoded, self.info.num_classes)
             _check_part(config, encoded.count, labels_at)
         self._keys = {
-            split: np.asarray(jax.random.key_data(corruptions.split_key(config.corruption, split)))
+            split: np.asarray(jax.random.key_data(inputs.split_key(config.corruption, split)))
             for split in self._splits
         }
         self._iterator: Generator[stream.HostBatch, None, None] | None = None
@@ -317,7 +317,7 @@ def _digest_of_labels(
 def _corrupt_on_device(
     config: ConfigDict, num_classes: int, moments: corruptions.Moments | None
 ) -> Callable[[StreamingBatch, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
-    corrupt = corruptions.from_config(config.corruption, num_classes, moments)
+    corrupt = inputs.from_config(config.corruption, num_classes, moments)
 
     def gather(batch: StreamingBatch, ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         key = jax.random.wrap_key_data(batch.key, impl="threefry2x32")

@@ -76,10 +76,7 @@ def run(
         processes.on_primary(lambda: opening.check_new(path, config, info))
     total = config_lib.total_steps(config, info.num_train)
     with contextlib.ExitStack() as stack:
-        stop_request = stack.enter_context(preemption.stop_on_signals())
-        stop_request.grace_seconds = config.grace_seconds
-        if jax.process_count() > 1:  # the others have to hear of a signal first
-            stack.enter_context(stop_request.defer())
+        stop_request = _listen(stack, config)
         processes.on_primary(lambda: run_directory.summary_of(path, config))
         opened = open_data()
         summary = processes.on_primary(
@@ -87,14 +84,21 @@ def run(
         )
         if summary is None:
             experiment = processes.all_or_fail(lambda: build(config, opened))
-            if not stop_request.deferred:  # some library may have swallowed what the signal raised
-                stop_request.raise_if_stopped()
             summary = _run(experiment, path, total, stop_request, progress, opened.fingerprint)
         else:
             logger.info("%s is finished", path)
     if progress is None:
         display.print_result(_title(summary), summary, info.num_classes)
     return summary
+
+
+def _listen(stack: contextlib.ExitStack, config: ConfigDict) -> preemption.StopRequest:
+    """Catches signals until the stack closes; one of several processes only notes them until all have heard."""
+    stop_request = stack.enter_context(preemption.stop_on_signals())
+    stop_request.grace_seconds = config.grace_seconds
+    if jax.process_count() > 1:
+        stack.enter_context(stop_request.defer())
+    return stop_request
 
 
 def _run(
@@ -106,6 +110,8 @@ def _run(
     data_fingerprint: str,
 ) -> dict[str, Any]:
     """Trains in a run directory from its newest checkpoint or from the start, and returns its summary."""
+    if not stop_request.deferred:  # some library may have swallowed what the signal raised
+        stop_request.raise_if_stopped()
     fingerprint, info = experiment.loader.fingerprint, experiment.dataset_info
     recorder = Recorder(path, experiment.config, fingerprint, info, stop_request, data_fingerprint)
     with contextlib.closing(experiment.loader), recorder:

@@ -9,6 +9,7 @@ from rethink_jax import config as config_lib, data
 from rethink_jax.distributed import preemption
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.kernels import features, interpolation, matrix, session, solve
+from rethink_jax.kernels.summary import table
 from rethink_jax.runs import display
 from tests.entry_point import make_place
 from tests.test_bad_input import assert_refused
@@ -253,7 +254,7 @@ def test_a_solution_with_a_ridge_is_kept_where_there_is_none_without(
         assert summary[field] == both["with_ridge"][field]
     (failed,) = summary["failed"]
     assert (failed["ridge"], failed["why"]) == (0.0, "the residual is 1")
-    assert ("ridge 0", "the residual is 1") in summary.table(summary)[2]
+    assert ("ridge 0", "the residual is 1") in table(summary)[2]
     assert not (tmp_path / "one" / "products.npz").exists()
 
 

@@ -26,8 +26,8 @@ def test_each_worker_takes_its_own_and_no_more_than_it_has(buffers):
 
 def test_a_copy_has_the_same_memory(buffers):
     copy = pickle.loads(pickle.dumps(buffers))
-    for place in (copy.take(0), copy.take(1)):
-        copy.array(place)[...] = place + 1
+    for place in (copy.acquire(0), copy.acquire(1)):
+        copy.view(place)[...] = place + 1
     assert buffers.acquire(0) == 1
     for place in (0, 3):
         np.testing.assert_array_equal(buffers.view(place), np.full(SHAPE, place + 1, np.uint8))
