@@ -87,13 +87,13 @@ def prepare(root: Path, url: str = URL, sha256: str = SHA256) -> None:
 
 def _download(url: str, sha256: str, archive: Path) -> None:
     try:
-        found = _fetch(url, archive)
+        checksum = _fetch(url, archive)
     except (OSError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it holds the connection
         raise _failed(url, str(error) or type(error).__name__) from error
-    if found != sha256:
-        raise _failed(url, f"the checksum of what came is {found}, and it must be {sha256}")
+    if checksum != sha256:
+        raise _failed(url, f"the checksum of what came is {checksum}, and it must be {sha256}")
 
 
 def _fetch(url: str, archive: Path) -> str:

@@ -43,7 +43,7 @@ _PLURALS = {
 
 
 @dataclass
-class _Found:
+class _Ignored:
     """What was passed over in class folders: how many of each kind, and the first one."""
 
     passed_over: Counter[str] = field(default_factory=Counter)
@@ -72,7 +72,7 @@ def open_source(data_dir: str, channels: int | None = None, tell: bool = False) 
     root = Path(data_dir).expanduser()
     if not root.is_dir():
         raise _error(data_dir, "it must be a folder of class folders")
-    found, train, test = _splits(root, data_dir)
+    ignored, train, test = _splits(root, data_dir)
     for split, files in (("train", train), ("test", test)):
         if not files and (train or test):
             raise _error(data_dir, f"it has no {split} images")
@@ -83,13 +83,13 @@ def open_source(data_dir: str, channels: int | None = None, tell: bool = False) 
     paths = [file for _, file in train + test]
     if channels is None:
         stats = ((file, file.stat()) for file in paths)
-        seen = tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
-        channels = _channels(seen, root, data_dir)
+        versions = tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
+        channels = _channels(versions, root, data_dir)
     shape = first_image_shape(splits[0], channels)
     info = DatasetInfo(NAME, len(train), len(test), shape, len(classes))
     if tell:
         counts = f"{len(train):,} training and {len(test):,} test images"
-        logger.info("%s: %d classes, %s%s", NAME, len(classes), counts, _passed_over(found))
+        logger.info("%s: %d classes, %s%s", NAME, len(classes), counts, _passed_over(ignored))
     return Source(info, "folder", paths, *splits)
 
 
@@ -100,31 +100,31 @@ def _error(data_dir: str, what: str) -> UserError:
 Labelled = tuple[str, Path]  # a class and one of its images
 
 
-def _splits(root: Path, data_dir: str) -> tuple[_Found, list[Labelled], list[Labelled]]:
+def _splits(root: Path, data_dir: str) -> tuple[_Ignored, list[Labelled], list[Labelled]]:
     """Returns what was passed over in a folder, its training images and its test images."""
-    found = _Found()
+    ignored = _Ignored()
     folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and _shows(entry))
     tests = [name for name in _TESTS if name in folders]
     if "train" in folders and tests:
         for name in {*folders} - {"train", tests[0]}:
-            found.pass_over("folder beside train/ and test/", f"{name}/")
-        return found, _labelled(root / "train", found), _labelled(root / tests[0], found)
+            ignored.pass_over("folder beside train/ and test/", f"{name}/")
+        return ignored, _labelled(root / "train", ignored), _labelled(root / tests[0], ignored)
     if folders and all(_is_of_a_split(name) for name in folders):
         raise _error(data_dir, f"it has {', '.join(f'{name}/' for name in folders)}; {_LAYOUT}")
-    files = _labelled(root, found)
+    files = _labelled(root, ignored)
     by_class: dict[str, list[Path]] = {}
     for name, file in files:
         by_class.setdefault(name, []).append(file)
     if len(by_class) < 2:
-        others = _passed_over(found)
+        also = _passed_over(ignored)
         raise _error(
             data_dir,
             f"it must hold 2 or more class folders with files, and it has {len(by_class)}, in itself or in "
-            f"train/ and test/{others}",
+            f"train/ and test/{also}",
         )
     test = {file for members in by_class.values() for file in members[5::6]}
     train = [pair for pair in files if pair[1] not in test]
-    return found, train, [pair for pair in files if pair[1] in test]
+    return ignored, train, [pair for pair in files if pair[1] in test]
 
 
 def _is_of_a_split(name: str) -> bool:
@@ -134,7 +134,7 @@ def _is_of_a_split(name: str) -> bool:
     )
 
 
-def _labelled(folder: Path, found: _Found) -> list[Labelled]:
+def _labelled(folder: Path, ignored: _Ignored) -> list[Labelled]:
     """Returns the images below a folder's class folders, in the order of their paths."""
     labelled: list[Labelled] = []
     for entry in sorted(folder.iterdir()):
@@ -143,27 +143,27 @@ def _labelled(folder: Path, found: _Found) -> list[Labelled]:
         if not entry.is_dir():
             is_image = entry.suffix.lower() in _SUFFIXES and entry.exists()
             kind = "image outside of class folders" if is_image else _kind(entry)
-            found.pass_over(kind or "file of another kind", entry.name)
+            ignored.pass_over(kind or "file of another kind", entry.name)
             continue
-        files = [file for file in _walk(entry, found, ()) if _is_taken(file, found)]
+        files = [file for file in _walk(entry, ignored, ()) if _is_taken(file, ignored)]
         if not files:
-            found.pass_over("class folder without images", f"{entry.name}/")
+            ignored.pass_over("class folder without images", f"{entry.name}/")
         labelled += [(entry.name, file) for file in sorted(files)]
     return labelled
 
 
-def _walk(folder: Path, found: _Found, above: tuple[str, ...]) -> Iterator[Path]:
+def _walk(folder: Path, ignored: _Ignored, above: tuple[str, ...]) -> Iterator[Path]:
     """Yields the files below a folder, following links to folders but no loops."""
     try:
         entries, real = [*folder.iterdir()], os.path.realpath(folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror or error}") from error
     if real in above:
-        found.pass_over("link to a folder above it", folder.name)
+        ignored.pass_over("link to a folder above it", folder.name)
         return
     for entry in filter(_shows, entries):
         if entry.is_dir():
-            yield from _walk(entry, found, (*above, real))
+            yield from _walk(entry, ignored, (*above, real))
         else:
             yield entry
 
@@ -172,10 +172,10 @@ def _shows(entry: Path) -> bool:
     return not entry.name.startswith(".") and entry.name.lower() not in _OF_THE_SYSTEM
 
 
-def _is_taken(file: Path, found: _Found) -> bool:
+def _is_taken(file: Path, ignored: _Ignored) -> bool:
     kind = _kind(file)
     if kind:
-        found.pass_over(kind, file.name)
+        ignored.pass_over(kind, file.name)
     return not kind
 
 
@@ -192,15 +192,15 @@ def _kind(file: Path) -> str | None:
     return "file of another kind"
 
 
-def _passed_over(found: _Found) -> str:
+def _passed_over(ignored: _Ignored) -> str:
     """Returns what was passed over, in words, with an example of each kind."""
-    if not found.passed_over:
+    if not ignored.passed_over:
         return ""
     words = [
-        f"{count:,} {kind} ({found.first[kind]})"
+        f"{count:,} {kind} ({ignored.first[kind]})"
         if count == 1
-        else f"{count:,} {_PLURALS[kind]} ({found.first[kind]}, …)"
-        for kind, count in found.passed_over.items()
+        else f"{count:,} {_PLURALS[kind]} ({ignored.first[kind]}, …)"
+        for kind, count in ignored.passed_over.items()
     ]
     return f"; passed over: {', '.join(words)}"
 
@@ -213,9 +213,11 @@ def _classes(train: Sequence[Labelled], data_dir: str) -> list[str]:
             data_dir,
             f"it must hold 2 or more class folders with files, and it has {len(classes)} in train/",
         )
-    seen: dict[str, str] = {}
+    by_folded_name: dict[str, str] = {}
     for name in classes:
-        other = seen.setdefault(unicodedata.normalize("NFC", name).casefold().strip(), name)
+        other = by_folded_name.setdefault(
+            unicodedata.normalize("NFC", name).casefold().strip(), name
+        )
         if other != name:
             raise _error(data_dir, f"its classes {other!r} and {name!r} differ only by case")
     return classes

@@ -113,7 +113,7 @@ class Source:
         """
         info = asdict(self.info) | {"image_shape": list(self.info.image_shape)}
         sizes = [file.stat().st_size for file in self.files]
-        found = hashlib.sha256(
+        digest = hashlib.sha256(
             json.dumps([info, self.version, relative_names(self.files), sizes]).encode()
         )
         for split in (self.train, self.test):
@@ -121,9 +121,9 @@ class Source:
             for position in np.linspace(0, split.count - 1, count).astype(int).tolist():
                 (record,) = fetch(split, [position])
                 encoded, label = decode(split, position, record, lambda encoded: encoded)
-                found.update(f"{label}:{len(encoded)}:".encode())
-                found.update(encoded)
-        return found.hexdigest()
+                digest.update(f"{label}:{len(encoded)}:".encode())
+                digest.update(encoded)
+        return digest.hexdigest()
 
 
 def digest(splits: Iterable[Iterable[np.ndarray]]) -> str:

@@ -92,8 +92,10 @@ class StopRequest:
         if self._watcher is None or not self._watcher.is_alive():
             self._note(number)
         self.signal_name = self.signal_name or signal.Signals(number).name
-        seen, self._seen = self._seen, True
-        if not (seen or self.deferred or self._owns_process):  # once: the run may be ending already
+        was_seen, self._seen = self._seen, True
+        if not (
+            was_seen or self.deferred or self._owns_process
+        ):  # once: the run may be ending already
             self.raise_if_stopped()
 
     def _watch(self, pipe: int) -> None:

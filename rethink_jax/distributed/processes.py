@@ -72,15 +72,15 @@ def _says_one_process() -> bool:
 
 
 def _refuse_cluster(why: str) -> NoReturn:
-    found = {
+    variables = {
         name: value
         for name, value in os.environ.items()
         if name
         in (*_SIZES, *_INDICES, _HOSTS, "SLURM_NTASKS", "SLURM_JOB_ID", "SLURM_STEP_NODELIST")
     }
-    told = ", ".join(f"{name}={value!r}" for name, value in sorted(found.items()))
+    listed = ", ".join(f"{name}={value!r}" for name, value in sorted(variables.items()))
     raise UserError(
-        f"the cluster's environment {why} ({told}); start the command anew with srun or mpirun, name the "
+        f"the cluster's environment {why} ({listed}); start the command anew with srun or mpirun, name the "
         "processes with --coordinator_address, or remove these variables to run alone"
     )
 

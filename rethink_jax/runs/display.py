@@ -52,8 +52,10 @@ class EvaluationDisplay:
         now = time.monotonic()
         if done == 0:
             self._start = self._shown = now
-        left = _duration((now - self._start) / done * (total - done)) if done else ""
-        text = f"evaluating: {done:,} of {total:,} examples" + (f", {left} left" if left else "")
+        remaining = _duration((now - self._start) / done * (total - done)) if done else ""
+        text = f"evaluating: {done:,} of {total:,} examples" + (
+            f", {remaining} left" if remaining else ""
+        )
         if self._bars is not None:
             self._show_bar(text, done, total)
         elif now > self._shown + _SECONDS_BETWEEN_LINES and done < total:

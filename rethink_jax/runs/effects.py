@@ -49,12 +49,12 @@ def refuse_one(path: epath.Path, one: Ignored) -> None:
 def ignored(config: ConfigDict, info: DatasetInfo | None = None) -> list[Ignored]:
     """Returns a config's settings that change nothing; resolved where it is a training run's."""
     default = config_lib.default_config_for(config)
-    found = []
+    unused = []
     for field, is_used, allowed in _uses(config, info):
         value = config_lib.get(config, field)
         if not is_used and value != config_lib.get(default, field):
-            found.append(Ignored(field, value, allowed))
-    return found
+            unused.append(Ignored(field, value, allowed))
+    return unused
 
 
 def _uses(config: ConfigDict, info: DatasetInfo | None) -> Iterator[tuple[str, bool, str]]:

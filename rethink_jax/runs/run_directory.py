@@ -141,16 +141,16 @@ def write_metadata(
     A training run gives the step that it starts from. Its `sessions` keep one entry for each start: step, date
     and environment. Of the starts of an older version only the last one's environment is known.
     """
-    told = environment.describe()
+    description = environment.describe()
     if start_step is not None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        session = {"step": start_step, "date": now, **told}
-        more["sessions"] = [*_earlier_sessions(path, tuple(told)), session]
+        session = {"step": start_step, "date": now, **description}
+        more["sessions"] = [*_earlier_sessions(path, tuple(description)), session]
     if digests := files.read_digests(path):
         more["digests"] = digests
     own_files.remove_partial(path)
     files.write_json(path / CONFIG, config.to_dict())
-    files.write_json(path / ENVIRONMENT, told | more)
+    files.write_json(path / ENVIRONMENT, description | more)
 
 
 def _earlier_sessions(path: epath.Path, fields: tuple[str, ...]) -> list[dict[str, Any]]:

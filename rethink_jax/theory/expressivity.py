@@ -112,12 +112,12 @@ def _run(config: ConfigDict, points: np.ndarray, labels: np.ndarray) -> dict[str
 def _compare(values: Callable[[], np.ndarray], labels: np.ndarray) -> dict[str, Any]:
     """Returns how many labels the values round to, their largest error, and the seconds it took."""
     started = time.perf_counter()
-    found = values()
+    outputs = values()
     seconds = time.perf_counter() - started
     return {
         "points": len(labels),
-        "fitted": float(np.mean(np.rint(found) == labels)),
-        "largest_error": float(np.abs(found - labels).max()),
+        "fitted": float(np.mean(np.rint(outputs) == labels)),
+        "largest_error": float(np.abs(outputs - labels).max()),
         "seconds": seconds,
     }
 
@@ -139,10 +139,10 @@ def table(summary: dict[str, Any]) -> display.Rows:
     rows = [
         (
             _WORDS[way].format(**summary),
-            f"{found['points']:,}",
-            display.percent(found["fitted"]),
-            f"{found['largest_error']:.1e}",
+            f"{result['points']:,}",
+            display.percent(result["fitted"]),
+            f"{result['largest_error']:.1e}",
         )
-        for way, found in summary["ways"].items()
+        for way, result in summary["ways"].items()
     ]
     return title.format(**summary), ("", "points", "fitted", "largest error"), rows

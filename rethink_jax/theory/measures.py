@@ -54,9 +54,9 @@ def path_norm(params: dict[str, Any]) -> float:
 def margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns the label's logit less the greatest other one: [n], for logits [n, classes] and labels [n]."""
     own = logits[np.arange(len(labels)), labels]
-    others = logits.astype(np.float64)
-    others[np.arange(len(labels)), labels] = -np.inf
-    return own - others.max(axis=1)
+    other_logits = logits.astype(np.float64)
+    other_logits[np.arange(len(labels)), labels] = -np.inf
+    return own - other_logits.max(axis=1)
 
 
 def interpolate(

@@ -143,15 +143,15 @@ def descend(x: np.ndarray, y: np.ndarray, start: np.ndarray, epochs: int, seed: 
 
         return lax.scan(step, weights, (x, y))[0]
 
-    recorded, found = set(recorded_epochs(epochs)), [start]
+    recorded, snapshots = set(recorded_epochs(epochs)), [start]
     with jax.enable_x64(True):
         weights = jnp.asarray(start)
         for number in range(epochs):
             order = batching.epoch_batches(seed, number, len(x), 1)[:, 0]
             weights = epoch(weights, x[order], y[order])
             if number + 1 in recorded:
-                found.append(np.asarray(weights))
-    return np.stack(found)
+                snapshots.append(np.asarray(weights))
+    return np.stack(snapshots)
 
 
 def recorded_epochs(epochs: int) -> list[int]:

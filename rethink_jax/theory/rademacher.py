@@ -71,9 +71,11 @@ def table(summary: dict[str, Any]) -> display.Rows:
         "{mean:.4f} found, so at least {at_least:.4f}"
     )
     rows = []
-    for kind, found in summary["networks"].items():
-        bound = display.percent(found["bound"]) + (" (says nothing)" if found["bound"] >= 1 else "")
-        errors = [display.percent(found[f"{split}_error"]["mean"]) for split in ("train", "test")]
+    for kind, network in summary["networks"].items():
+        bound = display.percent(network["bound"]) + (
+            " (says nothing)" if network["bound"] >= 1 else ""
+        )
+        errors = [display.percent(network[f"{split}_error"]["mean"]) for split in ("train", "test")]
         rows.append((kind.replace("_", " "), *errors, bound))
     columns = ("", "training error", "test error", "bound on the test error")
     return title.format(mean=summary["complexity"]["mean"], **summary), columns, rows
@@ -163,11 +165,11 @@ def two_classes(dataset: data.Dataset) -> data.Dataset:
 
 def summarize_runs(runs: list[sweep.PlannedRun], n: int) -> dict[str, Any]:
     """Returns `summary.json` from runs on n examples, as `train_both` returns them."""
-    found = [(run.name, files.read_summary(run.path) or {}) for run in runs]
-    return summarize(found, runs[0].config.model.name, n)
+    summaries = [(run.name, files.read_summary(run.path) or {}) for run in runs]
+    return summarize(summaries, runs[0].config.model.name, n)
 
 
-def summarize(found: list[tuple[str, dict[str, Any]]], model: str, n: int) -> dict[str, Any]:
+def summarize(summaries: list[tuple[str, dict[str, Any]]], model: str, n: int) -> dict[str, Any]:
     """Returns `summary.json` from the name and the summary of each run of a model on n examples.
 
     One sign moves the supremum by 2/n at most, so the complexity is at least the mean over m draws less
@@ -175,14 +177,14 @@ def summarize(found: list[tuple[str, dict[str, Any]]], model: str, n: int) -> di
     Talwalkar, theorem 3.5) is training error + complexity + 3 √(ln(2/δ) / 2n); here it is the least that it can
     be. Test errors are against labels drawn as the training labels are: true, or random signs.
     """
-    sums = [2 * summary["train_accuracy"] - 1 for name, summary in found if name == RANDOM]
+    sums = [2 * summary["train_accuracy"] - 1 for name, summary in summaries if name == RANDOM]
     complexity, delta = estimate(sums), 1 - CONFIDENCE
     at_least = complexity.mean - math.sqrt(2 * math.log(1 / delta) / (n * len(sums)))
     slack = 3 * math.sqrt(math.log(2 / delta) / (2 * n))
     networks: dict[str, dict[str, Any]] = {}
     for kind, test in ((TRUE, "test_accuracy"), (RANDOM, "test_accuracy_corrupted")):
         errors = {
-            split: estimate([1 - s[field] for name, s in found if name == kind])
+            split: estimate([1 - s[field] for name, s in summaries if name == kind])
             for split, field in (("train", "train_accuracy"), ("test", test))
         }
         networks[kind] = {f"{split}_error": error._asdict() for split, error in errors.items()}
@@ -191,10 +193,10 @@ def summarize(found: list[tuple[str, dict[str, Any]]], model: str, n: int) -> di
         "status": "finished",
         "model": model,
         "points": n,
-        "parameters": found[0][1]["parameters"],
+        "parameters": summaries[0][1]["parameters"],
         "complexity": complexity._asdict(),
         "at_least": at_least,
         "draws": sums,
         "networks": networks,
-        "seconds": sum(summary["seconds"] for _, summary in found),
+        "seconds": sum(summary["seconds"] for _, summary in summaries),
     }

@@ -72,12 +72,12 @@ def run(
 
     def record() -> dict[str, Any]:
         rademacher = summarize_runs(original, dataset.info.num_train)
-        seen = {one.name: inputs.prepare(one.config, dataset) for one in original}
+        inputs_of = {one.name: inputs.prepare(one.config, dataset) for one in original}
         networks = {
-            one.name: _measure(seen[one.name], one, replaced_ones, ids)
+            one.name: _measure(inputs_of[one.name], one, replaced_ones, ids)
             for one, *replaced_ones in zip(original, *replaced, strict=True)
         }
-        summary = summarize(rademacher, networks, _kernel(seen, config.seed))
+        summary = summarize(rademacher, networks, _kernel(inputs_of, config.seed))
         files.write_summary(path, summary)
         return summary
 
@@ -93,9 +93,9 @@ def _train_all(
     trained, failed = [], []
     places = [path / RUNS, *(path / REPLACED / str(number) for number in range(len(ids)))]
     for number, place in enumerate(places, -1):
-        seen = dataset if number < 0 else replace(dataset, ids[number], number)
+        training_data = dataset if number < 0 else replace(dataset, ids[number], number)
         try:
-            trained.append(train_both(settings, place, seen, 1))
+            trained.append(train_both(settings, place, training_data, 1))
         except RunFailed as error:
             failed.append(error)
     if failed:
@@ -114,15 +114,18 @@ def replace(dataset: data.Dataset, id_: int, number: int) -> data.Dataset:
 
 
 def _measure(
-    seen: inputs.Inputs, one: sweep.PlannedRun, replaced: list[sweep.PlannedRun], ids: np.ndarray
+    prepared: inputs.Inputs,
+    one: sweep.PlannedRun,
+    replaced: list[sweep.PlannedRun],
+    ids: np.ndarray,
 ) -> dict[str, Any]:
     """Returns what the network trained on one kind of labels shows, beside those with a replaced example."""
-    train, test = seen.train, seen.test
-    left = load.load_run(one.path)
-    on_train, on_test = (_logits(left, images) for images in (train.images, test.images))
+    train, test = prepared.train, prepared.test
+    run = load.load_run(one.path)
+    on_train, on_test = (_logits(run, images) for images in (train.images, test.images))
     margin = float(np.percentile(measures.margins(on_train, train.labels), _MARGIN_PERCENTILE))
     is_mlp = one.config.model.name == "mlp"
-    path_norm = measures.path_norm(left.params) if is_mlp else None
+    path_norm = measures.path_norm(run.params) if is_mlp else None
     changes = []
     for number, (other, id_) in enumerate(zip(replaced, ids.tolist(), strict=True)):
         again = load.load_run(other.path)
@@ -145,7 +148,7 @@ def _measure(
             }
         )
     return {
-        "layers": sum(leaf.ndim > 1 for leaf in jax.tree.leaves(left.params)),
+        "layers": sum(leaf.ndim > 1 for leaf in jax.tree.leaves(run.params)),
         "path_norm": path_norm,
         "margin": margin,
         "path_norm_over_margin": path_norm / margin if path_norm and margin > 0 else None,
@@ -153,14 +156,14 @@ def _measure(
     }
 
 
-def _logits(left: load.Run, images: np.ndarray) -> np.ndarray:
+def _logits(run: load.Run, images: np.ndarray) -> np.ndarray:
     """Returns a run's logits, float32 [n, 2]."""
-    model = models.create(left.config.model, 2, left.config.dtype)
-    variables = {"params": left.params, "batch_stats": left.batch_stats}
+    model = models.create(run.config.model, 2, run.config.dtype)
+    variables = {"params": run.params, "batch_stats": run.batch_stats}
 
     @jax.jit
     def apply(variables: Any, images: jax.Array) -> jax.Array:
-        cropped = center_crop(images, left.config.data.size)
+        cropped = center_crop(images, run.config.data.size)
         return model.apply(variables, whiten(cropped))  # type: ignore[return-value]
 
     parts = [
@@ -170,13 +173,13 @@ def _logits(left: load.Run, images: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _kernel(seen: dict[str, inputs.Inputs], seed: int) -> dict[str, Any]:
+def _kernel(inputs_of: dict[str, inputs.Inputs], seed: int) -> dict[str, Any]:
     """Returns norm and test error of the least-norm interpolation of each kind of labels."""
     train, test = (
         np.asarray(whiten(jnp.asarray(split.images))).reshape(len(split.labels), -1)
-        for split in (seen[TRUE].train, seen[TRUE].test)
+        for split in (inputs_of[TRUE].train, inputs_of[TRUE].test)
     )
-    targets = np.stack([2.0 * seen[kind].train.labels - 1 for kind in (TRUE, RANDOM)], axis=1)
+    targets = np.stack([2.0 * inputs_of[kind].train.labels - 1 for kind in (TRUE, RANDOM)], axis=1)
     try:
         norms, values = measures.interpolate(train, test, targets, seed)
     except RunFailed as error:
@@ -185,7 +188,7 @@ def _kernel(seen: dict[str, inputs.Inputs], seed: int) -> dict[str, Any]:
     return {
         kind: {
             "norm": float(norms[i]),
-            "test_error": float(np.mean((values[:, i] > 0) != seen[kind].test.labels)),
+            "test_error": float(np.mean((values[:, i] > 0) != inputs_of[kind].test.labels)),
         }
         for i, kind in enumerate((TRUE, RANDOM))
     }
@@ -204,10 +207,10 @@ def summarize(
     n, changes = rademacher["points"], [c for kind in networks.values() for c in kind["changes"]]
     beta = max(change["greatest_change"] for change in changes)
     layers = networks[TRUE]["layers"]
-    found = {}
+    shown = {}
     for kind, network in networks.items():
         own = network["changes"]
-        found[kind] = {
+        shown[kind] = {
             **rademacher["networks"][kind],
             **{name: network[name] for name in ("path_norm", "margin", "path_norm_over_margin")},
             "error_without": float(np.mean([change["error_without"] for change in own])),
@@ -226,7 +229,7 @@ def summarize(
         "stability_at_least": beta,
         "stability_bound": measures.uniform_stability_bound(beta, n, CONFIDENCE),
         "replacements": len(changes) // len(networks),
-        "networks": found,
+        "networks": shown,
         "seconds": rademacher["seconds"],
     }
 

@@ -122,9 +122,11 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore agree on no type for a full disk
             remove_half_written(self.folder)
             kept = self._newest_whole
-            left = "no checkpoint is left" if kept is None else f"step {kept} is the newest left"
+            consequence = (
+                "no checkpoint is left" if kept is None else f"step {kept} is the newest left"
+            )
             raise RunFailed(
-                f"checkpoint {step} cannot be written in {self.folder}: {_line(error)}; {left}"
+                f"checkpoint {step} cannot be written in {self.folder}: {_line(error)}; {consequence}"
             ) from error
         self._newest_whole = step
         self._damaged.discard(step)
@@ -189,10 +191,10 @@ class Checkpoints:
         Raises:
           RunFailed: they have other names, shapes or dtypes.
         """
-        found, wanted = _by_name(state), _by_name(like)
+        restored, expected = _by_name(state), _by_name(like)
         kinds = [
             {name: (leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
-            for leaves in (found, wanted)
+            for leaves in (restored, expected)
         ]
         if kinds[0] != kinds[1]:
             differing = sorted(name for name, _ in kinds[0].items() ^ kinds[1].items())
@@ -200,7 +202,7 @@ class Checkpoints:
                 f"checkpoint {step} in {self.folder} is of another model or version: {differing[0]} differs; "
                 "nothing was changed"
             )
-        return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in wanted])
+        return jax.tree.unflatten(jax.tree.structure(like), [restored[name] for name in expected])
 
     def close(self) -> None:
         """Releases Orbax's threads."""
@@ -238,8 +240,8 @@ def _is_checkpoint(path: epath.Path, committed: bool = True) -> bool:
 
 def remove_half_written(folder: epath.Path) -> None:
     """Removes what a killed process left of checkpoints."""
-    for left in half_written(folder):
-        left.rmtree(missing_ok=True)
+    for folder_left in half_written(folder):
+        folder_left.rmtree(missing_ok=True)
 
 
 def newest_history(workdir: epath.Path) -> list[dict[str, Any]] | None:

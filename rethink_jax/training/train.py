@@ -225,10 +225,10 @@ def _fits_metrics(path: epath.Path, summary: dict[str, Any]) -> bool:
     """Returns whether a summary is that of `metrics.jsonl`, and this the newest checkpoint's evaluations."""
     try:
         history = files.read_metrics(path)
-        told = metrics.summarize(history, "finished", summary["parameters"])
+        expected = metrics.summarize(history, "finished", summary["parameters"])
     except (UserError, KeyError, TypeError):
         return False
-    return told == summary and newest_history(path) in (None, history)
+    return expected == summary and newest_history(path) in (None, history)
 
 
 def _title(summary: dict[str, Any]) -> str:
