@@ -39,7 +39,10 @@ class SmallAlexNet(nn.Module):
         train: bool = False,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Maps images [n, height, width, channels] to float32 logits [n, num_classes], as SmallInception."""
+        """Returns float32 logits [n, num_classes] of floating images [n, height, width, channels].
+
+        The arguments are those of `SmallInception`.
+        """
         conv_init = nn.initializers.truncated_normal(0.05)
         dense_init = nn.initializers.truncated_normal(0.04)
         x = images
@@ -84,7 +87,10 @@ class AlexNet(nn.Module):
         train: bool = False,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Maps images [n, height, width, channels] to float32 logits [n, num_classes], as SmallInception."""
+        """Returns float32 logits [n, num_classes] of floating images [n, height, width, channels].
+
+        The arguments are those of `SmallInception`.
+        """
 
         def conv(
             x: jax.Array, features: int, kernel: int, stride: int = 1, padding: Any = "SAME"

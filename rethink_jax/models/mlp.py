@@ -39,7 +39,10 @@ class MLP(nn.Module):
         train: bool = False,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Maps images [n, height, width, channels] to float32 logits [n, num_classes], as SmallInception."""
+        """Returns float32 logits [n, num_classes] of floating images [n, height, width, channels].
+
+        The arguments are those of `SmallInception`.
+        """
         init = nn.initializers.lecun_normal()
         if self.initial_std is not None:
             init = nn.initializers.truncated_normal(self.initial_std)

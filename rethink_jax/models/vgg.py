@@ -41,7 +41,10 @@ class VGG(nn.Module):
         train: bool = False,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Maps images [n, height, width, channels] to float32 logits [n, num_classes], as SmallInception."""
+        """Returns float32 logits [n, num_classes] of floating images [n, height, width, channels].
+
+        The arguments are those of `SmallInception`.
+        """
         x = images
         for features, convolutions in zip(_FEATURES, _CONVOLUTIONS[self.layers], strict=True):
             for _ in range(convolutions):

@@ -39,7 +39,10 @@ class WideResNet(nn.Module):
         train: bool = False,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Maps images [n, height, width, channels] to float32 logits [n, num_classes], as SmallInception."""
+        """Returns float32 logits [n, num_classes] of floating images [n, height, width, channels].
+
+        The arguments are those of `SmallInception`.
+        """
         if mask is None:
             mask = jnp.ones(images.shape[0], bool)
 

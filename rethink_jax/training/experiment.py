@@ -39,7 +39,12 @@ class Experiment(NamedTuple):
 
 
 def build(config: ConfigDict, opened: data.Dataset | data.Source | None = None) -> Experiment:
-    """Returns the experiment of a resolved config and its data, which may be open: initializes, maps."""
+    """Builds what a run needs: loader, initial state, and steps mapped over the devices.
+
+    Args:
+      config: resolved.
+      opened: the config's data, as `loaders.open_data` returns them; `None` opens them here.
+    """
     loader = loaders.make(config, opened)
     info = loader.info
     steps_per_epoch = config_lib.steps_per_epoch(config, info.num_train)
