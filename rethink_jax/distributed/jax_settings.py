@@ -11,9 +11,9 @@ from rethink_jax.errors import UserError, one_line
 
 @contextlib.contextmanager
 def pin_settings() -> Iterator[None]:
-    """Gives JAX the settings on which draws and types depend, whatever the environment has set.
+    """Pins the JAX settings on which draws and dtypes depend, whatever the environment sets.
 
-    Also a decorator. `run.json` has what is set besides.
+    Also a decorator. `run.json` records the other settings.
     """
     with (
         jax.enable_x64(False),
@@ -24,7 +24,7 @@ def pin_settings() -> Iterator[None]:
 
 
 def use_compilation_cache(folder: str | Path) -> None:
-    """Has JAX keep compiled programs in a folder, where the next run of the same shapes finds them."""
+    """Keeps compiled programs in a folder, for the next run with the same shapes."""
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

@@ -27,7 +27,7 @@ _ONE_REQUEST = 1.5
 
 
 class Stopped(BaseException):
-    """A run that was asked to stop and lost nothing; the line says how to go on.
+    """A run stopped on request and lost nothing; the line says how to resume.
 
     No `Exception`, as `KeyboardInterrupt` is none: whatever code the signal interrupts must let it pass.
     """
@@ -39,7 +39,7 @@ class StopRequest:
     Attributes:
       signal_name: of the signal that came; None before.
       grace_seconds: from the signal to the end of the process, at most.
-      saved: in words, what is safe; the last line of a run that has no time to write its own.
+      saved: in words, what is saved; a run without time for its own last line prints this.
       deferred: whether a signal is only noted, because there is something to save.
     """
 
@@ -62,7 +62,7 @@ class StopRequest:
 
     @contextmanager
     def defer(self) -> Iterator[None]:
-        """Has signals noted and no more while there is something to save; whoever uses it has to look."""
+        """While active, a signal only sets `signal_name`; the caller polls it and saves."""
         before, self.deferred = self.deferred, True
         try:
             yield

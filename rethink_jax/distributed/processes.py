@@ -130,7 +130,7 @@ def on_primary(function: Callable[[], Any]) -> Any:
 
 
 def all_or_fail(function: Callable[[], Any]) -> Any:
-    """Calls a function on every process; where it fails on one it fails on all, so that none waits in vain.
+    """Calls a function on every process; a failure on one fails all, so that none waits for it forever.
 
     Raises:
       UserError, RunFailed: the function's own, or a `RunFailed` for another process's.
@@ -149,9 +149,9 @@ def all_or_fail(function: Callable[[], Any]) -> Any:
 
 
 def broadcast(tree: Any) -> Any:
-    """Returns the primary process's tree of NumPy arrays on all processes, which bring shapes and dtypes.
+    """Returns the primary process's tree of NumPy arrays on all processes; theirs give shapes and dtypes.
 
-    It travels as bytes: a sum over processes, which is how it travels, would make +0 of −0.
+    It is sent as bytes: JAX broadcasts by a sum over processes, which would turn −0 into +0.
     """
     if jax.process_count() == 1:
         return tree

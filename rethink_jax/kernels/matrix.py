@@ -44,7 +44,7 @@ def _precise(dtype: np.dtype) -> np.dtype:
 
 
 def default_dtype(n: int) -> np.dtype:
-    """Returns a matrix's dtype: float64 up to 20,000 examples, 1.6 GB, where the device has it; ours."""
+    """Returns a matrix's dtype: float64 up to 20,000 examples, 1.6 GB, if the device has it. Our choice."""
     float32 = np.dtype("float32")
     return _precise(float32) if n <= 20_000 else float32
 

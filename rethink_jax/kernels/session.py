@@ -26,7 +26,7 @@ class Session(NamedTuple):
     Attributes:
       config: of the run.
       path: its directory.
-      dataset: of which the kernel sees both splits.
+      dataset: with both splits.
       show: is told in words which part is computed and its fraction done; raises `Stopped` after a signal.
       started: `time.monotonic()` at the start, less what the run took before it was interrupted.
     """

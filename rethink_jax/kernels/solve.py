@@ -57,7 +57,7 @@ def conjugate_gradients(
       ridge: added to K's diagonal.
       preconditioner: as `precondition` returns it.
       tolerance: a residual up to this is the solution's own; a column that has it is left as it is.
-      start: an iterate to go on from.
+      start: an iterate to resume from.
 
     Raises:
       RunFailed: the matrix is not positive definite in this precision, or not finite.

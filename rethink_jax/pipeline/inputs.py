@@ -1,4 +1,4 @@
-"""From a data set to the arrays a run sees, cropped and corrupted, and the order in which it sees them."""
+"""From a data set to the arrays that a run sees, cropped and corrupted."""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What happens to images between the data set and the model: pure, batched, on the device."""
+"""Crops, whitening and augmentation of batches of images: pure functions, on the device."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from rethink_jax.corruptions import key_of, pinned
 
-# Keep the draws apart from each other and from the data's order, which has the seed's own key.
+# Fold into the seed's key, which itself orders the data, so that no two uses share draws.
 AUGMENT, DROPOUT = 1, 2
 
 
@@ -97,8 +97,8 @@ def make_augment(
             limit = math.radians(augment.rotation_degrees)
             image = rotate(image, jax.random.uniform(angle_key, (), jnp.float32, -limit, limit))
         if random_crop:
-            room = jnp.array([image.shape[0] - size + 1, image.shape[1] - size + 1, 1])
-            start = jax.random.randint(crop_key, (3,), 0, room, jnp.int32)
+            starts = jnp.array([image.shape[0] - size + 1, image.shape[1] - size + 1, 1])
+            start = jax.random.randint(crop_key, (3,), 0, starts, jnp.int32)
             image = jax.lax.dynamic_slice(image, start, (size, size, image.shape[2]))
         if augment.flip:
             image = jnp.where(
@@ -119,7 +119,7 @@ def make_augment(
 def rotate(image: jax.Array, angle: jax.Array) -> jax.Array:
     """Rotates an image about its centre, with bilinear interpolation (table 4: up to 25°).
 
-    Outside of the image lie the values of its edge; ours.
+    Pixels from outside the image repeat its edge. Not stated in the paper; our choice.
 
     Args:
       image: float32 [height, width, channels].

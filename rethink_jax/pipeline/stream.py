@@ -1,6 +1,6 @@
-"""Data sets that do not fit in memory: batches by their number, read, decoded and cut in worker processes.
+"""Batches of data sets that do not fit in memory: read, decoded and cut in worker processes.
 
-What a batch holds is a function of the config and its number alone, so a run goes on at the same example with
+What a batch holds is a function of the config and its number alone, so a run resumes at the same example with
 any number of processes and workers.
 """
 
@@ -225,7 +225,7 @@ def _from_workers(source: _InSharedBuffers, first: int, workers: int) -> Generat
 
 @contextlib.contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Has processes that begin meanwhile be without signals too, until they leave them to their parent."""
+    """Blocks signals, also in processes that start meanwhile, until they leave signals to their parent."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, preemption.SIGNALS)
     try:
         yield
@@ -243,7 +243,7 @@ def check_main_guard() -> None:
 
 
 def _begin_worker(index: int, count: int) -> None:
-    """Has a worker know which it is, leave signals to its parent and end with it."""
+    """Starts a worker: it learns its number, leaves signals to its parent and ends with it."""
     global _worker
     _worker = index
     for number in preemption.SIGNALS:

@@ -277,12 +277,12 @@ def _of_the_first(record: dict[str, Any], name: str) -> str:
     return f", on the first {count:,} examples" if count else ""
 
 
-# A title, the names of the columns and the rows, of which the first column names each.
+# A title, the names of the columns, and the rows; the first column names each row.
 Rows = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 
 def print_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Prints a table of which the first column names the rows, on the primary process."""
+    """Prints a table on the primary process; its first column names the rows."""
     table = Table(title=title)
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left")

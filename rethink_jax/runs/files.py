@@ -1,4 +1,4 @@
-"""A run's files: written whole or not at all, and read again."""
+"""A run's JSON and text files: written whole or not at all, read and checked against their digests."""
 
 import contextlib
 import errno
@@ -42,8 +42,8 @@ def read_json(path: epath.Path) -> dict[str, Any]:
     """Reads one of a run's JSON files.
 
     Raises:
-      UserError: it is none.
-      OSError: it cannot be read, which says nothing of what is in it.
+      UserError: it is not a JSON object.
+      OSError: it cannot be read, which says nothing about its content.
     """
     try:
         content = json.loads(path.read_text())
@@ -152,7 +152,7 @@ def write_text(path: epath.Path, text: str) -> None:
 
 
 def write_whole(path: epath.Path, write: Callable[[epath.Path], object]) -> None:
-    """Has `write` write a file under another name until it is whole, and on the disk."""
+    """Calls `write` with a temporary name, and renames the file to its own once it is on the disk."""
     partial = path.with_name(path.name + PARTIAL)
     write(partial)
     if is_in_bucket(path):
@@ -164,7 +164,7 @@ def write_whole(path: epath.Path, write: Callable[[epath.Path], object]) -> None
 
 
 def _sync(path: epath.Path) -> None:
-    """Has the system write a file, or a directory's list of names, to the disk."""
+    """Flushes a file, or a directory's list of names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -42,10 +42,10 @@ def check(path: epath.Path, mark: str = CONFIG, runs: Collection[str] = ()) -> N
     Args:
       path: of the directory, which need not exist.
       mark: the file that makes it ours: `CONFIG` for a run, `SWEEP` for a sweep, which may have lost it.
-      runs: the names of a sweep's own folders, each of which is checked by itself.
+      runs: the names of a sweep's own folders; each is checked by itself.
 
     Raises:
-      UserError: naming something that is not ours.
+      UserError: naming a file or folder that this program has not written.
     """
     if not path.exists() or (path / mark).exists():
         return

@@ -22,7 +22,7 @@ from rethink_jax.runs.own_files import CONFIG, ENVIRONMENT, LOCK, SWEEP
 
 logger = logging.getLogger(__name__)
 
-# What a file system without locks answers.
+# Errors of a file system without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
@@ -66,7 +66,7 @@ def check_usable(path: epath.Path, config: ConfigDict) -> None:
 
 @contextlib.contextmanager
 def open_run(path: epath.Path, config: ConfigDict) -> Iterator[None]:
-    """Makes a run directory, or takes one up again, and keeps other processes out while it is open.
+    """Makes or reopens a run directory, and keeps other processes out while it is open.
 
     Raises:
       UserError: it is in use, cannot be written, or holds something else or a run of another config.
@@ -134,12 +134,14 @@ def _take(file: TextIO, kind: int, path: epath.Path) -> bool:
 def write_metadata(
     path: epath.Path, config: ConfigDict, start_step: int | None = None, **more: Any
 ) -> None:
-    """Begins to write: removes half-written files, writes `config.json` and `run.json`.
+    """Removes half-written files and writes `config.json` and `run.json`.
 
-    `more` is told beside the environment.
-
-    A training run gives the step that it starts from. Its `sessions` keep one entry for each start: step, date
-    and environment. Of the starts of an older version only the last one's environment is known.
+    Args:
+      path: of an open run directory.
+      config: of the run.
+      start_step: of a training run, the step that it starts from. `sessions` in `run.json` keeps the step, date
+        and environment of each start; of a run of an older version only the last environment is known.
+      more: further fields of `run.json`, beside the description of the environment.
     """
     description = environment.describe()
     if start_step is not None:

@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 class Recorder:
-    """The files of one run, held open; all processes call alike and the primary one writes.
+    """The open files of one run; all processes make the same calls, the primary one writes.
 
-    What cannot be written is a `RunFailed` on all of them.
+    A file that cannot be written raises `RunFailed` on all of them.
 
     Attributes:
       history: the evaluations so far, as in `metrics.jsonl`.
@@ -72,7 +72,7 @@ class Recorder:
         total_steps: int,
         progress: display.ProgressDisplay | None = None,
     ) -> TrainState:
-        """Returns the state to go on from, with `history` as it was then, and begins to write and to show.
+        """Returns the state to resume from, restores `history`, and starts to write and to show.
 
         Raises:
           UserError: the directory's run was trained on other data.

@@ -204,7 +204,7 @@ def finished_summary(
       is_same_data: what `check_same_data` returned. Where it is not known, the checkpoint tells.
 
     Raises:
-      UserError: the directory is another run's, or what is left of this one cannot be trusted.
+      UserError: the directory is another run's, or this run's files cannot be checked.
     """
     summary = run_directory.summary_of(path, config)
     if summary is None or summary.get("status") != "finished":
