@@ -7,36 +7,16 @@ import shutil
 import pytest
 from matplotlib.figure import Figure
 
-from rethink_jax import config as config_lib
 from rethink_jax.errors import UserError
 from rethink_jax.report import catalog, collect, contents, figures, sentences
-from tests.report.test_report import markdown_row, record, run_report, write_run, write_sweep
-
-STEPS = {50_000: 391, 10_000: 79}
-
-
-def config_of(row, n=50_000, **fields):
-    config = config_lib.train("cifar10_jpeg", "true_labels")
-    config.update_from_flattened_dict(
-        config_lib.cifar10_entry(row)["fields"] | {"epochs": 4} | fields
-    )
-    return config_lib.fill_in(config, n, 32)
-
-
-def write(path, row, trained=4, n=50_000, status="finished", test=0.5, environment=None, **fields):
-    """Writes a training run that was evaluated after each epoch, the last time with an accuracy of `test`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    history = [record(i, 4.0 - i, 0.25, train_accuracy=0.9) for i in range(1, trained)]
-    history.append(record(trained, 0.01, test, train_accuracy=0.99))
-    steps = {"steps": trained * STEPS[n], "epochs": float(trained), "epochs_to_fit": float(trained)}
-    accuracies = {"train_accuracy": 0.99, "test_accuracy": test}
-    config = config_of(row, n, **fields)
-    summary = {"config": config, "history": history, "num_train": n, **steps, **accuracies}
-    write_run(path, status, summary)
-    if environment:
-        file = path / "run.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | environment))
-    return path
+from tests.report.helpers import (
+    config_of,
+    markdown_row,
+    record,
+    run_report,
+    write,
+    write_sweep,
+)
 
 
 def rows_of(folder, nth=0):
@@ -338,73 +318,6 @@ def test_two_levels_are_no_curve(tmp_path):
             "--"
         }
         assert style == ("None" if n == 2 else "-")
-
-
-# Where it is written.
-
-
-@pytest.fixture
-def two(tmp_path):
-    write(tmp_path / "a", "mlp3")
-    write(tmp_path / "b", "mlp1")
-    return [tmp_path / "a", tmp_path / "b"]
-
-
-def test_by_default_several_are_reported_here(two, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    contents.write(*two)
-    assert (tmp_path / "report" / "report.html").exists()
-    assert {path.name for path in two[0].iterdir()} == {
-        *("config.json", "run.json", "summary.json", "metrics.jsonl"),
-    }
-
-
-def test_a_report_is_written_over_an_earlier_one(two, tmp_path):
-    write(tmp_path / "c", "inception")
-    out = contents.write(*two, tmp_path / "c", out=tmp_path / "out")
-    assert (out / "figure2b.png").exists()
-    (out / "report.md.partial").touch()
-    contents.write(*two, out=out)
-    listed = json.loads((out / "report.json").read_text())["files"]
-    assert sorted(path.name for path in out.iterdir()) == listed
-    assert "figure2b.png" not in listed
-
-
-@pytest.mark.parametrize("name", ["notes.txt", "figure1a.png", "report.json"])
-def test_files_that_are_no_reports_are_left_alone(name, two, tmp_path, capsys):
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / name).write_text("{}")
-    code, line = run_report(capsys, *(f"--workdir={path}" for path in two), f"--out={out}")
-    assert (code, f"{out} holds {name}, which is no file of a report" in line) == (2, True)
-    assert [path.read_text() for path in out.iterdir()] == ["{}"]
-
-
-def test_a_file_in_the_way(two, tmp_path, capsys):
-    (tmp_path / "out").touch()
-    code, line = run_report(capsys, f"--workdir={two[0]}", f"--out={tmp_path / 'out'}")
-    assert (code, f"{tmp_path / 'out'} is a file" in line) == (2, True)
-
-
-def test_a_report_beside_a_run_leaves_foreign_files_alone(two, capsys):
-    notes = two[0] / "report" / "report.md"
-    notes.parent.mkdir()
-    notes.write_text("my thesis")
-    code, line = run_report(capsys, f"--workdir={two[0]}")
-    assert (code, f"{notes.parent} holds report.md" in line) == (2, True)
-    assert [path.name for path in notes.parent.iterdir()] == ["report.md"]
-    assert notes.read_text() == "my thesis"
-
-
-def test_a_report_of_an_older_version_is_written_over(two):
-    out = contents.write(two[0])
-    content = json.loads((out / "report.json").read_text())
-    del content["files"]
-    (out / "report.json").write_text(json.dumps(content))
-    (out / "notes.txt").write_text("mine")
-    contents.write(two[0])
-    assert (out / "notes.txt").read_text() == "mine"
-    assert "files" in json.loads((out / "report.json").read_text())
 
 
 # What is wrong.

@@ -9,7 +9,7 @@ from rethink_jax import config as config_lib, data
 from rethink_jax.kernels import interpolation
 from rethink_jax.report import __main__ as command, contents, experiments
 from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
-from tests.report.test_collected import write
+from tests.report.helpers import write
 
 
 def rename(path, data_name, features="pixels", **summary):

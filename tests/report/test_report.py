@@ -1,101 +1,16 @@
-import csv
-import html
+"""The report of a sweep, on runs written by hand."""
+
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 
 import pytest
-from matplotlib.figure import Figure
 
-from rethink_jax import config as config_lib, paper
-from rethink_jax.errors import UserError
-from rethink_jax.report import __main__ as command, contents, figures, runs
+from rethink_jax import config as config_lib
+from rethink_jax.report import contents, runs
 from rethink_jax.report.catalog import SPECIFICATIONS
-from rethink_jax.report.runs import read_sweep
 from rethink_jax.sweeps import estimates
-
-CONFIG = config_lib.train("cifar10_jpeg", "true_labels")
-CONFIG.model.name = "mlp"
-CONFIG = config_lib.fill_in(CONFIG, 50_000, 32)
-SUMMARY = {"status": "finished", "parameters": 7, "epochs": 4.0, "seconds": 100.0}
-
-
-def write_sweep(path, name, runs, size="full"):
-    """Writes a sweep's directory: `runs` are (row, seed, status, summary or None, more of the entry)."""
-    path.mkdir(exist_ok=True)
-    entries = []
-    for row, seed, status, summary, more in runs:
-        directory = f"{row}-seed{seed}"
-        entries.append(
-            {"name": row, "seed": seed, "directory": directory, "status": status}
-            | {"expect_divergence": False, "diverged": False}
-            | more
-        )
-        if summary is not None:
-            write_run(path / directory, status, summary)
-    (path / "sweep.json").write_text(json.dumps({"name": name, "size": size, "runs": entries}))
-    return path
-
-
-def write_run(path, status, summary):
-    path.mkdir()
-    history, config = summary.pop("history", []), summary.pop("config", CONFIG)
-    files = {
-        "config.json": config.to_dict(),
-        "run.json": {
-            "git": {"revision": "0123456789", "dirty": False},
-            "packages": {"jax": "0.10.2"},
-            "python": "3.11.7",
-            "platform": "Linux",
-            "backend": "gpu",
-            "devices": ["NVIDIA H200", "NVIDIA H200"],
-            "cpu": "AMD EPYC",
-            "cores": 2,
-            "matmul_precision": "default",
-            "num_train": summary.pop("num_train", 50_000),
-        },
-        "summary.json": SUMMARY | {"status": status} | summary,
-    }
-    for name, content in files.items():
-        (path / name).write_text(json.dumps(content))
-    (path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in history))
-
-
-def record(epoch, train_loss, test_accuracy=0.5, **more):
-    return {"epoch": epoch, "step": int(391 * epoch), "train_loss": train_loss} | {
-        "test_accuracy": test_accuracy,
-        **more,
-    }
-
-
-def accuracies(train, test, corrupted=None):
-    summary = {"train_accuracy": train, "test_accuracy": test}
-    return summary if corrupted is None else summary | {"test_accuracy_corrupted": corrupted}
-
-
-@pytest.fixture
-def table1(tmp_path):
-    """Three seeds of one row, one and two of others, the rest failed, stopped, waiting or not there."""
-    runs = [
-        *(
-            ("mlp1-random", seed, "finished", accuracies(train, 0.1, 0.11), {})
-            for seed, train in enumerate((0.98, 0.99, 0.985))
-        ),
-        ("mlp3", 0, "finished", accuracies(1.0, 0.53), {}),
-        ("mlp1", 0, "finished", accuracies(0.9994, 0.5107), {}),
-        ("mlp1", 1, "failed", accuracies(0.3, 0.3), {}),
-        ("alexnet", 0, "failed", None, {}),
-        ("inception", 0, "stopped", accuracies(0.7, 0.6), {}),
-        ("mlp3-random", 0, "not run yet", None, {}),
-    ]
-    return write_sweep(tmp_path / "table1", "table1", runs)
-
-
-def markdown_row(path, label, nth=0):
-    lines = (path / "report" / "report.md").read_text().splitlines()
-    return [line for line in lines if line.startswith(f"| {label} |")][nth]
+from tests.report.helpers import CONFIG, accuracies, markdown_row, record, rows_of_csv, write_sweep
 
 
 def test_table1_row_by_row(table1):
@@ -197,17 +112,6 @@ def test_figure1a(tmp_path):
     ) in (path / "report" / "report.md").read_text()
 
 
-@pytest.fixture
-def figure1bc(tmp_path):
-    """The MLP fits later and later and not at p = 1; Inception at p = 0 and 0.5."""
-    runs = []
-    epochs = {"mlp1-p0.0": 20, "mlp1-p0.5": 30, "mlp1-p1.0": None}
-    for row, fitted in (epochs | {"inception-p0.0": 8, "inception-p0.5": 20}).items():
-        summary = accuracies(0.98, 0.25, 0.2) | {"epochs": 80.0, "epochs_to_fit_accuracy": None}
-        runs.append((row, 0, "finished", summary | {"epochs_to_fit": fitted}, {}))
-    return write_sweep(tmp_path / "figure", "figure1bc", runs)
-
-
 def test_epochs_to_fit(figure1bc):
     contents.write(figure1bc)
     for label, rest in {
@@ -254,138 +158,6 @@ def test_figure2b_says_how_the_best_was_chosen(tmp_path):
     assert "it is chosen on the test set" in (path / "report" / "report.md").read_text()
 
 
-def on_imagenet(row, examples=1_281_167, **fields):
-    """The config of a run of Table 2, and on how many examples it was."""
-    config = config_lib.imagenet("imagenet2012", "true_labels")
-    config.update_from_flattened_dict(config_lib.imagenet_entry(row)["fields"] | fields)
-    return {"config": config_lib.fill_in(config, examples, 375), "num_train": examples}
-
-
-def top5(train, test, best, best_top5):
-    return {"train_top5": train, "test_top5": test} | {
-        "best_test_accuracy": best,
-        "best_test_top5": best_top5,
-    }
-
-
-@pytest.fixture
-def table2(tmp_path):
-    """Four runs: with the paper's best, without, on random labels, and a failed one."""
-    runs = {
-        "true-decay": accuracies(0.9, 0.675) | top5(0.99, 0.875, 0.725, 0.9),
-        "true-augment": accuracies(0.92, 0.72) | top5(0.99, 0.9, 0.73, 0.91),
-        "random": accuracies(0.95, 0.001, 0.0012) | top5(0.99, 0.005, 0.0015, 0.006),
-    }
-    finished = [
-        (row, 0, "finished", summary | on_imagenet(row), {}) for row, summary in runs.items()
-    ]
-    return write_sweep(tmp_path / "table2", "table2", [*finished, ("true", 0, "failed", None, {})])
-
-
-def test_table2_has_the_best_in_parentheses(table2):
-    contents.write(table2)
-    beside = (f"{x} (%): ours | paper | difference" for x in ("training top-1", "training top-5"))
-    tested = (f"test top-{k}, true labels (%): ours | paper | difference" for k in (1, 5))
-    assert markdown_row(table2, "row") == (
-        f"| row | {' | '.join([*beside, *tested])} | test top-1, corrupted labels (%) | seeds |"
-    )
-    for label, rest in {
-        "true labels, weight decay": "90.00 | 90.60 | −0.60 | 99.00 | 100.00 | −1.00 "
-        "| 67.50 (72.50) | 67.18 (72.57) | +0.32 (−0.07) "
-        "| 87.50 (90.00) | 86.44 (91.31) | +1.06 (−1.31) | — | 1 |",
-        "true labels, augmentation": "92.00 | 92.33 | −0.33 | 99.00 | 99.17 | −0.17 "
-        "| 72.00 (73.00) | 72.95 | −0.95 | 90.00 (91.00) | 90.43 | −0.43 | — | 1 |",
-        "random labels": "95.00 | 95.20 | −0.20 | 99.00 | 99.14 | −0.14 "
-        "| 0.10 (0.15) | 0.11 | −0.01 | 0.50 (0.60) | 0.56 | −0.06 | 0.12 | 1 |",
-        "true labels": "failed | 99.53 | — | — | 100.00 | — "
-        "| — | 59.80 (63.16) | — | — | 80.38 (84.49) | — | — | 0 |",
-    }.items():
-        assert markdown_row(table2, label) == f"| {label} | {rest}"
-
-
-def test_table2_tells_data_recipe_and_reference(table2):
-    contents.write(table2)
-    text = (table2 / "report" / "report.md").read_text()
-    assert "test top-5 of 83.60 %" in text
-    assert "96.15 % is with weight decay alone" in text
-    assert "it is chosen on the test set" in text
-    assert not re.search("made-up|on other or on fewer ones", text, re.IGNORECASE)
-    assert markdown_row(table2, "true labels, weight decay", 1) == (
-        "| true labels, weight decay | finished | imagenet2012, 1,281,167 examples "
-        "| 2 × NVIDIA H200 | bfloat16 | 4 | nothing | 100 |"
-    )
-
-
-def test_csv_has_the_best_in_lines_of_their_own(table2):
-    contents.write(table2)
-    found = {(line["row"], line["quantity"]): line for line in rows_of_csv(table2)}
-    assert len(found) == 7 * 7
-    line = found["true-decay", "best_test_top5"]
-    assert (line["mean"], line["paper"], line["difference"]) == ("0.9", "0.9131", "-0.0131")
-    assert found["true-augment", "best_test_top5"]["paper"] == ""
-
-
-def test_a_changed_recipe_on_imagenet_is_told(tmp_path):
-    fields = {"data.size": 128, "batch_size": 256, "data.workers": 3}
-    summary = accuracies(0.9, 0.5) | on_imagenet("true-decay", 10_000, **fields)
-    path = write_sweep(tmp_path / "sweep", "table2", [("true-decay", 0, "finished", summary, {})])
-    contents.write(path)
-    assert "| batch_size 256, size 128 | 100 |" in markdown_row(
-        path, "true labels, weight decay", 1
-    )
-    text = (path / "report" / "report.md").read_text()
-    assert "all 1,281,167 training images of ImageNet" in text
-
-
-def test_figure2a(tmp_path):
-    row = "true-decay"
-    history = [record(1, 1.0, 0.75), record(2, 0.5, 0.5)]
-    summary = accuracies(1.0, 0.5) | {"best_test_accuracy": 0.75, "best_test_epoch": 1.0}
-    summary |= on_imagenet(row) | {"history": history}
-    path = write_sweep(tmp_path / "figure", "figure2a", [(row, 0, "finished", summary, {})])
-    contents.write(path)
-    assert markdown_row(path, "true labels, weight decay") == (
-        "| true labels, weight decay | 50.00 | 67.30 | −17.30 | 75.00 | 72.70 | +2.30 | 1 | 100.00 | 1 |"
-    )
-    assert (
-        "The paper's best came at steps 2,100,000 (true labels, weight decay) and 330,000 (true labels), of "
-        "batches whose size it does not print"
-    ) in (path / "report" / "report.md").read_text()
-    figure = Figure()
-    figures.figure2(figure, read_sweep(path), paper.FIGURE2A)
-    drawn = [
-        (line.get_marker(), *map(list, line.get_data()))
-        for line in figure.axes[0].lines
-        if len(line.get_xdata())
-    ]
-    assert drawn == [
-        ("None", [391, 782], [75.0, 50.0]),
-        ("*", [391], [75.0]),
-        *(
-            (marker, [782], [100 * row.values[quantity]])
-            for row in paper.FIGURE2A
-            for marker, quantity in (("o", "test_accuracy"), ("*", "best_test_accuracy"))
-        ),
-    ]
-
-
-def test_made_up_data_are_told_first(tmp_path):
-    smoke = {"data.fake": True, "data.size": 75, "batch_size": 16}
-    summary = accuracies(0.5, 0.1) | on_imagenet("true", 64, **smoke)
-    runs = [("true", 0, "finished", summary, {}), ("random", 0, "failed", None, {})]
-    path = write_sweep(tmp_path / "sweep", "table2", runs, "smoke")
-    contents.write(path)
-    title = "Zhang et al. 2017, table2, smoke, made-up data: ours beside the paper's"
-    lines = (path / "report" / "report.md").read_text().splitlines()
-    assert lines[0] == f"# {title}"
-    assert lines[2].startswith("Made-up data: all finished runs had random images")
-    assert f"<title>{html.escape(title)}</title>" in (path / "report" / "report.html").read_text()
-    assert "| finished | made-up imagenet2012, 64 examples |" in markdown_row(
-        path, "true labels", 1
-    )
-    assert rows_of_csv(path)[3 * 7]["data"] == "made-up imagenet2012, 64 examples"
-
-
 def test_some_made_up_data_are_told_likewise(table1):
     place = table1 / "mlp3-seed0" / "config.json"
     config = json.loads(place.read_text())
@@ -420,11 +192,6 @@ def test_rank_correlation(epochs, correlation):
     assert estimates.rank_correlation([0.0, 0.1, 0.2, 0.3], epochs) == (
         correlation and pytest.approx(correlation)
     )
-
-
-def rows_of_csv(path):
-    with (path / "report" / "report.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_csv_has_every_number(table1):
@@ -549,108 +316,6 @@ def test_the_papers_disagreements_are_told(table1):
     contents.write(table1)
     text = (table1 / "report" / "report.md").read_text()
     assert "errors of 30.11 % and 23.93 %" in text.partition("disagrees with itself")[2]
-
-
-def run_report(capsys, *arguments):
-    with pytest.raises(SystemExit) as end:
-        command.main(list(arguments))
-    (line,) = capsys.readouterr().err.splitlines()
-    return end.value.code, line
-
-
-def test_the_command(table1, capsys):
-    command.main([f"--workdir={table1}"])
-    assert str(table1 / "report") in capsys.readouterr().out
-
-
-def test_bad_input_is_told_in_one_line(tmp_path, capsys):
-    code, line = run_report(capsys)
-    assert (code, "--workdir" in line) == (2, True)
-    code, line = run_report(capsys, f"--workdir={tmp_path}/nowhere")
-    assert (code, line) == (
-        2,
-        f"rethink_jax: --workdir is {tmp_path}/nowhere; there is no such directory",
-    )
-    code, line = run_report(capsys, f"--workdir={tmp_path}")
-    assert (code, line) == (
-        2,
-        f"rethink_jax: --workdir is {tmp_path}; it holds no sweep: sweep.json is missing there, "
-        "and no training run or finished run of kernel, expressivity, rademacher, stability, minimum_norm",
-    )
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        ("{", "is damaged"),
-        ("[]", "it holds no object"),
-        ('{"name": "table1", "runs": []}', "'size'"),
-        ('{"name": "table1", "size": "full", "runs": [{"name": "mlp1"}]}', "is damaged: TypeError"),
-        ('{"name": "table9", "size": "full", "runs": []}', "there is a report of table1, "),
-        (
-            '{"name": "table1", "size": "full", "runs": [{"name": "mlp1", "seed": 0, '
-            '"directory": "a", "status": "lost"}]}',
-            "the status of a is 'lost'; it must be one of finished,",
-        ),
-        (
-            '{"name": "table1", "size": "full", "runs": [{"name": "mlp1", "seed": 0, '
-            '"directory": "a", "status": "finished"}]}',
-            "a/config.json is damaged",
-        ),
-    ],
-)
-def test_a_damaged_sweep_is_told_in_one_line(content, told, tmp_path, capsys):
-    (tmp_path / "sweep.json").write_text(content)
-    code, line = run_report(capsys, f"--workdir={tmp_path}")
-    assert code == 2
-    assert told in line
-
-
-def test_a_run_of_an_older_version_is_told_in_one_line(table1, capsys):
-    file = table1 / "mlp3-seed0" / "run.json"
-    environment = json.loads(file.read_text())
-    del environment["num_train"]
-    file.write_text(json.dumps(environment))
-    code, line = run_report(capsys, f"--workdir={table1}")
-    assert code == 2
-    assert "is damaged, or was made by an older version (KeyError: 'num_train')" in line
-    assert not (table1 / "report").exists()
-
-
-def test_an_error_of_the_report_is_not_the_runs_fault(table1, capsys, monkeypatch):
-    def broken(*arguments):
-        return {}["lost"]
-
-    monkeypatch.setattr("rethink_jax.report.tables.how_measured", broken)
-    code, line = run_report(capsys, f"--workdir={table1}")
-    assert (code, line) == (
-        *(1, "rethink_jax: the report failed, the runs are as they were: KeyError: 'lost'"),
-    )
-    assert not (table1 / "report").exists()
-
-
-def test_damaged_metrics_are_told(figure1bc):
-    (figure1bc / "mlp1-p0.5-seed0" / "metrics.jsonl").write_text("{\n{}\n")
-    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
-        read_sweep(figure1bc)
-
-
-def test_a_file_in_a_reports_place_is_refused(table1, capsys):
-    (table1 / "report").write_text("in the way")
-    code, line = run_report(capsys, f"--workdir={table1}")
-    assert code == 2
-    assert f"{table1 / 'report'} is a file" in line
-    assert (table1 / "report").read_text() == "in the way"
-
-
-def test_importing_it_starts_no_backend():
-    program = (
-        "import rethink_jax.report.__main__, jax._src.xla_bridge as bridge; print(bridge._backends)"
-    )
-    out = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert out.stdout == "{}\n"
 
 
 @pytest.mark.parametrize(
