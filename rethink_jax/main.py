@@ -17,7 +17,7 @@ from absl import app, flags, logging as absl_logging
 from ml_collections import config_flags
 
 from rethink_jax import cli, config as config_lib, output
-from rethink_jax.distributed import jax_settings, preemption, processes
+from rethink_jax.distributed import preemption
 from rethink_jax.errors import (
     FAILED,
     RunFailed,
@@ -53,6 +53,7 @@ def main(argv: list[str]) -> None:
 def _run(argv: list[str]) -> None:
     # JAX takes seconds to import; a wrong flag need not wait.
     from rethink_jax.data import cache
+    from rethink_jax.distributed import jax_settings, processes
     from rethink_jax.kernels import interpolation
     from rethink_jax.sweeps import sweep
     from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability

@@ -1,6 +1,8 @@
+import gc
 import io
 import os
 import sys
+import tempfile
 
 # Before JAX starts: four simulated devices, of which tests take one, two or all.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
@@ -33,12 +35,29 @@ def real_data():
     return REAL_DATA
 
 
+def pytest_collection_finish():
+    gc.freeze()  # some tests collect garbage, and need not visit all that was imported
+
+
 @pytest.fixture(scope="session", autouse=True)
-def own_directories(tmp_path_factory):
-    """Keeps data sets and caches of the tests away from the user's."""
+def own_directories(tmp_path_factory, worker_id):
+    """Keeps data sets, caches and temporary files of the tests away from the user's.
+
+    The workers of a session and the commands that they run share one cache of compiled programs.
+    """
     root = tmp_path_factory.mktemp("home")
+    session = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        session = session.parent
+    compiled = session / "compiled"
+    for folder in (compiled, root / "cache", root / "tmp"):
+        folder.mkdir(exist_ok=True)
+    (root / "cache" / "compiled").symlink_to(compiled)
     jax_settings.use_compilation_cache(root / "cache" / "compiled")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMPILED_BY_TESTS", str(compiled))
+        patch.setenv("TMPDIR", str(root / "tmp"))
+        patch.setattr(tempfile, "tempdir", None)  # TFDS leaves a directory for each builder
         patch.setenv("TFDS_DATA_DIR", str(root / "tfds"))
         patch.setenv("RETHINK_JAX_CACHE", str(root / "cache"))
         yield root
@@ -95,9 +114,13 @@ def no_curves(request, monkeypatch):
 
 @pytest.fixture
 def from_toy(toy, monkeypatch):
-    """Has the data set `toy` loaded in the place of any other."""
-    monkeypatch.setattr(data, "describe", lambda config: toy.info)
-    monkeypatch.setattr(data, "load", lambda config: toy)
+    serve(toy, monkeypatch)
+
+
+def serve(dataset, monkeypatch):
+    """Has this data set loaded whatever is asked for."""
+    monkeypatch.setattr(data, "describe", lambda config: dataset.info)
+    monkeypatch.setattr(data, "load", lambda config: dataset)
 
 
 @pytest.fixture(scope="session")

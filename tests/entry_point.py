@@ -27,6 +27,9 @@ def make_place(here):
     """Makes a directory from which commands can be run as from the top of a checkout."""
     here.mkdir()
     (here / "configs").symlink_to(ROOT / "configs")
+    (here / PLACES["RETHINK_JAX_CACHE"]).mkdir()
+    compiled = here / PLACES["RETHINK_JAX_CACHE"] / "compiled"
+    compiled.symlink_to(os.environ["COMPILED_BY_TESTS"])
     return here
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from rethink_jax.report import __main__ as report
-from tests.entry_point import environment_of_a_command, make_place
+from tests.entry_point import Outcome, environment_of_a_command, make_place
 from tests.test_bad_input import EVIL, assert_refused, content, mine
 
 KERNEL, THEOREM = "configs/kernel_mnist.py:digits", "configs/expressivity.py:digits"
@@ -330,20 +330,25 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_as_a_user_runs_it(command, tmp_path):
+def test_every_command_as_a_user_runs_it(command, entry_point, tmp_path):
     here = make_place(tmp_path / "here")
     before = content(here)
-    result = subprocess.run(
-        [sys.executable, "-m", *shlex.split(command)],
-        cwd=here,
-        env=environment_of_a_command(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    module, *arguments = shlex.split(command)
+    if module == "rethink_jax.main":
+        outcome = entry_point.start(arguments, here)
+    else:
+        result = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=here,
+            env=environment_of_a_command(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        outcome = Outcome(result.returncode, result.stdout, result.stderr)
     told = COMMANDS[command].removesuffix("…")
-    assert result.stderr.startswith(f"rethink_jax: {told}"), result.stderr
-    assert result.stderr.count("\n") == 1
-    assert "Traceback" not in result.stdout
-    assert result.returncode == 2
+    assert outcome.stderr.startswith(f"rethink_jax: {told}"), outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+    assert "Traceback" not in outcome.stdout
+    assert outcome.code == 2
     assert content(here) == before

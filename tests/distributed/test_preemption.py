@@ -96,7 +96,7 @@ def other_process(program):
     return process
 
 
-# A sleep goes on after a handler that returns, as a compiler does.
+# A sleep continues after a handler that returns, as a compiler does.
 BUSY = """
 with stop_on_signals({}) as request, request.defer():
     request.grace_seconds = {}

@@ -31,9 +31,9 @@ def table3(toy, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "describe", lambda config: toy.info)
         patch.setattr(data, "load", lambda config: toy)
-        for name in ("a", "b", "c", "d"):
-            config = config_lib.kernel("toy", (0.1,), (0.0, 0.5))
-            interpolation.run(config, path / name)
+        interpolation.run(config_lib.kernel("toy", (0.1,), (0.0, 0.5)), path / "a")
+    for name in ("b", "c", "d"):
+        shutil.copytree(path / "a", path / name)
     rename(path / "a", "mnist", test_error=0.0122, norm_one_hot=145.1)
     rename(path / "b", "cifar10_jpeg", "random_convolutions", test_error=0.2)
     rename(path / "c", "cifar10", "random_convolutions", test_error=0.18)
@@ -124,7 +124,7 @@ def test_theory(toy, tmp_path, monkeypatch):
     minimum_norm.run(config_lib.minimum_norm("toy"), tmp_path / "sgd")
     expressivity.run(config_lib.expressivity("toy"), tmp_path / "theorem")
     settings = config_lib.stability("toy")
-    once = {"steps": 1, "stop_when_fitted": False}
+    once = {"steps": 1, "stop_when_fitted": False, "model.width": 16}
     settings.update_from_flattened_dict({"stability.replacements": 1, **once})
     stability.run(settings, tmp_path / "stability")
     settings = config_lib.rademacher("toy")

@@ -230,7 +230,7 @@ def runs(toy, tmp_path_factory):
 
 
 def damage(folder, rng):
-    """Damages one to three files: random bytes in or in the place of others, a file cut or gone."""
+    """Damages one to three files: random bytes inserted or replacing others, a file cut or gone."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "lock")
     for file in rng.sample(files, rng.randint(1, 3)):
         content = bytearray(file.read_bytes())

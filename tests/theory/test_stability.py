@@ -8,6 +8,7 @@ from rethink_jax import config as config_lib
 from rethink_jax.errors import UserError
 from rethink_jax.theory import rademacher, stability
 from rethink_jax.training import load
+from tests.conftest import serve, use_devices
 from tests.entry_point import make_place
 from tests.test_bad_input import assert_refused
 
@@ -64,9 +65,22 @@ def rademacher_labels(config, dataset):
     return stability.inputs.prepare(config, dataset).train.labels
 
 
-def test_logits_are_those_that_were_evaluated(from_toy, toy, tmp_path):
-    stability.run(toy_config(epochs=1, stop_when_fitted=False), tmp_path)
-    left = load.load_run(tmp_path / "runs" / "true_labels-seed0")
+ONE_EPOCH = {"epochs": 1, "stop_when_fitted": False, "stability.replacements": 1}
+
+
+@pytest.fixture(scope="module")
+def one_epoch(toy, tmp_path_factory):
+    """The directory of a short run."""
+    path = tmp_path_factory.mktemp("one_epoch")
+    with pytest.MonkeyPatch.context() as patch:
+        serve(toy, patch)
+        use_devices(patch, 2)
+        stability.run(toy_config(**ONE_EPOCH), path)
+    return path
+
+
+def test_logits_are_those_that_were_evaluated(one_epoch, toy):
+    left = load.load_run(one_epoch / "runs" / "true_labels-seed0")
     halves = rademacher.two_classes(toy)
     answers = stability._logits(left, halves.test.images).argmax(axis=1)
     assert np.mean(answers == halves.test.labels) == pytest.approx(left.summary["test_accuracy"])
@@ -74,7 +88,7 @@ def test_logits_are_those_that_were_evaluated(from_toy, toy, tmp_path):
 
 def test_the_same_training_set_changes_nothing(from_toy, toy, tmp_path, monkeypatch):
     monkeypatch.setattr(stability, "replace", lambda dataset, *_: dataset)
-    summary = stability.run(toy_config(epochs=2, stop_when_fitted=False), tmp_path)
+    summary = stability.run(toy_config(**ONE_EPOCH), tmp_path)
     assert summary["stability_at_least"] == 0
     assert summary["networks"]["true_labels"]["answers_changed"] == 0
 
@@ -100,13 +114,10 @@ def test_several_processes_are_refused(monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_another_config_is_refused(from_toy, tmp_path):
-    stability.run(toy_config(steps=1, stop_when_fitted=False), tmp_path)
-    with pytest.raises(UserError, match=r"another config \(config.stability.replacements 2 → 3\)"):
-        stability.run(
-            toy_config(**{"stability.replacements": 3, "steps": 1, "stop_when_fitted": False}),
-            tmp_path,
-        )
+def test_another_config_is_refused(one_epoch, from_toy):
+    config = toy_config(**ONE_EPOCH | {"stability.replacements": 3})
+    with pytest.raises(UserError, match=r"another config \(config.stability.replacements 1 → 3\)"):
+        stability.run(config, one_epoch)
 
 
 @pytest.mark.parametrize(

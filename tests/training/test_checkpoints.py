@@ -15,7 +15,7 @@ from rethink_jax.training import checkpoints as checkpoints_lib
 from rethink_jax.training.checkpoints import Checkpoints, Saved
 from rethink_jax.training.train_state import TrainState
 
-# When one of the arrays cannot be read, TensorStore goes on to tell the others to an event loop that
+# When one of the arrays cannot be read, TensorStore still reports the others to an event loop that
 # Orbax has closed.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
