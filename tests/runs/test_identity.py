@@ -16,6 +16,7 @@ from rethink_jax.runs import identity
 from rethink_jax.sweeps import sweep
 from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
 from rethink_jax.training import load, train
+from tests.conftest import use_devices
 from tests.data_helpers import png, random_examples, rows, write_images, write_set
 
 OTHER = r"{path} was made from other data: fingerprint (\w{{8}}), now (?!\1)\w{{8}}; choose another"
@@ -58,8 +59,18 @@ def refused(function, path, line=OTHER):
 # Training.
 
 
-def test_a_finished_run_on_other_arrays(tmp_path):
-    train.run(small(), tmp_path / "run", arrays())
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The directory of a run on `arrays()`, which nobody changes."""
+    path = tmp_path_factory.mktemp("trained") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        use_devices(patch, 2)
+        train.run(small(), path, arrays())
+    return path
+
+
+def test_a_finished_run_on_other_arrays(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
     refused(lambda: train.run(small(), tmp_path / "run", arrays(1)), tmp_path / "run")
     evaluation = small(experiment="evaluate")
     refused(lambda: train.evaluate(evaluation, tmp_path / "run", arrays(1)), tmp_path / "run")
@@ -68,13 +79,12 @@ def test_a_finished_run_on_other_arrays(tmp_path):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize("which", ["images", "labels"])
-def test_one_value_makes_other_data(split, which, tmp_path):
-    mine, theirs = arrays(), arrays()
+def test_one_value_makes_other_data(split, which, trained):
+    theirs = arrays()
     getattr(getattr(theirs, split), which)[7] += 1
     if which == "labels":
         getattr(theirs, split).labels[7] %= 3
-    train.run(small(), tmp_path / "run", mine)
-    refused(lambda: train.run(small(), tmp_path / "run", theirs), tmp_path / "run")
+    refused(lambda: train.run(small(), trained, theirs), trained)
 
 
 def test_other_arrays_have_a_default_directory_of_their_own(tmp_path, monkeypatch):

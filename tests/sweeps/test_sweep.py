@@ -88,7 +88,7 @@ def test_runs_every_run_in_a_directory_of_its_own(toy, tmp_path, capsys):
     assert "chance" not in printed  # the runs leave their results to the sweep
 
 
-def test_only_some_of_the_runs(toy, tmp_path, trained, capsys):
+def test_only_some_of_the_runs(toy, tmp_path, stubbed, trained, capsys):
     config = sweep_config(TRUE, RANDOM, sweep_entry("random-wide", {"model.depth": 2}))
     config.sweep.only = "true"
     sweep.run(config, tmp_path, toy)
@@ -125,7 +125,7 @@ def test_a_run_is_what_the_entry_point_makes_of_its_config(toy, tmp_path):
     assert alone.summary["train_loss"] == within.summary["train_loss"]
 
 
-def test_skips_what_is_finished(toy, tmp_path, trained, capsys):
+def test_skips_what_is_finished(toy, tmp_path, stubbed, trained, capsys):
     sweep.run(sweep_config(TRUE), tmp_path, toy)
     result = sweep.run(sweep_config(), tmp_path, toy)
     assert trained == ["true-seed0", "random-seed0"]
@@ -172,7 +172,7 @@ def test_stopped_by_a_signal_the_same_command_goes_on(toy, tmp_path, monkeypatch
         assert whole.summary["train_loss"] == parts.summary["train_loss"]
 
 
-def test_a_signal_between_two_runs(toy, tmp_path, monkeypatch):
+def test_a_signal_between_two_runs(toy, tmp_path, stubbed, monkeypatch):
     end = display.SweepDisplay.end
 
     def signalling(*args):
@@ -256,7 +256,7 @@ def test_a_stream_is_left_to_the_runs(tmp_path, monkeypatch):
     assert given == [None, None]
 
 
-def test_data_are_loaded_once(toy, tmp_path, monkeypatch):
+def test_data_are_loaded_once(toy, tmp_path, stubbed, monkeypatch):
     loads = []
     monkeypatch.setattr(data, "check", lambda config: None)
     monkeypatch.setattr(data, "describe", lambda config: toy.info)
@@ -395,7 +395,7 @@ def test_another_config_in_one_of_the_directories(toy, tmp_path, trained):
     assert trained == ["random-seed0"]
 
 
-def test_another_sweep_in_the_same_directory(toy, tmp_path):
+def test_another_sweep_in_the_same_directory(toy, tmp_path, stubbed):
     config = sweep_config()
     sweep.run(config, tmp_path, toy)
     config.sweep.name = "others"

@@ -13,7 +13,6 @@ from rethink_jax import config as config_lib
 from rethink_jax.config import sweep_entry
 from rethink_jax.distributed import processes
 from rethink_jax.errors import Diverged, InUse, RunFailed, UserError
-from rethink_jax.runs import files
 from rethink_jax.sweeps import sweep
 from rethink_jax.theory import stability
 from rethink_jax.training import train
@@ -22,30 +21,6 @@ from tests.sweeps.test_sweep import RANDOM, TRUE, statuses, sweep_config
 from tests.test_bad_input import assert_refused, content
 
 OTHERS = tuple(sweep_entry(f"other{i}", {"model.depth": 2}) for i in range(3))
-
-
-@pytest.fixture
-def stubbed(monkeypatch):
-    """Has runs leave what a finished run leaves, or fail, at once."""
-
-    def run(config, path, *rest, **options):
-        if error := run.errors.get(path.name):
-            raise error
-        path.mkdir(parents=True, exist_ok=True)
-        files.write_json(path / "config.json", config.to_dict())
-        summary = {"status": "finished", "steps": 10**6, "seconds": 1.0}
-        summary |= {"train_accuracy": 1.0, "test_accuracy": 0.5}
-        files.write_json(path / "summary.json", summary)
-        return summary
-
-    def finished_summary(path, *rest):
-        return files.read_json(path / "summary.json")
-
-    run.errors = {}
-    monkeypatch.setattr(train, "run", run)
-    monkeypatch.setattr(train, "check_same_data", lambda *arguments: True)
-    monkeypatch.setattr(train, "finished_summary", finished_summary)
-    return run
 
 
 @contextlib.contextmanager

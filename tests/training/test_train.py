@@ -135,6 +135,19 @@ def signal_at(monkeypatch, owner, name, which, number=signal.SIGTERM):
     monkeypatch.setattr(owner, name, signalling)
 
 
+def run_undisturbed(config, toy, path):
+    with pytest.MonkeyPatch.context() as patch:
+        use_devices(patch, 2)
+        train.run(config, path, toy)
+    return config, path
+
+
+@pytest.fixture(scope="module")
+def undisturbed_every_2_epochs(toy, tmp_path_factory):
+    config = mlp_config(**{"checkpoint.every_epochs": 2})
+    return run_undisturbed(config, toy, tmp_path_factory.mktemp("undisturbed"))
+
+
 MOMENTS = {
     "the first step": (parallel, "shard_ids", 1, 1),
     "the middle of an epoch": (parallel, "shard_ids", 7, 5),
@@ -145,9 +158,10 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_stopped_by_a_signal_and_resumed(moment, toy, tmp_path, monkeypatch):
-    config = mlp_config(**{"checkpoint.every_epochs": 2})
-    train.run(config, tmp_path / "whole", toy)
+def test_stopped_by_a_signal_and_resumed(
+    moment, undisturbed_every_2_epochs, toy, tmp_path, monkeypatch
+):
+    config, whole = undisturbed_every_2_epochs
     *where, step = MOMENTS[moment]
     with monkeypatch.context() as patch:
         signal_at(patch, *where)
@@ -156,7 +170,7 @@ def test_stopped_by_a_signal_and_resumed(moment, toy, tmp_path, monkeypatch):
     assert load.load_run(tmp_path / "parts").summary["status"] == "stopped"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     train.run(config, tmp_path / "parts", toy)
-    assert chaos.differences(tmp_path / "parts", tmp_path / "whole") == []
+    assert chaos.differences(tmp_path / "parts", whole) == []
 
 
 REGULARIZED = {
@@ -265,11 +279,7 @@ class Killed(BaseException):
 def undisturbed(request, toy, tmp_path_factory):
     fields = {"checkpoint.every_epochs": 1, "checkpoint.every_steps": request.param}
     config = mlp_config(epochs=3, **fields)
-    path = tmp_path_factory.mktemp("undisturbed")
-    with pytest.MonkeyPatch.context() as patch:
-        use_devices(patch, 2)
-        train.run(config, path, toy)
-    return config, path
+    return run_undisturbed(config, toy, tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.mark.parametrize("which", [1, pytest.param(2, marks=pytest.mark.slow), 3])
