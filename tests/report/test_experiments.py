@@ -118,7 +118,6 @@ def test_kernels_and_training_runs_are_in_one_report(table3, tmp_path):
 
 def test_theory(toy, tmp_path, monkeypatch):
     few = data.from_arrays((toy.train.images[:20], toy.train.labels[:20]), toy.test, "toy")
-    monkeypatch.setattr(data, "check", lambda config: None)
     monkeypatch.setattr(data, "describe", lambda config: few.info)
     monkeypatch.setattr(data, "load", lambda config: few)
     minimum_norm.run(config_lib.minimum_norm("toy"), tmp_path / "sgd")

@@ -311,7 +311,6 @@ def theory(name):
 def loaded(monkeypatch):
     """Has `data.load` return what the list holds last."""
     sets = [arrays()]
-    monkeypatch.setattr(data, "check", lambda config: None)
     monkeypatch.setattr(data, "describe", lambda config: sets[-1].info)
     monkeypatch.setattr(data, "load", lambda config: sets[-1])
     return sets

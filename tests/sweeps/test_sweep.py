@@ -258,7 +258,6 @@ def test_a_stream_is_left_to_the_runs(tmp_path, monkeypatch):
 
 def test_data_are_loaded_once(toy, tmp_path, stubbed, monkeypatch):
     loads = []
-    monkeypatch.setattr(data, "check", lambda config: None)
     monkeypatch.setattr(data, "describe", lambda config: toy.info)
     monkeypatch.setattr(data, "load", lambda config: loads.append(config.name) or toy)
     sweep.run(sweep_config(), tmp_path)

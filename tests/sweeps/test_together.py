@@ -139,7 +139,6 @@ def test_whatever_ends_a_run_the_rest_is_run(error, line, toy, tmp_path, stubbed
 
 def test_data_that_do_not_load_are_a_failure_of_their_run(toy, tmp_path, monkeypatch, stubbed):
     """The two runs have other data."""
-    monkeypatch.setattr(sweep.data, "check", lambda config: None)
     monkeypatch.setattr(sweep.data, "describe", lambda config: toy.info)
 
     def load(config):

@@ -61,7 +61,6 @@ def test_recorded_epochs():
 
 def test_run(toy, tmp_path, monkeypatch, capsys):
     few = data.from_arrays((toy.train.images[:20], toy.train.labels[:20]), toy.test, "toy")
-    monkeypatch.setattr(data, "check", lambda config: None)
     monkeypatch.setattr(data, "load", lambda config: few)
     monkeypatch.setattr(data, "describe", lambda config: few.info)
     config = config_lib.minimum_norm("toy")

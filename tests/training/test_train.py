@@ -12,8 +12,8 @@ import pytest
 from rethink_jax import chaos, config as config_lib, data
 from rethink_jax.distributed import parallel, preemption
 from rethink_jax.errors import RunFailed, UserError
-from rethink_jax.pipeline import inputs, preprocess
-from rethink_jax.runs import run_directory, writers
+from rethink_jax.pipeline import batching, inputs, preprocess
+from rethink_jax.runs import files, writers
 from rethink_jax.runs.resolve import resolve
 from rethink_jax.training import experiment, load, loop, train
 from rethink_jax.training.checkpoints import Checkpoints
@@ -151,9 +151,9 @@ def undisturbed_every_2_epochs(toy, tmp_path_factory):
 MOMENTS = {
     "the first step": (parallel, "shard_ids", 1, 1),
     "the middle of an epoch": (parallel, "shard_ids", 7, 5),
-    "an evaluation": (inputs, "in_batches", 3, 3),
+    "an evaluation": (batching, "in_batches", 3, 3),
     "a checkpoint": (Checkpoints, "save", 1, 7),
-    "the last evaluation": (inputs, "in_batches", 11, 12),
+    "the last evaluation": (batching, "in_batches", 11, 12),
 }
 
 
@@ -286,7 +286,7 @@ def undisturbed(request, toy, tmp_path_factory):
 @pytest.mark.parametrize("name", ["write", "save", "write_json"])
 def test_killed_and_resumed(name, which, undisturbed, toy, tmp_path, monkeypatch):
     config, whole = undisturbed
-    owner = {"write": writers.MetricsWriter, "save": Checkpoints, "write_json": run_directory}[name]
+    owner = {"write": writers.MetricsWriter, "save": Checkpoints, "write_json": files}[name]
     function, calls = getattr(owner, name), []
 
     def killing(*args):
