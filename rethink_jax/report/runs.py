@@ -265,7 +265,7 @@ def warn_of_made_up(runs: Iterable[ReportedRun]) -> list[str]:
         return []
     which = "all" if all(made_up) else f"{sum(made_up)} of {len(made_up)}"
     return [
-        f"Made-up data: {which} finished runs had random images with random labels in the place of the "
+        f"Made-up data: {which} finished runs had random images with random labels instead of the "
         "data set that they name. Their numbers show that the program runs and nothing else."
     ]
 
