@@ -12,6 +12,13 @@ from rethink_jax.data import tfds_writer
 NUM_TRAIN, NUM_TEST = 1_500, 297
 
 
+class _Info(tfds.core.DatasetInfo):
+    """Is not looked for in TFDS's bucket, which has no digits: that leaves a directory in `/tmp` each time."""
+
+    def initialize_from_bucket(self) -> None:
+        """Does nothing."""
+
+
 class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """8×8 digits: scikit-learn's first 1,500 are the train set, its other 297 the test set."""
 
@@ -19,7 +26,7 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
     code_path = tfds_writer.NO_CODE_PATH
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             description="scikit-learn's 8x8 digits, their values 0 to 16 scaled to 0 to 255.",
             features=tfds.features.FeaturesDict(

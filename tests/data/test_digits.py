@@ -1,3 +1,5 @@
+import tempfile
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -18,6 +20,7 @@ def prepared_digits(tmp_path_factory):
 
 def test_describe_digits_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("RETHINK_JAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     info = data.describe(fields("digits", tmp_path / "tfds"))
     assert info == data.DatasetInfo("digits", 1500, 297, (8, 8, 1), 10)
     assert list(tmp_path.iterdir()) == []
@@ -45,7 +48,9 @@ def test_tfds_reads_the_digits_by_name(prepared_digits):
 
 def test_digits_are_prepared_in_tfds_default_folder(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "default"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     data.load(fields("digits"))
+    assert [path.name for path in tmp_path.iterdir()] == ["default"]
     assert [path.name for path in (tmp_path / "default").iterdir()] == ["digits"]
     assert capfd.readouterr() == ("", "")
 
