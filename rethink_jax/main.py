@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -54,38 +53,24 @@ def _run(argv: list[str]) -> None:
     # JAX takes seconds to import; a wrong flag need not wait.
     from rethink_jax.data import cache
     from rethink_jax.distributed import jax_settings, processes
-    from rethink_jax.kernels import interpolation
-    from rethink_jax.sweeps import sweep
-    from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
-    from rethink_jax.training import train
 
     if not _debug() and faulthandler.is_enabled():  # by absl
         signal.signal(
             signal.SIGABRT, signal.SIG_DFL
         )  # how JAX ends a process when another one has died
     config = CONFIG.value
-    experiments: dict[str, Callable] = {
-        "train": train.run,
-        "evaluate": train.evaluate,
-        "sweep": sweep.run,
-        "kernel": interpolation.run,
-        "expressivity": expressivity.run,
-        "rademacher": rademacher.run,
-        "stability": stability.run,
-        "minimum_norm": minimum_norm.run,
-    }
-    kind = config_lib.default_config_for(config).experiment
-    fitting = ("train", "evaluate") if kind == "train" else (kind,)
+    fitting = config_lib.experiments_like(config_lib.experiment_of(config))
     allowed = "one of " + ", ".join(fitting)
-    name = Path(cli.config_argument(argv).partition(":")[0]).stem
     require(config.experiment in fitting, "experiment", config.experiment, allowed)
+    run_experiment = config_lib.EXPERIMENTS[config.experiment].load()
+    name = Path(cli.config_argument(argv).partition(":")[0]).stem
     with preemption.stop_on_signals() as stop_request:
         processes.start(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
         stop_request.listen()  # JAX's distributed runtime has a handler of its own
     jax_settings.use_compilation_cache(config.compilation_cache or cache.root() / "compiled")
     if not processes.is_primary():
         logging.getLogger("rethink_jax").setLevel(logging.WARNING)
-    experiments[config.experiment](config, WORKDIR.value, name=name)
+    run_experiment(config, WORKDIR.value, name=name)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

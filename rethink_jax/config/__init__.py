@@ -10,6 +10,7 @@ from rethink_jax.config.experiments import (
     EXPERIMENTS as EXPERIMENTS,
     default_config_for as default_config_for,
     experiment_of as experiment_of,
+    experiments_like as experiments_like,
     expressivity as expressivity,
     fields_for as fields_for,
     kernel as kernel,

@@ -93,7 +93,7 @@ DATA = {
 CORRUPTION = {
     "corruption.name": Field(
         "true_labels",
-        "What is corrupted.",
+        "The corruption, one of those in `rethink_jax/corruptions.py`; of labels where no network is trained.",
         in_report=False,
     ),
     "corruption.probability": Field(

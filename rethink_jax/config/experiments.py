@@ -1,7 +1,7 @@
 """The experiments: the fields of each one's config, and how it is run.
 
-To add an experiment, write its module, with `run(config, workdir, name=...)` and perhaps `table(summary)`, and
-give it an entry in `EXPERIMENTS`.
+To add an experiment, write its module, with `run(config, workdir, name=...)`, and give it an entry in
+`EXPERIMENTS`.
 """
 
 import pkgutil
@@ -170,13 +170,11 @@ class Experiment(NamedTuple):
       run: `module:function`, called with config, workdir and name; it is imported when the experiment is run,
         because JAX takes seconds to import.
       group: the group of fields that only its configs have; empty for training.
-      table: `module:function`, from `summary.json` to its table, for what the report shows by itself.
     """
 
     fields: Fields
     run: str
     group: str = ""
-    table: str = ""
 
     def load(self) -> Callable[..., dict[str, Any]]:
         """Imports the function that runs it."""
@@ -188,16 +186,11 @@ EXPERIMENTS = {
     "train": Experiment(TRAIN, "rethink_jax.training.train:run"),
     "evaluate": Experiment(TRAIN, "rethink_jax.training.train:evaluate"),
     "sweep": Experiment(SWEEP, "rethink_jax.sweeps.sweep:run", "sweep"),
-    **{
-        name: Experiment(fields, f"rethink_jax.{module}:run", group, f"rethink_jax.{module}:table")
-        for name, fields, module, group in (
-            ("kernel", _KERNEL, "kernels.interpolation", "kernel"),
-            ("expressivity", _EXPRESSIVITY, "theory.expressivity", "theorem"),
-            ("rademacher", _RADEMACHER, "theory.rademacher", "rademacher"),
-            ("stability", _STABILITY, "theory.stability", "stability"),
-            ("minimum_norm", _MINIMUM_NORM, "theory.minimum_norm", "sgd"),
-        )
-    },
+    "kernel": Experiment(_KERNEL, "rethink_jax.kernels.interpolation:run", "kernel"),
+    "expressivity": Experiment(_EXPRESSIVITY, "rethink_jax.theory.expressivity:run", "theorem"),
+    "rademacher": Experiment(_RADEMACHER, "rethink_jax.theory.rademacher:run", "rademacher"),
+    "stability": Experiment(_STABILITY, "rethink_jax.theory.stability:run", "stability"),
+    "minimum_norm": Experiment(_MINIMUM_NORM, "rethink_jax.theory.minimum_norm:run", "sgd"),
 }
 
 
@@ -254,6 +247,12 @@ def _of_data(fields: Fields, data: str) -> ConfigDict:
     config = make(fields)
     config.data.name = data
     return config
+
+
+def experiments_like(name: str) -> tuple[str, ...]:
+    """Returns the experiments that a config of this kind may name: a training config also an evaluation."""
+    group = EXPERIMENTS[name].group
+    return tuple(other for other, one in EXPERIMENTS.items() if one.group == group)
 
 
 def experiment_of(config: Any) -> str:

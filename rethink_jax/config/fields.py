@@ -55,6 +55,11 @@ class Field(NamedTuple):
     may_change: bool = False
     in_report: bool = True
 
+    @property
+    def type(self) -> type:
+        """The type of a value."""
+        return type(self.default) if self.kind is None else self.kind
+
 
 # The fields of a kind of config by their flattened names, `model.name` for example.
 Fields = Mapping[str, Field]

@@ -282,24 +282,17 @@ def warn_of_parts(runs: Iterable[ReportedRun]) -> list[str]:
     ]
 
 
-# What a report tells elsewhere, and what changes no result.
-_TOLD_ELSEWHERE = (
-    *("experiment", "seed", "epochs", "steps", "grace_seconds", "dtype", "compilation_cache"),
-    *("data.name", "data.data_dir", "data.examples", "data.fake", "data.workers"),
-    *("checkpoint", "corruption"),
-)
-
-
 def changes_of(run: ReportedRun) -> str:
     """Returns in words what a run changes in the default recipe, beside what its row's name tells."""
     own = run.config
     default = _recipe_of(run)
+    fields = config_lib.fields_for(own)
     side = own["data"]["size"]
     usual = config_lib.fill_in(default, run.environment["num_train"], side).to_dict()
     return ", ".join(
         f"{field.rpartition('.')[2]} {value}"
         for field, _, value in run_directory.differences(usual, own)
-        if not field.startswith(_TOLD_ELSEWHERE)
+        if field not in fields or fields[field].in_report
     )
 
 
