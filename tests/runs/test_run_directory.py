@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from rethink_jax import config as config_lib
 from rethink_jax.config import base, fill_in, kernel
 from rethink_jax.errors import UserError
 from rethink_jax.runs import environment, files, run_directory
@@ -438,9 +439,7 @@ def test_a_cosine_cannot_be_made_longer(path, field):
 
 
 def test_fields_that_may_change_are_fields():
-    of_kernels = {"solver"}
-    changeable = set(run_directory.CHANGEABLE)
-    named = {field if field in changeable else field.split(".")[0] for field in FREE}
-    assert named | of_kernels == changeable
-    assert of_kernels <= set(kernel("mnist", (1.0,)))
-    assert set(FREE) <= set(FIELDS)
+    assert config_lib.may_change(resolved().to_dict()) == {*FREE} <= {*FIELDS}
+    fields = config_lib.may_change(kernel("mnist", (1.0,)).to_dict())
+    solver = {f"solver.{name}" for name in kernel("mnist", (1.0,)).solver}
+    assert solver == {name for name in fields if name.startswith("solver.")}
