@@ -7,7 +7,7 @@ From Python, this is public:
 - `training.train.run` trains, `training.load.load_run` reads a run, `report.contents.write` reports on runs;
 - `corruptions` has the six corruptions and their keys, `pipeline.preprocess.whiten` the paper's whitening;
 - `models.create` builds the networks;
-- `kernels.matrix` and `kernels.features` have the kernels and what they see;
+- `kernels.kernel` and `kernels.features` have the kernels and what they see;
 - `theory.theorem1` has the construction of Theorem 1.
 
 Example:

@@ -20,7 +20,7 @@ PUBLIC = {
     ],
     "rethink_jax.data.arrays": ["from_arrays"],
     "rethink_jax.kernels.features": ["pixels"],
-    "rethink_jax.kernels.matrix": ["gaussian", "linear"],
+    "rethink_jax.kernels.kernel": ["gaussian", "linear"],
     "rethink_jax.models": ["create"],
     "rethink_jax.pipeline.preprocess": ["whiten"],
     "rethink_jax.report.contents": ["write"],
