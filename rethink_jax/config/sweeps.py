@@ -177,7 +177,7 @@ def as_sweep(
     return config
 
 
-# Ours. On few examples `resolve` ends a run as soon as they are fitted.
+# Not stated in the paper; our choice. On few examples `resolve` ends a run as soon as they are fitted.
 _SIZE_FIELDS: dict[str, dict[str, Any]] = {
     "smoke": {"data.examples": 256, "epochs": 3},
     "small": {"data.examples": 1000, "evaluate.every_epochs": 5},
