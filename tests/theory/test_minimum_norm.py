@@ -26,7 +26,7 @@ def test_sgd_by_its_definition():
     np.testing.assert_array_equal(path[0], start)
     rate, weights = 1 / np.square(X).sum(axis=1).max(), start.copy()
     for epoch in range(2):
-        for i in minimum_norm.inputs.epoch_batches(5, epoch, 12, 1)[:, 0]:
+        for i in minimum_norm.batching.epoch_batches(5, epoch, 12, 1)[:, 0]:
             weights -= rate * np.outer(X[i], X[i] @ weights - Y[i])
         np.testing.assert_allclose(path[epoch + 1], weights, atol=1e-12)
 
