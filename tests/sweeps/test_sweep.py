@@ -203,7 +203,7 @@ def test_a_full_disk_is_no_divergence(toy, tmp_path, monkeypatch, trained):
         def full(*args):
             raise OSError(28, "No space left on device", "metrics.jsonl")
 
-        patch.setattr("rethink_jax.training.metrics.Writer.write", full)
+        patch.setattr("rethink_jax.runs.writers.MetricsWriter.write", full)
         with pytest.raises(RunFailed, match="1 of 1 runs are not done"):
             sweep.run(config, tmp_path, toy)
     assert statuses(tmp_path) == {"true-seed0": "failed"}
