@@ -58,6 +58,7 @@ def run(
       Stopped: when a signal came; the state is saved.
 
     Example:
+      >>> import numpy as np
       >>> from rethink_jax import config, data
       >>> images, labels = np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) % 2
       >>> images += (255 * labels).astype(np.uint8)[:, None, None, None]

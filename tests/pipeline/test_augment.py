@@ -147,7 +147,7 @@ def test_a_random_crop_leaves_training_images_whole():
     config = config_lib.train("arrays", "shuffled_pixels")
     config.data.size = 8
     config.augment.random_crop = True
-    prepared = inputs.prepare(config_lib.resolve(config, 40, 10), dataset)
+    prepared = inputs.prepare(config_lib.fill_in(config, 40, 10), dataset)
     assert prepared.train.images.shape == (40, 10, 10, 3)
     assert prepared.test.images.shape == (9, 8, 8, 3)
     # The same permutation of the whole image for both: corruption comes before the crop.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.report.helpers import accuracies, write_sweep
+from tests.report.helpers import accuracies, write, write_sweep
 
 
 @pytest.fixture
@@ -32,3 +32,11 @@ def figure1bc(tmp_path):
         summary = accuracies(0.98, 0.25, 0.2) | {"epochs": 80.0, "epochs_to_fit_accuracy": None}
         runs.append((row, 0, "finished", summary | {"epochs_to_fit": fitted}, {}))
     return write_sweep(tmp_path / "figure", "figure1bc", runs)
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Two runs in directories of their own."""
+    write(tmp_path / "a", "mlp3")
+    write(tmp_path / "b", "mlp1")
+    return [tmp_path / "a", tmp_path / "b"]

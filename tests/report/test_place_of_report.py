@@ -8,13 +8,6 @@ from rethink_jax.report import contents
 from tests.report.helpers import run_report, write
 
 
-@pytest.fixture
-def two(tmp_path):
-    write(tmp_path / "a", "mlp3")
-    write(tmp_path / "b", "mlp1")
-    return [tmp_path / "a", tmp_path / "b"]
-
-
 def test_by_default_several_are_reported_here(two, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     contents.write(*two)

@@ -558,7 +558,7 @@ def test_what_a_job_cannot_ask_for(launcher, field, value, allowed, tmp_path):
         (f"{SMOKE} --config.sweep.nope=1", "config.sweep.nope is no field; config.sweep has …"),
         (
             f"{SMOKE} --config.batch_size=0",
-            "run true_labels: config.batch_size is 0; it must be in …",
+            "config.batch_size is 0; it must be in …",
         ),
         (
             f"{SMOKE} --config.corruption.name=gaussian",
