@@ -65,7 +65,7 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
 
 
 def test_other_processes_are_quiet(capsys, monkeypatch):
-    monkeypatch.setattr(display.parallel, "is_primary", lambda: False)
+    monkeypatch.setattr(display.processes, "is_primary", lambda: False)
     display.print_result("title", record(1.0), 10)
     with display.show_run(50) as shown:
         shown.step(1)
