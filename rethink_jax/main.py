@@ -55,9 +55,8 @@ def _run(argv: list[str]) -> None:
     from rethink_jax.distributed import jax_settings, processes
 
     if not _debug() and faulthandler.is_enabled():  # by absl
-        signal.signal(
-            signal.SIGABRT, signal.SIG_DFL
-        )  # how JAX ends a process when another one has died
+        # JAX ends a process so when another one has died.
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
     config = CONFIG.value
     fitting = config_lib.experiments_like(config_lib.experiment_of(config))
     allowed = "one of " + ", ".join(fitting)

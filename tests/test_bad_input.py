@@ -522,6 +522,13 @@ def content(here):
     }
 
 
+def assert_refused_at_once(in_process, config, arguments, line, tmp_path):
+    """Runs a file of configs/ with more arguments: it is refused, and no run directory is made."""
+    here = make_place(tmp_path / "here")
+    assert_refused(in_process.start([f"--config=configs/{config}", *arguments.split()], here), line)
+    assert not (here / "runs").exists()
+
+
 def assert_refused(outcome, line):
     assert outcome.stderr.count("\n") == 1
     if line.endswith("…"):

@@ -8,6 +8,7 @@ from rethink_jax.config.defaults import (
 )
 from rethink_jax.config.experiments import (
     EXPERIMENTS as EXPERIMENTS,
+    SYNTHETIC as SYNTHETIC,
     default_config_for as default_config_for,
     experiment_of as experiment_of,
     experiments_like as experiments_like,

@@ -37,6 +37,9 @@ from rethink_jax.config.sweeps import SWEEP
 
 _RANDOM_LABELS = with_defaults(CORRUPTION, corruption__name="random_labels")
 
+# The name of `config.data.name` for random points in place of a data set.
+SYNTHETIC = "synthetic"
+
 _EXPRESSIVITY: dict[str, Field] = {
     "experiment": EXPERIMENT._replace(default="expressivity"),
     "seed": Field(0, "Seed of the direction a, and of synthetic points.", SEED, in_report=False),

@@ -5,7 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rethink_jax.config.base import get
-from rethink_jax.config.experiments import default_config_for, experiment_of, fields_for
+from rethink_jax.config.experiments import SYNTHETIC, default_config_for, experiment_of, fields_for
 from rethink_jax.config.sweeps import ASKED_BY
 from rethink_jax.errors import UserError, require
 
@@ -51,7 +51,7 @@ def _check_together(config: ConfigDict) -> None:
         is_one = config.kernel.name != "linear" or len(gammas) == 1
         allowed = "one number for the linear kernel, which has no γ"
         require(is_one, "kernel.gammas", gammas, allowed)
-    if kind == "expressivity" and config.data.name == "synthetic":
+    if kind == "expressivity" and config.data.name == SYNTHETIC:
         examples, fake, folder = config.data.examples, config.data.fake, config.data.data_dir
         allowed = "left out; set config.synthetic.points"
         require(examples is None, "data.examples", examples, allowed)

@@ -144,10 +144,8 @@ def _read_training(path: epath.Path, config: dict[str, Any]) -> ReportedRun:
     file = path / own_files.SUMMARY
     summary = with_losses_told(files.read_json(file)) if file.exists() else {}
     total = config_lib.total_steps(ConfigDict(config), environment["num_train"])
-    fitted = config["stop_when_fitted"] and metrics.has_fitted_all(summary)
-    whole = summary.get("steps", 0) >= total or fitted
     state = "finished"
-    if summary.get("status") != "finished" or not whole:
+    if summary.get("status") != "finished" or not metrics.has_ended(config, summary, total):
         failed = summary.get("status") == "failed"
         state = (DIVERGED if _has_diverged(path) else "failed") if failed else "stopped"
         parameters = summary.get("parameters", 0)

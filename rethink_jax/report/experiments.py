@@ -9,12 +9,13 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from rethink_jax import paper
+from rethink_jax.config import SYNTHETIC
 from rethink_jax.kernels import interpolation, summary
 from rethink_jax.report.figures import Picture, draw
 from rethink_jax.report.pages import Block, Heading, Text
 from rethink_jax.report.runs import ReportedRun, hardware_of
 from rethink_jax.report.tables import NOTHING, Table, describe_data, number
-from rethink_jax.runs import display, resolve
+from rethink_jax.runs import display
 from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
 
 SUBJECT = "kernels and theory"
@@ -143,7 +144,7 @@ def norms(runs: list[ReportedRun]) -> Picture:
 
 def _how(run: ReportedRun) -> str:
     data = run.config["data"]["name"]
-    if data != resolve.SYNTHETIC:
+    if data != SYNTHETIC:
         data = describe_data(run)
     seconds = run.summary.get("seconds")
     took = "" if seconds is None else f", {seconds:.0f} s of training and evaluation"

@@ -18,7 +18,6 @@ _OWNERS = {
     "wavelengths": "gabor",
     "pools": "gabor",
 }
-_SYNTHETIC = "synthetic"
 
 
 class Ignored(NamedTuple):
@@ -70,12 +69,12 @@ def _uses(config: ConfigDict, info: DatasetInfo | None) -> Iterator[tuple[str, b
         for field, owner in _OWNERS.items():
             yield f"features.{field}", name == owner, f"left out for {name}, it is for {owner}"
     if "synthetic" in config:
-        synthetic = config.data.name == _SYNTHETIC
+        synthetic = config.data.name == config_lib.SYNTHETIC
         for field in ("points", "dimension", "classes"):
-            allowed = f"left out for {config.data.name}, it is for {_SYNTHETIC} points"
+            allowed = f"left out for {config.data.name}, it is for {config_lib.SYNTHETIC} points"
             yield f"synthetic.{field}", synthetic, allowed
         for field in ("data_dir", "examples", "fake"):
-            yield f"data.{field}", not synthetic, f"left out for {_SYNTHETIC} points"
+            yield f"data.{field}", not synthetic, f"left out for {config_lib.SYNTHETIC} points"
 
 
 def _uses_of_training(

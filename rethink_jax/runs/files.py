@@ -124,7 +124,7 @@ def read_digests(path: epath.Path) -> list[str]:
 
 
 def read_environment(path: epath.Path) -> dict[str, Any]:
-    """Returns the content of `run.json`; nothing where it is damaged, because it is written anew.
+    """Returns the content of `run.json`; nothing where it is missing or damaged.
 
     Raises:
       OSError: it cannot be read.
@@ -169,10 +169,8 @@ def _sync(path: epath.Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (
-            errno.EINVAL,
-            errno.ENOTSUP,
-        ):  # a file system may sync no directories
+        # A file system may sync no directories.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
         os.close(descriptor)

@@ -1,8 +1,6 @@
 """Which data a run is made of: where it lies by default, and whether a directory's run was made of the same."""
 
-import contextlib
 from collections.abc import Callable
-from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -67,7 +65,7 @@ def check_same_data(
     Raises:
       UserError: they are others, with both fingerprints.
     """
-    noted, place = noted_in(path), _changed_place(path, config)
+    noted, place = files.read_environment(path), _changed_place(path, config)
     if KEY in noted:
         before, now = noted[KEY], fingerprint
     elif older is not None and "fingerprint" in noted:
@@ -91,14 +89,6 @@ def unnoted(path: epath.Path) -> UserError:
     return UserError(
         f"{path} does not say which data its run was made from; choose another --workdir"
     )
-
-
-def noted_in(path: epath.Path) -> dict[str, Any]:
-    """Returns what `run.json` tells; nothing where it is missing or cannot be read."""
-    file = path / own_files.ENVIRONMENT
-    with contextlib.suppress(UserError):
-        return files.read_json(file) if file.exists() else {}
-    return {}
 
 
 def _changed_place(path: epath.Path, config: ConfigDict) -> str:

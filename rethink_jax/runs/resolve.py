@@ -8,8 +8,6 @@ from rethink_jax.errors import require
 from rethink_jax.models.inception_v3 import AUXILIARY_SIDE
 from rethink_jax.pipeline import stream
 
-SYNTHETIC = "synthetic"
-
 
 def resolve(
     config: ConfigDict, dataset: data.Dataset | None = None
@@ -60,10 +58,10 @@ def _check_batch(config: ConfigDict) -> None:
 
 
 def _describe(config: ConfigDict) -> data.DatasetInfo:
-    if config.data.name == SYNTHETIC and "synthetic" in config:
+    if config.data.name == config_lib.SYNTHETIC and "synthetic" in config:
         points = config.synthetic
         shape = (1, points.dimension, 1)
-        return data.DatasetInfo(SYNTHETIC, points.points, 0, shape, points.classes)
+        return data.DatasetInfo(config_lib.SYNTHETIC, points.points, 0, shape, points.classes)
     return data.describe(config.data)
 
 

@@ -71,6 +71,6 @@ def run_once(
 
 def _check_is_older(path: epath.Path) -> None:
     """Raises `UserError` unless an older version made the run, which noted nothing of its data."""
-    if "num_train" not in identity.noted_in(path):
+    if "num_train" not in files.read_environment(path):
         raise identity.unnoted(path)
     logger.info("an older version made %s and noted nothing of its data: not compared", path)

@@ -10,10 +10,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rethink_jax import data
+from rethink_jax.config import SYNTHETIC
 from rethink_jax.distributed import jax_settings
 from rethink_jax.pipeline import inputs
 from rethink_jax.runs import display, run_once
-from rethink_jax.runs.resolve import SYNTHETIC, resolve
+from rethink_jax.runs.resolve import resolve
 from rethink_jax.theory import theorem1
 
 logger = logging.getLogger(__name__)

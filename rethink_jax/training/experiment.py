@@ -1,4 +1,4 @@
-"""What a config stands for: checked and resolved, then built on this machine's devices."""
+"""What a resolved config stands for, built on this machine's devices."""
 
 import functools
 from collections.abc import Callable

@@ -166,9 +166,8 @@ def _take_steps(
     Raises:
       Diverged: a loss is not finite.
     """
-    unread: list[
-        tuple[int, Any]
-    ] = []  # sums are read one dispatch late, so that the devices need not wait
+    # Sums are read one dispatch late, so that the devices need not wait.
+    unread: list[tuple[int, Any]] = []
     for examples, ids, num_steps in experiment.loader.train(step, end, lambda: poll.max_steps):
         state, sums = experiment.train_steps(state, examples, ids, np.int32(num_steps))
         unread.append((step, sums))

@@ -1,6 +1,7 @@
 """Exact metrics from sums and counts, and the summary of a run's evaluations."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,12 @@ def summarize(history: list[Record], status: str, parameters: int) -> Record:
 def has_fitted_all(record: Record) -> bool:
     """Returns whether a record or a summary tells that the whole training set is fitted."""
     return _is_whole(record) and record.get("train_accuracy") == 1.0
+
+
+def has_ended(config: Mapping[str, Any], summary: Record, total_steps: int) -> bool:
+    """Returns whether a run has taken all its steps, or has fitted where its config stops it then."""
+    fitted = config["stop_when_fitted"] and has_fitted_all(summary)
+    return summary.get("steps", 0) >= total_steps or fitted
 
 
 def _is_whole(record: Record) -> bool:

@@ -210,9 +210,7 @@ def finished_summary(
     summary = run_directory.summary_of(path, config)
     if summary is None or summary.get("status") != "finished":
         return None
-    fitted = config.stop_when_fitted and metrics.has_fitted_all(summary)
-    whole = summary.get("steps", 0) >= total or fitted
-    if whole and is_same_data and _fits_metrics(path, summary):
+    if metrics.has_ended(config, summary, total) and is_same_data and _fits_metrics(path, summary):
         return summary
     if newest_history(path) is None:
         raise UserError(

@@ -12,7 +12,7 @@ from rethink_jax.kernels import features, interpolation, matrix, session, solve
 from rethink_jax.kernels.summary import table
 from rethink_jax.runs import display
 from tests.entry_point import make_place
-from tests.test_bad_input import assert_refused
+from tests.test_bad_input import assert_refused_at_once
 
 
 def make(gammas=(0.1,), ridges=(0.0,), **solver):
@@ -342,9 +342,4 @@ def test_digits_through_the_entry_point(entry_point, tmp_path):
     ],
 )
 def test_one_line_and_nothing_written(in_process, arguments, line, tmp_path):
-    here = make_place(tmp_path / "here")
-    outcome = in_process.start(
-        ["--config=configs/kernel_mnist.py:digits", *arguments.split()], here
-    )
-    assert_refused(outcome, line)
-    assert not (here / "runs").exists()
+    assert_refused_at_once(in_process, "kernel_mnist.py:digits", arguments, line, tmp_path)

@@ -9,7 +9,7 @@ from rethink_jax.errors import UserError
 from rethink_jax.runs.resolve import resolve
 from rethink_jax.theory import expressivity
 from tests.entry_point import make_place
-from tests.test_bad_input import assert_refused
+from tests.test_bad_input import assert_refused_at_once
 
 
 def synthetic(points=200, **theorem):
@@ -126,9 +126,4 @@ def test_equal_images_are_named_and_nothing_is_written(toy, tmp_path, monkeypatc
     ],
 )
 def test_one_line_and_nothing_written(in_process, arguments, line, tmp_path):
-    here = make_place(tmp_path / "here")
-    outcome = in_process.start(
-        ["--config=configs/expressivity.py:digits", *arguments.split()], here
-    )
-    assert_refused(outcome, line)
-    assert not (here / "runs").exists()
+    assert_refused_at_once(in_process, "expressivity.py:digits", arguments, line, tmp_path)

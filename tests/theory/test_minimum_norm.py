@@ -6,8 +6,7 @@ import pytest
 from rethink_jax import config as config_lib, data
 from rethink_jax.errors import UserError
 from rethink_jax.theory import minimum_norm
-from tests.entry_point import make_place
-from tests.test_bad_input import assert_refused
+from tests.test_bad_input import assert_refused_at_once
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((12, 60)), RNG.standard_normal((12, 3))
@@ -105,9 +104,4 @@ def test_random_labels_are_those_of_a_training_run(toy):
     ],
 )
 def test_one_line_and_nothing_written(in_process, arguments, line, tmp_path):
-    here = make_place(tmp_path / "here")
-    outcome = in_process.start(
-        ["--config=configs/minimum_norm.py:digits", *arguments.split()], here
-    )
-    assert_refused(outcome, line)
-    assert not (here / "runs").exists()
+    assert_refused_at_once(in_process, "minimum_norm.py:digits", arguments, line, tmp_path)

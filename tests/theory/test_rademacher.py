@@ -12,8 +12,7 @@ from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.runs import display
 from rethink_jax.theory import rademacher
 from rethink_jax.training import load
-from tests.entry_point import make_place
-from tests.test_bad_input import assert_refused
+from tests.test_bad_input import assert_refused_at_once
 
 
 def toy_config(**fields):
@@ -123,7 +122,4 @@ def test_two_classes(toy):
     ],
 )
 def test_one_line_and_nothing_written(in_process, arguments, line, tmp_path):
-    here = make_place(tmp_path / "here")
-    outcome = in_process.start(["--config=configs/rademacher.py:digits", *arguments.split()], here)
-    assert_refused(outcome, line)
-    assert not (here / "runs").exists()
+    assert_refused_at_once(in_process, "rademacher.py:digits", arguments, line, tmp_path)

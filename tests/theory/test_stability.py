@@ -9,8 +9,7 @@ from rethink_jax.errors import UserError
 from rethink_jax.theory import rademacher, stability
 from rethink_jax.training import load
 from tests.conftest import serve, use_devices
-from tests.entry_point import make_place
-from tests.test_bad_input import assert_refused
+from tests.test_bad_input import assert_refused_at_once
 
 KINDS = ("true_labels", "random_labels")
 
@@ -136,7 +135,4 @@ def test_another_config_is_refused(one_epoch, from_toy):
     ],
 )
 def test_one_line_and_nothing_written(in_process, arguments, line, tmp_path):
-    here = make_place(tmp_path / "here")
-    outcome = in_process.start(["--config=configs/stability.py:digits", *arguments.split()], here)
-    assert_refused(outcome, line)
-    assert not (here / "runs").exists()
+    assert_refused_at_once(in_process, "stability.py:digits", arguments, line, tmp_path)
