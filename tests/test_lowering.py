@@ -1,7 +1,5 @@
 """Every model's steps lower for GPUs and TPUs, which needs neither: what XLA cannot translate fails here."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +8,7 @@ from jax import export
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from rethink_jax import config as config_lib, models
+from rethink_jax.corruptions import key_of
 from rethink_jax.distributed import parallel
 from rethink_jax.models import layers
 from rethink_jax.pipeline import inputs, preprocess
@@ -62,7 +61,7 @@ def lower(function, devices, *arguments):
 @pytest.mark.parametrize(
     ("name", "devices"),
     [
-        *((name, 8) for name in models.MODELS),
+        *(pytest.param(name, 8, marks=pytest.mark.ci) for name in models.MODELS),
         *((name, 1) for name in ("mlp", "small_alexnet", "small_inception", "resnet18")),
     ],
 )
@@ -71,10 +70,8 @@ def test_steps_lower_for_gpu_and_tpu(name, devices):
     size = config.data.size
     model = models.create(config.model, CLASSES, config.dtype, parallel.AXIS)
     optimizer = make_optimizer(config, learning_rate(config, steps_per_epoch=4, total_steps=10))
-    create = functools.partial(
-        train_state_lib.create, model, optimizer, (size, size, 3), config.seed
-    )
-    state = jax.eval_shape(create)
+    initialize = train_state_lib.make_initialize(model, optimizer, (size, size, 3))
+    state = jax.eval_shape(initialize, key_of(config.seed))
     images = shape(64, size + 4, size + 4, 3, dtype=jnp.uint8)
     examples = inputs.Split(images, shape(64), shape(64))
     ids = shape(devices, STEPS, BATCH)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rethink_jax import config as config_lib, corruptions, models
+from rethink_jax.corruptions import key_of
 from rethink_jax.distributed import jax_settings
 from rethink_jax.models.layers import dropout
 from rethink_jax.pipeline import batching, inputs, preprocess
@@ -73,7 +74,8 @@ def initial(name):
     side = models.MODELS[name].smallest_side
     optimizer = make_optimizer(config_lib.fill_in(config_lib.base(), 9, 8), lambda _: 0.1)
     module = models.create(model, 10)
-    return train_state.create(module, optimizer, (max(side, 8), max(side, 8), 3), seed=2**32 - 1)
+    initialize = train_state.make_initialize(module, optimizer, (max(side, 8), max(side, 8), 3))
+    return initialize(key_of(2**32 - 1))
 
 
 def corrupted(name):
@@ -136,6 +138,7 @@ COMMAND = [
 ]
 
 
+@pytest.mark.ci
 def test_the_environment_changes_no_number_and_is_recorded(tmp_path):
     """As a user does it, in processes of their own."""
     left = {}

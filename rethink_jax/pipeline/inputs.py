@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from rethink_jax import corruptions
 from rethink_jax.data import Dataset, Examples
@@ -64,7 +64,9 @@ def prepare(config: ConfigDict, dataset: Dataset) -> Inputs:
       config: a resolved config.
       dataset: as `rethink_jax.data.load` returns it.
     """
-    moments = corruptions.pixel_moments(dataset.train.images, config.corruption.per_channel)
+    moments = None
+    if config.corruption.name == "gaussian":
+        moments = corruptions.pixel_moments(dataset.train.images, config.corruption.per_channel)
     num_classes = dataset.info.num_classes
     train = _corrupt(config, "train", dataset.train, num_classes, moments)
     test = _corrupt(config, "test", dataset.test, num_classes, moments)
@@ -76,30 +78,53 @@ def _corrupt(
     split: str,
     examples: Examples,
     num_classes: int,
-    moments: corruptions.Moments,
+    moments: corruptions.Moments | None,
 ) -> Split:
-    corrupt = from_config(config.corruption, num_classes, moments)
+    size, random_crop = config.data.size, config.augment.random_crop
+    corruption = {name: value for name, value in config.corruption.items() if name != "seed"}
+    apply = functools.partial(
+        _corrupt_chunk,
+        corruption=FrozenConfigDict(corruption),
+        num_classes=num_classes,
+        size_before=None if config.corruption.before_crop or random_crop else size,
+        size_after=None if random_crop and split == "train" else size,
+    )
     key = split_key(config.corruption, split)
-    random_crop = config.augment.random_crop
-
-    @jax.jit
-    def apply(ids: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        if not (config.corruption.before_crop or random_crop):
-            images = center_crop(images, config.data.size)
-        images, labels = corrupt(key, ids, images, labels)
-        if not (random_crop and split == "train"):
-            images = center_crop(images, config.data.size)
-        return images, labels
-
     n = len(examples.labels)
     chunk = min(n, _CHUNK)
     parts = []
     for start in range(0, n, chunk):
         # The last chunk wraps round to the split's beginning, so that all have the one compiled shape.
         ids = np.arange(start, start + chunk, dtype=np.int32) % n
-        parts.append(jax.device_get(apply(ids, examples.images[ids], examples.labels[ids])))
+        parts.append(
+            jax.device_get(apply(key, ids, examples.images[ids], examples.labels[ids], moments))
+        )
     images, labels = (np.concatenate(column)[:n] for column in zip(*parts, strict=True))
     return Split(images, labels, examples.labels)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("corruption", "num_classes", "size_before", "size_after")
+)
+def _corrupt_chunk(
+    key: jax.Array,
+    ids: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    moments: corruptions.Moments | None,
+    *,
+    corruption: FrozenConfigDict,
+    num_classes: int,
+    size_before: int | None,
+    size_after: int | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Corrupts some examples; cuts squares of these sizes before and after, None leaves images whole."""
+    if size_before is not None:
+        images = center_crop(images, size_before)
+    images, labels = from_config(corruption, num_classes, moments)(key, ids, images, labels)
+    if size_after is not None:
+        images = center_crop(images, size_after)
+    return images, labels
 
 
 def split_key(corruption: ConfigDict, split: str) -> jax.Array:
@@ -110,7 +135,9 @@ def split_key(corruption: ConfigDict, split: str) -> jax.Array:
 
 
 def from_config(
-    corruption: ConfigDict, num_classes: int, moments: corruptions.Moments | None
+    corruption: ConfigDict | FrozenConfigDict,
+    num_classes: int,
+    moments: corruptions.Moments | None,
 ) -> Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
     """Returns `config.corruption` as a function `(key, ids, images, labels) -> (images, labels)`.
 
@@ -137,8 +164,7 @@ def corrupt_labels(
 ) -> np.ndarray:
     """Returns a split's labels, int32 [n], as a corruption of labels leaves them."""
     no_images = np.zeros((len(labels), 1, 1, 1), np.uint8)
-    moments = corruptions.pixel_moments(no_images)
-    corrupt = from_config(corruption, num_classes, moments)
+    corrupt = from_config(corruption, num_classes, moments=None)
     key = split_key(corruption, split)
     ids = np.arange(len(labels), dtype=np.int32)
     return np.asarray(corrupt(key, *map(jnp.asarray, (ids, no_images, labels)))[1])

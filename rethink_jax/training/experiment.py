@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from rethink_jax import config as config_lib, data, models
+from rethink_jax.corruptions import key_of
 from rethink_jax.distributed import parallel
 from rethink_jax.pipeline import loaders, preprocess
 from rethink_jax.training import steps, train_state
@@ -47,37 +48,77 @@ def build(config: ConfigDict, opened: data.Dataset | data.Source | None = None) 
     """
     loader = loaders.make(config, opened)
     info = loader.info
-    steps_per_epoch = config_lib.steps_per_epoch(config, info.num_train)
-    size = config.data.size
-    image_shape = (size, size, info.image_shape[-1])
-    model = models.create(config.model, info.num_classes, config.dtype, parallel.AXIS)
-    total = config_lib.total_steps(config, info.num_train)
-    rate = learning_rate(config, steps_per_epoch, total)
-    optimizer = make_optimizer(config, rate)
-    initial_state = jax.device_get(train_state.create(model, optimizer, image_shape, config.seed))
+    programs = _programs(
+        _recipe(config),
+        info.num_classes,
+        info.image_shape[-1],
+        config_lib.steps_per_epoch(config, info.num_train),
+        config_lib.total_steps(config, info.num_train),
+        loader.gather,
+        loader.sharded_argnums,
+        tuple(parallel.devices()),
+    )
+    initial_state = jax.device_get(programs.initialize(key_of(config.seed)))
     return Experiment(
         config=config,
         dataset_info=info,
         loader=loader,
         initial_state=initial_state,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(initial_state.params)),
-        train_steps=parallel.map_over_devices(
-            steps.make_train_steps(
-                model,
-                optimizer,
-                preprocess.make_augment(config, steps_per_epoch),
-                _dropout_keys(config),
-                loader.gather,
-                config.label_smoothing,
-            ),
-            donate_first=True,
-            sharded_argnums=loader.sharded_argnums,
-        ),
-        eval_steps=parallel.map_over_devices(
-            steps.make_eval_steps(model, size, loader.gather),
-            sharded_argnums=loader.sharded_argnums,
-        ),
-        learning_rate=rate,
+        train_steps=programs.train_steps,
+        eval_steps=programs.eval_steps,
+        learning_rate=programs.learning_rate,
+    )
+
+
+class _Programs(NamedTuple):
+    """What JAX traces and compiles for a run; the fields are those of `Experiment`."""
+
+    initialize: Callable[[jax.Array], TrainState]
+    train_steps: Callable
+    eval_steps: Callable
+    learning_rate: Callable[[int], Any]
+
+
+def _recipe(config: ConfigDict) -> FrozenConfigDict:
+    """Returns the fields that programs are made of; they cannot read what is not among them."""
+    names = ["dtype", "label_smoothing", "model", "optimizer", "augment"]
+    if config.model.dropout or any(config.augment.values()):
+        names.append("seed")
+    data_fields = {name: config.data[name] for name in ("size", "stream")}
+    return FrozenConfigDict({**{name: config[name] for name in names}, "data": data_fields})
+
+
+# Runs of a sweep that differ in their data, their corruption or their seed alone are compiled once.
+@functools.lru_cache(maxsize=8)
+def _programs(
+    recipe: FrozenConfigDict,
+    num_classes: int,
+    channels: int,
+    steps_per_epoch: int,
+    total_steps: int,
+    gather: Callable,
+    sharded_argnums: tuple[int, ...],
+    devices: tuple[jax.Device, ...],
+) -> _Programs:
+    """Returns the programs of a recipe; `devices` is what `parallel` maps over, which the cache must know."""
+    size = recipe.data.size
+    model = models.create(recipe.model, num_classes, recipe.dtype, parallel.AXIS)
+    rate = learning_rate(recipe, steps_per_epoch, total_steps)
+    optimizer = make_optimizer(recipe, rate)
+    train_steps = steps.make_train_steps(
+        model,
+        optimizer,
+        preprocess.make_augment(recipe, steps_per_epoch),
+        _dropout_keys(recipe),
+        gather,
+        recipe.label_smoothing,
+    )
+    return _Programs(
+        train_state.make_initialize(model, optimizer, (size, size, channels)),
+        parallel.map_over_devices(train_steps, sharded_argnums, donate_first=True),
+        parallel.map_over_devices(steps.make_eval_steps(model, size, gather), sharded_argnums),
+        rate,
     )
 
 

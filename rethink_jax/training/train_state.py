@@ -1,5 +1,6 @@
 """What a training run carries from step to step."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -8,7 +9,6 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from rethink_jax.corruptions import key_of
 from rethink_jax.distributed import jax_settings
 
 
@@ -28,24 +28,20 @@ class TrainState(struct.PyTreeNode):
     opt_state: Any
 
 
-@jax_settings.pin_settings()
-def create(
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    image_shape: tuple[int, int, int],
-    seed: int,
-) -> TrainState:
-    """Returns the state at step 0, a function of the seed alone.
+def make_initialize(
+    model: nn.Module, optimizer: optax.GradientTransformation, image_shape: tuple[int, int, int]
+) -> Callable[[jax.Array], TrainState]:
+    """Returns a compiled function from a key, as `key_of(config.seed)`, to the state at step 0.
 
     Args:
       model: as `rethink_jax.models.create` returns it.
       optimizer: as `optimizer.make_optimizer` returns it.
       image_shape: (height, width, channels) of what the model sees.
-      seed: `config.seed`.
     """
 
+    @jax_settings.pin_settings()
     @jax.jit
-    def init(key: jax.Array) -> TrainState:
+    def initialize(key: jax.Array) -> TrainState:
         variables = model.init(key, jnp.zeros((1, *image_shape), jnp.float32))
         params = variables["params"]
         return TrainState(
@@ -55,4 +51,4 @@ def create(
             opt_state=optimizer.init(params),
         )
 
-    return init(key_of(seed))
+    return initialize

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from rethink_jax import config as config_lib, models
+from rethink_jax.corruptions import key_of
 from rethink_jax.distributed import parallel
 from rethink_jax.models import inception
 from rethink_jax.models.layers import BatchNorm, ConvUnit
@@ -38,7 +39,8 @@ def make(split, dtype="float32", **model):
     config = config_lib.fill_in(config, len(split.labels), split.images.shape[1])
     module = models.create(config.model, 10, dtype, parallel.AXIS)
     optimizer = make_optimizer(config, rate_of(config, N))
-    state = train_state.create(module, optimizer, split.images.shape[1:], config.seed)
+    initialize = train_state.make_initialize(module, optimizer, split.images.shape[1:])
+    state = initialize(key_of(config.seed))
     state = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x, state)
     return config, module, optimizer, jax.device_get(state)
 
