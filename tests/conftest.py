@@ -1,4 +1,3 @@
-import gc
 import io
 import os
 import sys
@@ -9,6 +8,8 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+# Compiling takes most of the tests' time. CI has a part of them compile as a run does.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 from pathlib import Path
 
@@ -33,10 +34,6 @@ def real_data():
     if not REAL_DATA.is_dir():
         pytest.skip(f"the prepared data sets are not at {REAL_DATA}")
     return REAL_DATA
-
-
-def pytest_collection_finish():
-    gc.freeze()  # some tests collect garbage, and need not visit all that was imported
 
 
 @pytest.fixture(scope="session", autouse=True)

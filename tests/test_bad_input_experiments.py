@@ -329,6 +329,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_as_a_user_runs_it(command, entry_point, tmp_path):
     here = make_place(tmp_path / "here")

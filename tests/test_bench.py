@@ -11,6 +11,8 @@ from rethink_jax.bench import task, turns
 from rethink_jax.data import synthetic_imagenet
 from tests.entry_point import ROOT
 
+pytestmark = pytest.mark.ci
+
 SMALL = (
     *("--seconds=0.2", "--config.model.name=mlp", "--config.model.width=8"),
     *("--config.data.size=8", "--config.batch_size=16", "--config.dtype=float32"),

@@ -12,6 +12,8 @@ import pytest
 from rethink_jax import chaos
 from rethink_jax.training import load
 
+pytestmark = pytest.mark.ci
+
 EPOCHS, STEPS = 6, 12  # of an epoch
 
 

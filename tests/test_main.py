@@ -6,6 +6,8 @@ from rethink_jax.training.load import load_run
 from tests.entry_point import make_place, start
 from tests.test_bad_input import CASES, DIGITS, PLAIN, assert_refused, content
 
+pytestmark = pytest.mark.ci
+
 LINES = {case.arguments: case.line for case in CASES}
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from tests.entry_point import ROOT, environment_of_a_command, make_place
 
+pytestmark = pytest.mark.ci
+
 MAIN = "rethink_jax.main --config=configs/random_labels.py:digits --workdir=run --config.epochs=3"
 FULL = Path("/dev/full")
 

@@ -125,6 +125,7 @@ def test_gaussian_images_have_the_sets_moments(folder):
     assert images.std() == pytest.approx(pixels.std(), rel=0.1)
 
 
+@pytest.mark.ci
 def test_the_number_of_devices_and_workers_does_not_matter(folder, tmp_path, monkeypatch):
     runs = []
     for count, workers in ((1, 0), (2, 2), (4, 0)):
@@ -141,6 +142,7 @@ def test_the_number_of_devices_and_workers_does_not_matter(folder, tmp_path, mon
                 assert a[name] == pytest.approx(b[name], rel=1e-5)
 
 
+@pytest.mark.ci
 def test_a_run_that_was_stopped_goes_on_at_the_same_example(folder, tmp_path, monkeypatch):
     augment = {"augment.random_crop": True, "augment.flip": True, "model.dropout": 0.5}
     train.run(streamed(folder, **augment), tmp_path / "whole")

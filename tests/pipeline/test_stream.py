@@ -177,6 +177,7 @@ def test_a_label_of_no_class_is_refused(label, source):
         batches_of(source, split=split)[0]
 
 
+@pytest.mark.ci
 def test_workers_leave_signals_alone_and_end_with_the_iterator(source):
     iterator = stream.iterate([batches_of(source, count=500)], 0, 2)
     next(iterator)
@@ -192,6 +193,7 @@ def test_workers_leave_signals_alone_and_end_with_the_iterator(source):
     assert not any(worker.is_alive() for worker in workers)
 
 
+@pytest.mark.ci
 def test_workers_that_begin_leave_signals_alone_too(source):
     begun = threading.Event()
 
@@ -212,6 +214,7 @@ def test_workers_that_begin_leave_signals_alone_too(source):
         iterator.close()
 
 
+@pytest.mark.ci
 def test_workers_end_when_their_parent_is_killed(source):
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)

@@ -432,6 +432,7 @@ def test_through_the_entry_point(entry_point, tmp_path):
     assert "2 of 4 runs are done already" in again.stdout
 
 
+@pytest.mark.ci
 def test_a_job_for_each_run(entry_point, tmp_path):
     """Submitit's local executor runs what Slurm would, each in a process of its own."""
     here = make_place(tmp_path / "here")
@@ -456,6 +457,7 @@ def pid_of(lock):
     raise TimeoutError(lock)
 
 
+@pytest.mark.ci
 def test_a_job_that_is_preempted_is_requeued_and_resumes(tmp_path):
     """Submitit signals a job with SIGUSR2; what it requeues begins where that one was saved."""
     config = config_lib.sweep("toys", "digits", [TRUE], {"model.name": "mlp", "model.width": 4})
