@@ -163,6 +163,8 @@ def corrupt_labels(
     corruption: ConfigDict, split: str, labels: np.ndarray, num_classes: int
 ) -> np.ndarray:
     """Returns a split's labels, int32 [n], as a corruption of labels leaves them."""
+    if corruption.name not in corruptions.LABEL_CORRUPTIONS:
+        return labels
     no_images = np.zeros((len(labels), 1, 1, 1), np.uint8)
     corrupt = from_config(corruption, num_classes, moments=None)
     key = split_key(corruption, split)

@@ -75,7 +75,7 @@ def test_parameters_are_the_originals():
     assert models.count_parameters(with_auxiliary, (299, 299, 3)) == 27_161_264
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.ci), "bfloat16"])
 @ONE_OF_EACH_KIND
 def test_logits_and_products(name, dtype):
     model = make(name, dtype=dtype)

@@ -116,6 +116,7 @@ def test_kernels_and_training_runs_are_in_one_report(table3, tmp_path):
     assert [run["name"] for run in content["runs"]] == ["trained", "a", "b", "c", "d"]
 
 
+@pytest.mark.ci
 def test_theory(toy, tmp_path, monkeypatch):
     few = data.from_arrays((toy.train.images[:20], toy.train.labels[:20]), toy.test, "toy")
     monkeypatch.setattr(data, "describe", lambda config: few.info)

@@ -30,6 +30,7 @@ def test_one_example_is_replaced(toy):
     assert not (toy.train.images[7] == toy.test.images[3]).all()
 
 
+@pytest.mark.ci
 def test_the_table(from_toy, toy, tmp_path, capsys):
     summary = stability.run(toy_config(), tmp_path)
     assert summary == json.loads((tmp_path / "summary.json").read_text())

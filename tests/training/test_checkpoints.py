@@ -24,6 +24,14 @@ pytestmark = pytest.mark.filterwarnings(
 HISTORY = [{"epoch": 1.0, "step": 6, "train_loss": 0.1 + 0.2}, {"epoch": 2.0, "step": 7}]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def collect_less():
+    """Spares the collections below a visit to all that was imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def tell_now():
     """Has what TensorStore tells come up in the test that it belongs to."""

@@ -108,6 +108,7 @@ class TinyInception(nn.Module):
         return nn.Dense(10, dtype=jnp.float64)(x.mean(axis=(1, 2)))
 
 
+@pytest.mark.ci
 def test_batch_norm_losses_do_not_depend_on_the_number_of_devices(monkeypatch):
     split = random_split(5 * 128 + 80)
     losses = []

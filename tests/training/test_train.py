@@ -204,6 +204,7 @@ def test_regularized_stopped_and_resumed(toy, tmp_path, monkeypatch):
         assert a["train_accuracy_online"] == b["train_accuracy_online"]
 
 
+@pytest.mark.ci
 def test_regularizers_change_the_run(toy, tmp_path):
     config = mlp_config("true_labels", epochs=1)
     losses = {"none": train.run(config, tmp_path / "none", toy)["train_loss"]}
