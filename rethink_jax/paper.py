@@ -4,6 +4,7 @@ Accuracies and errors are fractions. What the paper shows only as a curve is mar
 vector figures and is accurate to about the width of a line.
 """
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -72,16 +73,43 @@ class Size(NamedTuple):
     flag: str
 
 
+class Word(NamedTuple):
+    """A part of a row's key: `decay`, or a name with a number behind it, `p0.3`.
+
+    Attributes:
+      text: the whole of it.
+      name: what comes before the number.
+      number: as it is written; None where there is none.
+    """
+
+    text: str
+    name: str
+    number: str | None
+
+
+def words_of(key: str) -> list[Word]:
+    """Returns the words of a row's key, or of a run's name; the first one is the network, or the labels.
+
+    Example:
+      >>> words_of("mlp1-p0.3")
+      [Word(text='mlp1', name='mlp1', number=None), Word(text='p0.3', name='p', number='0.3')]
+    """
+    words = []
+    for text in key.split("-"):
+        match = re.fullmatch(r"(p|[a-z_]+_)(\d+(?:\.\d+)?)", text)
+        words.append(Word(text, match[1], match[2]) if match else Word(text, text, None))
+    return words
+
+
 def label(key: str) -> str:
     """Returns a row's key in words: `inception-crop-decay` is "Inception, random crop, weight decay"."""
-    return ", ".join(_in_words(part) for part in key.split("-"))
+    return ", ".join(map(_in_words, words_of(key)))
 
 
-def _in_words(part: str) -> str:
-    level = part.removeprefix("p")
-    if level != part and level.replace(".", "").isdigit():
-        return f"p = {level}"
-    return WORDS.get(part, part.replace("_", " "))
+def _in_words(word: Word) -> str:
+    if word.name == "p" and word.number:
+        return f"p = {word.number}"
+    return WORDS.get(word.text, word.text.replace("_", " "))
 
 
 def _rows(

@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from rethink_jax import paper
 from rethink_jax.config.base import TRAIN, base
 from rethink_jax.config.fields import POSITIVE, Allowed, Field, make, one_of, with_defaults, within
 from rethink_jax.errors import UserError
@@ -217,7 +218,7 @@ def cifar10_entry(
       >>> entry["fields"]["augment.random_crop"], entry["fields"]["epochs"]
       (True, 40)
     """
-    network = name.partition("-")[0]
+    network = paper.words_of(name)[0].text
     options: dict[str, dict[str, Any]] = {
         "crop": {"augment.random_crop": True},
         "augment": {"augment.flip": True, "augment.rotation_degrees": 25.0},
@@ -237,11 +238,10 @@ def cifar10_entry(
 def values_in(name: str) -> dict[str, dict[str, Any]]:
     """Returns the words of a run's name that are of `VALUES`, each with the field that it sets."""
     found = {}
-    for word in name.split("-")[1:]:
-        match = re.fullmatch(r"(p|[a-z_]+_)(\d+(?:\.\d+)?)", word)
-        field, kind = VALUES.get(match[1], ("", float)) if match else ("", float)
-        if match and field and not (kind is int and "." in match[2]):
-            found[word] = {field: kind(match[2])}
+    for word in paper.words_of(name)[1:]:
+        field, kind = VALUES.get(word.name, ("", float))
+        if field and word.number and not (kind is int and "." in word.number):
+            found[word.text] = {field: kind(word.number)}
     return found
 
 
@@ -252,7 +252,7 @@ def fields_of_name(
     allowed: tuple[str, ...],
 ) -> dict[str, Any]:
     """Returns what the words of a run's name set: one of `first`, then any of `options`."""
-    head, *words = name.split("-")
+    head, *words = (word.text for word in paper.words_of(name))
     if head not in first:
         raise UserError(f"run {name!r} begins with {head!r}; it must be one of {', '.join(first)}")
     fields, before = dict(first[head]), [head]

@@ -1,7 +1,7 @@
 """The paper's models, each a flax module `(images, mask, train, keys) -> logits`."""
 
 import math
-from collections.abc import Callable
+import pkgutil
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,28 +9,19 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from rethink_jax.models.alexnet import AlexNet, SmallAlexNet
-from rethink_jax.models.inception import SmallInception
-from rethink_jax.models.inception_v3 import InceptionV3
-from rethink_jax.models.inception_v4 import InceptionV4
-from rethink_jax.models.mlp import MLP
-from rethink_jax.models.resnet import ResNet
-from rethink_jax.models.vgg import VGG
-from rethink_jax.models.wide_resnet import WideResNet
-
 
 class Model(NamedTuple):
     """What a name in `config.model` stands for.
 
     Attributes:
-      constructor: returns the module.
+      module: its class, in a file of this folder, which is not imported before it is needed.
       fields: the fields of `config.model` that it takes, beside the name.
       fixed: its other settings.
       smallest_side: the smallest side of the images, in pixels.
       hidden_dense: whether there are dense layers before the last one.
     """
 
-    constructor: Callable[..., nn.Module]
+    module: str
     fields: tuple[str, ...]
     fixed: dict[str, Any] = {}  # noqa: RUF012
     smallest_side: int = 1
@@ -39,20 +30,20 @@ class Model(NamedTuple):
 
 _DROPOUT = ("dropout",)
 MODELS = {
-    "mlp": Model(MLP, ("depth", "width", "initial_std", "dropout"), hidden_dense=True),
-    "small_alexnet": Model(SmallAlexNet, _DROPOUT, hidden_dense=True),
-    "small_inception": Model(SmallInception, ("batch_norm", "dropout")),
-    "wide_resnet": Model(WideResNet, _DROPOUT),
-    "alexnet": Model(AlexNet, _DROPOUT, smallest_side=63, hidden_dense=True),
-    "inception_v3": Model(InceptionV3, ("dropout", "auxiliary"), smallest_side=75),
-    "inception_v4": Model(InceptionV4, _DROPOUT, smallest_side=75),
+    "mlp": Model("mlp:MLP", ("depth", "width", "initial_std", "dropout"), hidden_dense=True),
+    "small_alexnet": Model("alexnet:SmallAlexNet", _DROPOUT, hidden_dense=True),
+    "small_inception": Model("inception:SmallInception", ("batch_norm", "dropout")),
+    "wide_resnet": Model("wide_resnet:WideResNet", _DROPOUT),
+    "alexnet": Model("alexnet:AlexNet", _DROPOUT, smallest_side=63, hidden_dense=True),
+    "inception_v3": Model("inception_v3:InceptionV3", ("dropout", "auxiliary"), smallest_side=75),
+    "inception_v4": Model("inception_v4:InceptionV4", _DROPOUT, smallest_side=75),
     **{
-        f"resnet{layers}": Model(ResNet, _DROPOUT, {"layers": layers})
+        f"resnet{layers}": Model("resnet:ResNet", _DROPOUT, {"layers": layers})
         for layers in (18, 34, 50, 101, 152)
     },
     **{
         f"vgg{layers}": Model(
-            VGG, _DROPOUT, {"layers": layers}, smallest_side=32, hidden_dense=True
+            "vgg:VGG", _DROPOUT, {"layers": layers}, smallest_side=32, hidden_dense=True
         )
         for layers in (11, 13, 16, 19)
     },
@@ -78,7 +69,8 @@ def create(
       >>> count_parameters(module, (28, 28, 3))
       1735178
     """
-    constructor, fields, fixed, *_ = MODELS[model.name]
+    module, fields, fixed, *_ = MODELS[model.name]
+    constructor = pkgutil.resolve_name(f"{__name__}.{module}")
     extra = fixed | {field: model[field] for field in fields}
     if "axis_name" in constructor.__annotations__:
         extra["axis_name"] = axis_name

@@ -90,7 +90,8 @@ def _imagenet(key: str) -> dict[str, Any]:
 
 
 def _of_table4(key: str) -> dict[str, Any]:
-    longer = config_lib.LONGER if {"crop", "augment"} & {*key.split("-")} else {}
+    is_long = any(word.text in ("crop", "augment") for word in paper.words_of(key))
+    longer = config_lib.LONGER if is_long else {}
     return _cifar10(key) | config_lib.LABELS["random"] | longer
 
 

@@ -10,17 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rethink_jax import config as config_lib, paper
+from rethink_jax import paper
 from rethink_jax.report import measures
 from rethink_jax.report.measures import Censored, Quantity, Reading
-from rethink_jax.report.runs import Circumstances, ReportedRun, Sweep, circumstances
+from rethink_jax.report.runs import Circumstances, ReportedRun, Sweep, circumstances, level_of
 
 # Narrow, so that the letters can be read on a phone.
 _WIDTH = 4.6
 _COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple")
 _HOLLOW: dict[str, Any] = {"markerfacecolor": "none", "linestyle": "none"}
 _MARKERS = dict(zip(paper.LOSSES, "os^", strict=True))
-_MODELS = dict.fromkeys(row.key.partition("-p")[0] for row in paper.FIGURE1B)
+_MODELS = dict.fromkeys(paper.words_of(row.key)[0].text for row in paper.FIGURE1B)
 
 
 class Picture(NamedTuple):
@@ -173,13 +173,6 @@ def ratios(models: list[tuple[str, str, float]]) -> Picture:
     return draw("parameters", caption, fill, 1.1 + 0.25 * len(models))
 
 
-def level_of(run: ReportedRun) -> tuple[str, float] | None:
-    """Returns a run's model and p, None for a row that is not of Figures 1b and 1c."""
-    model, _, word = run.row.partition("-")
-    level = config_lib.values_in(run.row).get(word, {}).get("corruption.probability")
-    return None if level is None else (model, level)
-
-
 def _draw_levels(
     axes: Axes,
     sweep: Sweep,
@@ -191,7 +184,9 @@ def _draw_levels(
 ) -> None:
     """Draws one model's readings at each p, the mean of each p joined, beside the paper's points in `rows`."""
     theirs = [
-        row.values[quantity.compared] or 0 for row in rows if row.key.startswith(f"{model}-p")
+        row.values[quantity.compared] or 0
+        for row in rows
+        if paper.words_of(row.key)[0].text == model
     ]
     if theirs:
         axes.plot(paper.LEVELS, theirs, "o", color=colour, **_HOLLOW)

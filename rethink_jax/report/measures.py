@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from rethink_jax import paper
-from rethink_jax.report.runs import ReportedRun, Sweep
+from rethink_jax.report.runs import ReportedRun, Sweep, level_of
 from rethink_jax.sweeps.estimates import Estimate, estimate
 
 
@@ -108,10 +108,10 @@ def epochs_to_fit(run: ReportedRun, sweep: Sweep, key: str = "epochs_to_fit") ->
 
 def _relative_epochs(run: ReportedRun, sweep: Sweep) -> Reading:
     """Returns Inception's epochs to fit over their mean at p = 0, as Figure 1b draws them."""
-    model, _, _ = run.row.partition("-p")
     at_zero = [epochs_to_fit(other, sweep) for other in sweep.beside(run, "inception-p0.0")]
     fitted = [reading for reading in at_zero if not isinstance(reading, Censored)]
-    if model != "inception" or not fitted or len(fitted) < len(at_zero):
+    level = level_of(run)
+    if not level or level[0] != "inception" or not fitted or len(fitted) < len(at_zero):
         return None
     base = sum(fitted) / len(fitted)
     reading = epochs_to_fit(run, sweep)

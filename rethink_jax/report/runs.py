@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax import config as config_lib
+from rethink_jax import config as config_lib, paper
 from rethink_jax.errors import UserError
 from rethink_jax.runs import files, own_files, run_directory
 from rethink_jax.sweeps import sweep_file
@@ -298,8 +298,7 @@ def changes_of(run: ReportedRun) -> str:
 
 def _recipe_of(run: ReportedRun) -> ConfigDict:
     """Returns the default recipe of what a run's row names, not resolved; without the values in its name."""
-    first = run.row.partition("-")[0]
-    if first in config_lib.LABELS:
+    if paper.words_of(run.row)[0].text in config_lib.LABELS:
         recipe = config_lib.imagenet(run.config["data"]["name"], "true_labels")
         make, fields = config_lib.imagenet_entry, {}
     else:
@@ -312,6 +311,13 @@ def _recipe_of(run: ReportedRun) -> ConfigDict:
         fields = {field: value for field, value in fields.items() if field not in own}
     recipe.update_from_flattened_dict(fields)
     return recipe
+
+
+def level_of(run: ReportedRun) -> tuple[str, float] | None:
+    """Returns a run's model and p, None for a row that is not of Figures 1b and 1c."""
+    model, *rest = paper.words_of(run.row)
+    levels = [float(word.number) for word in rest if word.name == "p" and word.number]
+    return (model.text, levels[0]) if len(rest) == len(levels) == 1 else None
 
 
 def hardware_of(run: ReportedRun) -> str:

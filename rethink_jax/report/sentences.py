@@ -1,9 +1,9 @@
 """What the numbers of a figure show, in sentences."""
 
 from rethink_jax import paper
-from rethink_jax.report import figures, measures, tables
+from rethink_jax.report import measures, tables
 from rethink_jax.report.measures import Censored
-from rethink_jax.report.runs import ReportedRun, Sweep, circumstances
+from rethink_jax.report.runs import ReportedRun, Sweep, circumstances, level_of
 from rethink_jax.report.specification import Section
 from rethink_jax.sweeps.estimates import rank_correlation
 
@@ -44,7 +44,7 @@ def fits(sweep: Sweep, section: Section) -> list[str]:
     """Returns for each model how many runs never fitted, and the rank correlation with p."""
     models: dict[tuple[object, ...], list[tuple[float, ReportedRun]]] = {}
     for run in sweep.runs:
-        level = figures.level_of(run)
+        level = level_of(run)
         if run.state == "finished" and level:
             same = circumstances(run) if sweep.collected else None
             models.setdefault((level[0], same), []).append((level[1], run))

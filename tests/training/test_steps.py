@@ -109,6 +109,10 @@ class TinyInception(nn.Module):
 
 
 @pytest.mark.ci
+@pytest.mark.skipif(
+    jax.config.jax_disable_most_optimizations,
+    reason="compiled with few optimizations, float64 differs by 1e-8 between numbers of devices",
+)
 def test_batch_norm_losses_do_not_depend_on_the_number_of_devices(monkeypatch):
     split = random_split(5 * 128 + 80)
     losses = []

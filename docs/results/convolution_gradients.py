@@ -1,0 +1,130 @@
+"""How fast are XLA's gradients of convolutions on this CPU, and how fast are the same ones computed otherwise?
+
+    JAX_PLATFORMS=cpu python docs/results/convolution_gradients.py [DEVICES]
+
+Times, for the shapes of small Inception, small AlexNet, Wide ResNet and ResNet-18 at 64 pixels, the forward
+pass, the input's gradient and the kernel's: XLA's own, XLA's with the output features cut into groups of 16,
+32, 48 and 64, and the product of shifted copies. `rethink_jax.models.layers.convolve` chooses by what this
+prints. With DEVICES simulated devices each takes its part of the batch. Not part of the paper.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+
+DEVICES = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES}"
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from jax import lax  # noqa: E402
+
+BATCH, SECONDS = 128, 0.4
+# (side, window, channels, features, stride)
+SHAPES = (
+    *((28, 3, 3, 96, 1), (28, 3, 96, 32, 1), (28, 3, 64, 48, 1), (28, 3, 80, 80, 2)),
+    *((14, 3, 160, 48, 1), (14, 3, 160, 64, 1), (14, 3, 160, 80, 1), (14, 3, 144, 96, 1)),
+    *((14, 3, 240, 96, 2), (7, 3, 240, 160, 1), (7, 3, 336, 160, 1)),
+    *((28, 5, 3, 64, 1), (14, 5, 64, 64, 1)),
+    *((28, 3, 3, 16, 1), (28, 3, 16, 16, 1), (14, 3, 32, 32, 1), (7, 3, 64, 64, 1)),
+    *((64, 7, 3, 64, 2), (16, 3, 64, 64, 1), (8, 3, 128, 128, 1), (4, 3, 256, 256, 1)),
+    *((2, 3, 512, 512, 1), (16, 3, 64, 128, 2)),
+)
+GROUPS = (16, 32, 48, 64)
+
+
+def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolves as XLA does."""
+    layout = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (stride,) * 2, "SAME", dimension_numbers=layout)
+
+
+def by_copies(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolves by one product with shifted copies."""
+    window = kernel.shape[0]
+    pads = lax.padtype_to_pads(x.shape[1:3], (window,) * 2, (stride,) * 2, "SAME")
+    sides = [-(-side // stride) for side in x.shape[1:3]]
+    padded = jnp.pad(x, [(0, 0), *pads, (0, 0)])
+    rows, columns = (stride * (side - 1) + 1 for side in sides)
+    copies = [
+        padded[:, i : i + rows : stride, j : j + columns : stride]
+        for i in range(window)
+        for j in range(window)
+    ]
+    return jnp.concatenate(copies, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def kernel_gradient(function: Callable, group: int | None = None) -> Callable:
+    """Returns the kernel's gradient of a convolution as a function of (x, kernel, gradient, stride)."""
+
+    def whole(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
+        return jax.vjp(lambda kernel: function(x, kernel, stride), kernel)[1](gradient)[0]
+
+    def in_groups(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
+        assert group
+        starts = range(0, kernel.shape[-1], group)
+        parts = [
+            whole(x, kernel[..., i : i + group], gradient[..., i : i + group], stride)
+            for i in starts
+        ]
+        return jnp.concatenate(parts, axis=-1)
+
+    return in_groups if group else whole
+
+
+def seconds_of(function: Callable, *arguments: np.ndarray, stride: int) -> float:
+    """Returns how long one call takes, the least of many, on all devices at once."""
+    mapped = jax.pmap(lambda *arrays: function(*arrays, stride), in_axes=0)
+    parts = [jax.device_put_sharded([*array], jax.devices()) for array in arguments]
+    jax.block_until_ready(mapped(*parts))
+    taken, began = [], time.perf_counter()
+    while time.perf_counter() - began < SECONDS:
+        start = time.perf_counter()
+        jax.block_until_ready(mapped(*parts))
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+def main() -> None:
+    """Prints a table in GFLOP/s."""
+    print(f"JAX {jax.__version__}, {DEVICES} devices, batch {BATCH}; GFLOP/s")
+    print(
+        "| map, kernel, stride | forward | input | kernel | "
+        + " | ".join(map(str, GROUPS))
+        + " | copies |"
+    )
+    print("|---|" + "---|" * (4 + len(GROUPS)))
+    rng = np.random.default_rng(0)
+    for side, window, channels, features, stride in SHAPES:
+        out = -(-side // stride)
+        n = BATCH // DEVICES
+        x = rng.normal(size=(DEVICES, n, side, side, channels)).astype(np.float32)
+        kernel = rng.normal(size=(DEVICES, window, window, channels, features)).astype(np.float32)
+        gradient = rng.normal(size=(DEVICES, n, out, out, features)).astype(np.float32)
+        flops = 2 * BATCH * out**2 * window**2 * channels * features
+
+        def rate(function: Callable, *arrays: np.ndarray) -> str:
+            return f"{flops / seconds_of(function, *arrays, stride=stride) / 1e9:.0f}"  # noqa: B023
+
+        def input_gradient(
+            x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int
+        ) -> jax.Array:
+            return jax.vjp(lambda x: convolve(x, kernel, stride), x)[1](gradient)[0]
+
+        cells = [rate(convolve, x, kernel), rate(input_gradient, x, kernel, gradient)]
+        cells.append(rate(kernel_gradient(convolve), x, kernel, gradient))
+        for group in GROUPS:
+            cells.append(
+                rate(kernel_gradient(convolve, group), x, kernel, gradient)
+                if group < features
+                else "–"
+            )
+        cells.append(rate(kernel_gradient(by_copies), x, kernel, gradient))
+        name = f"{side}², {window}×{window} {channels}→{features}, {stride}"
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
