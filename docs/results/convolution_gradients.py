@@ -21,6 +21,8 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from jax import lax  # noqa: E402
 
+from rethink_jax.distributed import parallel  # noqa: E402
+
 BATCH, SECONDS = 128, 0.4
 # (side, window, channels, features, stride)
 SHAPES = (
@@ -77,7 +79,7 @@ def kernel_gradient(function: Callable, group: int | None = None) -> Callable:
 def seconds_of(function: Callable, *arguments: np.ndarray, stride: int) -> float:
     """Returns how long one call takes, the least of many, on all devices at once."""
     mapped = jax.pmap(lambda *arrays: function(*arrays, stride), in_axes=0)
-    parts = [jax.device_put_sharded([*array], jax.devices()) for array in arguments]
+    parts = parallel.put_shards(arguments)
     jax.block_until_ready(mapped(*parts))
     taken, began = [], time.perf_counter()
     while time.perf_counter() - began < SECONDS:

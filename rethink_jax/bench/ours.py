@@ -1,5 +1,6 @@
 """One model of this project for the comparison in turns: its own steps on made-up images in memory."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from rethink_jax import data
 from rethink_jax.bench import rates, task
 from rethink_jax.distributed import parallel
 from rethink_jax.pipeline.loaders import Dispatch
+from rethink_jax.runs import cpu_devices
 from rethink_jax.runs.resolve import resolve
 from rethink_jax.training.experiment import build
 
@@ -30,11 +32,13 @@ class Side:
         dataset = data.from_arrays((images, labels), (images[:100], labels[:100]), "made_up")
         config = task.recipe(model, examples, batch_size, dtype)
         self._config, info = resolve(config, dataset)
+        self._devices = contextlib.ExitStack()  # which stay in use until the process ends
+        self._devices.enter_context(cpu_devices.use(self._config))
         experiment = build(self._config, dataset)
         self._experiment, self._examples = experiment, examples
         self.parameters = experiment.parameters
         self.form = (
-            f"{jax.device_count()} devices, {parallel.steps_per_dispatch()} steps a dispatch"
+            f"{len(parallel.devices())} devices, {parallel.steps_per_dispatch()} steps a dispatch"
         )
         self.flops = rates.training_flops(self._config, info.num_classes, info.image_shape[-1])
         self._state = parallel.replicate(experiment.initial_state)

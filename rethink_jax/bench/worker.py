@@ -42,7 +42,9 @@ def _ours(options: Any) -> tuple[dict[str, Any], dict[str, Callable[[float], flo
     import jax
 
     from rethink_jax.bench import ours
+    from rethink_jax.distributed import parallel
 
+    parallel.start_cpu_devices()
     side = ours.Side(options.model, options.examples, options.batch_size, options.dtype)
     facts = {
         "parameters": side.parameters,

@@ -304,6 +304,16 @@ TRAIN: dict[str, Field] = {
     "checkpoint.keep": Field(
         3, "Checkpoints that are kept, the newest.", COUNT, may_change=True, in_report=False
     ),
+    "cpu_devices": Field(
+        None,
+        "Simulated devices that the cores of a CPU are divided among.",
+        within(1, 1024),
+        kind=int,
+        unset="a resumed run's own; else one for each core where the network has convolutions, and 1 for MLPs",
+        in_name=False,
+        may_change=True,
+        in_report=False,
+    ),
     "grace_seconds": GRACE_SECONDS,
     "compilation_cache": COMPILATION_CACHE,
 }

@@ -1,6 +1,8 @@
 """Several devices: the one pmap, and arrays on their way to the devices and back."""
 
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,9 +17,50 @@ AXIS = "data"
 _STEPS_PER_DISPATCH = 64
 
 
+# How many of a CPU's simulated devices are used; None where `start_cpu_devices` did not start them.
+_used: int | None = None
+
+
+def cores() -> int:
+    """Returns how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def start_cpu_devices() -> None:
+    """Has JAX simulate a device for each core of a CPU, of which one is used until `use_cpu_devices` says more.
+
+    Call it before JAX starts a backend. It changes nothing where the environment says how many there are.
+    """
+    global _used
+    is_told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not is_told and jax.config.values["jax_num_cpu_devices"] == -1:
+        jax.config.update("jax_num_cpu_devices", cores())
+        _used = 1
+
+
+def most_cpu_devices() -> int | None:
+    """Returns how many devices a run may use; None on accelerators, and where the user says how many."""
+    found = jax.devices()
+    return len(found) if _used is not None and found[0].platform == "cpu" else None
+
+
+@contextlib.contextmanager
+def use_cpu_devices(count: int) -> Iterator[None]:
+    """Uses so many of the devices that `start_cpu_devices` started."""
+    global _used
+    before, _used = _used, count
+    try:
+        yield
+    finally:
+        _used = before
+
+
 def devices() -> list[jax.Device]:
     """Returns the devices of all processes, over which the global batch is divided."""
-    return jax.devices()
+    found = jax.devices()
+    return found if most_cpu_devices() is None else found[:_used]
 
 
 def map_over_devices(

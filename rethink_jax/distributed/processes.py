@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from rethink_jax.distributed import parallel
 from rethink_jax.distributed.jax_settings import check_platforms
 from rethink_jax.distributed.preemption import StopRequest
 from rethink_jax.errors import Diverged, InUse, RunFailed, UserError
@@ -55,6 +56,8 @@ def start(
     except RuntimeError as error:
         where = coordinator_address or "that the cluster names"
         raise UserError(f"the coordinator {where} cannot be reached: {error}") from error
+    if not jax.distributed.is_initialized():
+        parallel.start_cpu_devices()
     check_platforms()
     if jax.process_count() == 1 and coordinator_address is None and not _says_one_process():
         _refuse_cluster("tells of several processes, but JAX finds no others by it")

@@ -19,6 +19,7 @@ class Model(NamedTuple):
       fixed: its other settings.
       smallest_side: the smallest side of the images, in pixels.
       hidden_dense: whether there are dense layers before the last one.
+      convolutions: whether there are any.
     """
 
     module: str
@@ -26,11 +27,17 @@ class Model(NamedTuple):
     fixed: dict[str, Any] = {}  # noqa: RUF012
     smallest_side: int = 1
     hidden_dense: bool = False
+    convolutions: bool = True
 
 
 _DROPOUT = ("dropout",)
 MODELS = {
-    "mlp": Model("mlp:MLP", ("depth", "width", "initial_std", "dropout"), hidden_dense=True),
+    "mlp": Model(
+        "mlp:MLP",
+        ("depth", "width", "initial_std", "dropout"),
+        hidden_dense=True,
+        convolutions=False,
+    ),
     "small_alexnet": Model("alexnet:SmallAlexNet", _DROPOUT, hidden_dense=True),
     "small_inception": Model("inception:SmallInception", ("batch_norm", "dropout")),
     "wide_resnet": Model("wide_resnet:WideResNet", _DROPOUT),

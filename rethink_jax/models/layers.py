@@ -38,17 +38,76 @@ def convolve(
     pads = lax.padtype_to_pads(sides, window, strides, padding) if is_named else padding
     dimensions = zip(sides, pads, window, strides, strict=True)
     rows, columns = ((side + sum(pad) - k) // stride + 1 for side, pad, k, stride in dimensions)
-    is_product = window == (1, 1) or rows < window[0] or columns < window[1]
-    if jax.default_backend() != "cpu" or not is_product:
-        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, kernel, strides, pads, **options)
+
+    if jax.default_backend() != "cpu":
+        return convolution(x, kernel)
+    if window == (1, 1) or rows < window[0] or columns < window[1]:
+        return _multiply_copies(x, kernel, strides, pads, (rows, columns))
+    group = _features_at_once(min(rows, columns), *kernel.shape[2:])
+    return (
+        _with_gradient_in_groups(convolution, group)(x, kernel) if group else convolution(x, kernel)
+    )
+
+
+def _multiply_copies(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+    sides: tuple[int, int],
+) -> jax.Array:
+    """Convolves to maps of these sides by one product with shifted copies."""
     padded = jnp.pad(x, [(0, 0), *pads, (0, 0)])
-    down, across = strides
+    (rows, columns), (down, across) = sides, strides
     shifted = [
         padded[:, i : i + down * (rows - 1) + 1 : down, j : j + across * (columns - 1) + 1 : across]
-        for i in range(window[0])
-        for j in range(window[1])
+        for i in range(kernel.shape[0])
+        for j in range(kernel.shape[1])
     ]
     return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def _features_at_once(side: int, channels: int, features: int) -> int | None:
+    """Returns of how many features the kernel's gradient is computed at once; None for all of them.
+
+    XLA's rate on CPUs falls with the number of features where maps are large:
+    docs/results/convolution_gradients.py measures it.
+    """
+    if channels < 16 or side < 7:
+        return None
+    group = 16 if side >= 14 else 32
+    return group if features > group else None
+
+
+def _with_gradient_in_groups(
+    convolution: Callable[[jax.Array, jax.Array], jax.Array], group: int
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Returns a convolution of (x, kernel) whose kernel's gradient is computed for so many features at once."""
+
+    @jax.custom_vjp
+    def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return convolution(x, kernel)
+
+    def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        return convolution(x, kernel), (x, kernel)
+
+    def backward(
+        saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        x, kernel = saved
+        (of_x,) = jax.vjp(lambda x: convolution(x, kernel), x)[1](gradient)
+        parts = []
+        for start in range(0, kernel.shape[-1], group):
+            features = slice(start, start + group)
+            pull_back = jax.vjp(functools.partial(convolution, x), kernel[..., features])[1]
+            parts += pull_back(gradient[..., features])
+        return of_x, jnp.concatenate(parts, axis=-1)
+
+    convolve.defvjp(forward, backward)
+    return convolve
 
 
 class BatchNorm(nn.Module):

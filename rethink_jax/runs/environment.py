@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from rethink_jax.distributed import parallel
+
 # Of variables that may change what a run computes.
 _PREFIXES = ("JAX_", "XLA_", "LIBTPU_", "NVIDIA_TF32_", "TF_CUDNN_", "TF_XLA_")
 
@@ -32,7 +34,6 @@ JAX_DEFAULTS: dict[str, Any] = {
     "jax_optimization_level": "UNKNOWN",
     "jax_memory_fitting_level": "O2",
     "jax_default_device": None,
-    "jax_num_cpu_devices": -1,
 }
 _PACKAGES = ("rethink_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -45,11 +46,9 @@ def describe(**more: Any) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": parallel.cores(),
         "backend": jax.default_backend(),
-        "devices": [device.device_kind for device in jax.devices()],
+        "devices": [device.device_kind for device in parallel.devices()],
         "processes": jax.process_count(),
         "variables": _variables(),
         "jax_settings": _jax_settings(),

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from rethink_jax import output
 from rethink_jax.data import cache
-from rethink_jax.distributed import jax_settings, preemption
+from rethink_jax.distributed import jax_settings, parallel, preemption
 
 _DEFAULT_MINUTES = 24 * 60
 
@@ -42,6 +42,7 @@ class Job:
         """Runs a config's fields in a run directory; what it returns is the job's result."""
         output.drop_what_cannot_be_written()
         config = ConfigDict(fields)
+        parallel.start_cpu_devices()
         jax_settings.use_compilation_cache(config.compilation_cache or cache.root() / "compiled")
         with preemption.stop_on_signals() as stop_request:
             try:

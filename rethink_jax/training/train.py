@@ -14,7 +14,15 @@ from rethink_jax import config as config_lib, data
 from rethink_jax.distributed import jax_settings, parallel, preemption, processes
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.pipeline import loaders
-from rethink_jax.runs import display, files, identity, opening, own_files, run_directory
+from rethink_jax.runs import (
+    cpu_devices,
+    display,
+    files,
+    identity,
+    opening,
+    own_files,
+    run_directory,
+)
 from rethink_jax.runs.resolve import resolve
 from rethink_jax.training import loop, metrics
 from rethink_jax.training.checkpoints import (
@@ -79,6 +87,7 @@ def run(
     with contextlib.ExitStack() as stack:
         stop_request = _listen(stack, config)
         processes.on_primary(lambda: run_directory.summary_of(path, config))
+        stack.enter_context(cpu_devices.use(config, path))
         opened = open_data()
         summary = processes.on_primary(
             lambda: finished_summary(path, config, total, check_same_data(path, config, opened))
@@ -166,6 +175,17 @@ def evaluate(
     processes.on_primary(check)
     opened = open_data()
     processes.on_primary(lambda: check_same_data(path, config, opened))
+    with cpu_devices.use(config, path):
+        record = _evaluate(config, path, opened)
+    display.print_result(f"step {record['step']}", record, info.num_classes)
+    processes.on_primary(lambda: files.write_json(path / "evaluation.json", record))
+    return record
+
+
+def _evaluate(
+    config: ConfigDict, path: epath.Path, opened: data.Dataset | data.Source
+) -> dict[str, Any]:
+    """Returns the evaluation of a run's newest checkpoint."""
     experiment = processes.all_or_fail(lambda: build(config, opened))
     checkpoints = Checkpoints(path, read_only=True) if processes.is_primary() else None
     saved = restore_on_all(checkpoints, experiment.initial_state)
@@ -178,10 +198,7 @@ def evaluate(
             "evaluate it on its own"
         )
     with contextlib.closing(experiment.loader), display.show_evaluation() as shown:
-        record = loop.evaluate(experiment, parallel.replicate(saved.state), shown.show) or {}
-    display.print_result(f"step {record['step']}", record, info.num_classes)
-    processes.on_primary(lambda: files.write_json(path / "evaluation.json", record))
-    return record
+        return loop.evaluate(experiment, parallel.replicate(saved.state), shown.show) or {}
 
 
 def check_same_data(

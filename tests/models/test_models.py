@@ -294,6 +294,29 @@ def test_convolution_and_its_gradients(side, channels, stride, size):
 
 
 @pytest.mark.parametrize(
+    ("side", "channels", "features", "group"),
+    [(14, 16, 36, 16), (7, 16, 40, 32), (7, 16, 32, None), (14, 15, 36, None), (6, 16, 40, None)],
+)
+def test_gradients_in_groups_of_features(side, channels, features, group):
+    """Large maps of many channels; sums of small whole numbers are exact in any order."""
+    assert layers._features_at_once(side, channels, features) == group
+    rng = np.random.default_rng(0)
+    x, kernel = integers(rng, 2, side, side, channels), integers(rng, 3, 3, channels, features)
+    grad = integers(rng, 2, side, side, features)
+    layout = ("NHWC", "HWIO", "NHWC")
+    results = []
+    for function in (layers.convolve, lax.conv_general_dilated):
+
+        def convolve(x, kernel, function=function):
+            return function(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+
+        value, pull_back = jax.vjp(convolve, x, kernel)
+        results.append((value, *pull_back(grad)))
+    for ours, reference in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, reference)
+
+
+@pytest.mark.parametrize(
     ("side", "stride", "features"), [(1, 1, 2), (3, 1, 2), (3, 2, 2), (3, 1, 9)]
 )
 def test_convolution_within_flax(side, stride, features):
