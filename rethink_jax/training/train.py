@@ -84,10 +84,9 @@ def run(
     if not in_sweep:
         processes.on_primary(lambda: opening.check_new(path, config, info))
     total = config_lib.total_steps(config, info.num_train)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, cpu_devices.use(config, path):
         stop_request = _listen(stack, config)
         processes.on_primary(lambda: run_directory.summary_of(path, config))
-        stack.enter_context(cpu_devices.use(config, path))
         opened = open_data()
         summary = processes.on_primary(
             lambda: finished_summary(path, config, total, check_same_data(path, config, opened))
