@@ -3,9 +3,9 @@
     JAX_PLATFORMS=cpu python docs/results/convolution_gradients.py [DEVICES]
 
 Times, for the shapes of small Inception, small AlexNet, Wide ResNet and ResNet-18 at 64 pixels, the forward
-pass, the input's gradient and the kernel's: XLA's own, XLA's with the output features cut into groups of 16,
-32, 48 and 64, and the product of shifted copies. `rethink_jax.models.layers.convolve` chooses by what this
-prints. With DEVICES simulated devices each takes its part of the batch. Not part of the paper.
+pass, the input's gradient and the kernel's: XLA's own; summed over parts of 8, 16 and 32 images of each device's
+batch, which `rethink_jax.models.layers.convolve` chooses among; in groups of 16 output features; and that of one
+product with shifted copies. DEVICES simulated devices take a part of the batch each. Not part of the paper.
 """
 
 import os
@@ -34,7 +34,7 @@ SHAPES = (
     *((64, 7, 3, 64, 2), (16, 3, 64, 64, 1), (8, 3, 128, 128, 1), (4, 3, 256, 256, 1)),
     *((2, 3, 512, 512, 1), (16, 3, 64, 128, 2)),
 )
-GROUPS = (16, 32, 48, 64)
+PARTS, GROUP = (8, 16, 32), 16
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -58,22 +58,44 @@ def by_copies(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return jnp.concatenate(copies, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
-def kernel_gradient(function: Callable, group: int | None = None) -> Callable:
+Gradient = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
+
+
+def kernel_gradient(function: Callable) -> Gradient:
     """Returns the kernel's gradient of a convolution as a function of (x, kernel, gradient, stride)."""
 
     def whole(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
         return jax.vjp(lambda kernel: function(x, kernel, stride), kernel)[1](gradient)[0]
 
-    def in_groups(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
-        assert group
-        starts = range(0, kernel.shape[-1], group)
-        parts = [
-            whole(x, kernel[..., i : i + group], gradient[..., i : i + group], stride)
-            for i in starts
-        ]
-        return jnp.concatenate(parts, axis=-1)
+    return whole
 
-    return in_groups if group else whole
+
+def in_parts(images: int) -> Gradient:
+    """Returns the kernel's gradient as a sum over parts of so many images."""
+    whole = kernel_gradient(convolve)
+
+    def summed(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
+        parts = [slice(i, i + images) for i in range(0, len(x), images)]
+        return sum(
+            (whole(x[part], kernel, gradient[part], stride) for part in parts),
+            jnp.zeros_like(kernel),
+        )
+
+    return summed
+
+
+def in_groups(features: int) -> Gradient:
+    """Returns the kernel's gradient, computed for so many output features at once."""
+    whole = kernel_gradient(convolve)
+
+    def joined(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
+        groups = [slice(i, i + features) for i in range(0, kernel.shape[-1], features)]
+        return jnp.concatenate(
+            [whole(x, kernel[..., group], gradient[..., group], stride) for group in groups],
+            axis=-1,
+        )
+
+    return joined
 
 
 def seconds_of(function: Callable, *arguments: np.ndarray, stride: int) -> float:
@@ -117,12 +139,8 @@ def main() -> None:
 
         cells = [rate(convolve, x, kernel), rate(input_gradient, x, kernel, gradient)]
         cells.append(rate(kernel_gradient(convolve), x, kernel, gradient))
-        for group in GROUPS:
-            cells.append(
-                rate(kernel_gradient(convolve, group), x, kernel, gradient)
-                if group < features
-                else "–"
-            )
+        cells += [rate(in_parts(images), x, kernel, gradient) for images in PARTS]
+        cells.append(rate(in_groups(GROUP), x, kernel, gradient))
         cells.append(rate(kernel_gradient(by_copies), x, kernel, gradient))
         name = f"{side}², {window}×{window} {channels}→{features}, {stride}"
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)

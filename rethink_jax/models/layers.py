@@ -46,10 +46,10 @@ def convolve(
         return convolution(x, kernel)
     if window == (1, 1) or rows < window[0] or columns < window[1]:
         return _multiply_copies(x, kernel, strides, pads, (rows, columns))
-    group = _features_at_once(min(rows, columns), *kernel.shape[2:])
-    return (
-        _with_gradient_in_groups(convolution, group)(x, kernel) if group else convolution(x, kernel)
-    )
+    at_once = _images_at_once(min(rows, columns))
+    if at_once is None or len(x) <= at_once:
+        return convolution(x, kernel)
+    return _with_gradient_in_parts(convolution, at_once)(x, kernel)
 
 
 def _multiply_copies(
@@ -70,22 +70,20 @@ def _multiply_copies(
     return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
-def _features_at_once(side: int, channels: int, features: int) -> int | None:
-    """Returns of how many features the kernel's gradient is computed at once; None for all of them.
+def _images_at_once(side: int) -> int | None:
+    """Returns of how many images the kernel's gradient is computed at once, for maps of a side; None for all.
 
-    XLA's rate on CPUs falls with the number of features where maps are large:
-    docs/results/convolution_gradients.py measures it.
+    XLA's rate on CPUs falls with the size of what it sums over: docs/results/convolution_gradients.py.
     """
-    if channels < 16 or side < 7:
+    if side < 7:
         return None
-    group = 16 if side >= 14 else 32
-    return group if features > group else None
+    return 8 if side >= 14 else 16
 
 
-def _with_gradient_in_groups(
-    convolution: Callable[[jax.Array, jax.Array], jax.Array], group: int
+def _with_gradient_in_parts(
+    convolution: Callable[[jax.Array, jax.Array], jax.Array], at_once: int
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Returns a convolution of (x, kernel) whose kernel's gradient is computed for so many features at once."""
+    """Returns a convolution of (x, kernel) whose kernel's gradient is summed over parts of so many images."""
 
     @jax.custom_vjp
     def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -99,12 +97,12 @@ def _with_gradient_in_groups(
     ) -> tuple[jax.Array, jax.Array]:
         x, kernel = saved
         (of_x,) = jax.vjp(lambda x: convolution(x, kernel), x)[1](gradient)
-        parts = []
-        for start in range(0, kernel.shape[-1], group):
-            features = slice(start, start + group)
-            pull_back = jax.vjp(functools.partial(convolution, x), kernel[..., features])[1]
-            parts += pull_back(gradient[..., features])
-        return of_x, jnp.concatenate(parts, axis=-1)
+        of_kernel = jnp.zeros_like(kernel)
+        for start in range(0, len(x), at_once):
+            part = slice(start, start + at_once)
+            pull_back = jax.vjp(functools.partial(convolution, x[part]), kernel)[1]
+            of_kernel += pull_back(gradient[part])[0]
+        return of_x, of_kernel
 
     convolve.defvjp(forward, backward)
     return convolve

@@ -294,21 +294,22 @@ def test_convolution_and_its_gradients(side, channels, stride, size):
 
 
 @pytest.mark.parametrize(
-    ("side", "channels", "features", "group"),
-    [(14, 16, 36, 16), (7, 16, 40, 32), (7, 16, 32, None), (14, 15, 36, None), (6, 16, 40, None)],
+    ("side", "batch", "stride", "at_once"),
+    [(14, 20, 1, 8), (28, 9, 2, 8), (7, 20, 1, 16), (7, 16, 1, 16), (6, 20, 1, None)],
 )
-def test_gradients_in_groups_of_features(side, channels, features, group):
-    """Large maps of many channels; sums of small whole numbers are exact in any order."""
-    assert layers._features_at_once(side, channels, features) == group
+def test_gradients_in_parts_of_the_batch(side, batch, stride, at_once):
+    """Sums of small whole numbers are exact in any order."""
+    out = -(-side // stride)
+    assert layers._images_at_once(out) == at_once
     rng = np.random.default_rng(0)
-    x, kernel = integers(rng, 2, side, side, channels), integers(rng, 3, 3, channels, features)
-    grad = integers(rng, 2, side, side, features)
+    x, kernel = integers(rng, batch, side, side, 3), integers(rng, 3, 3, 3, 4)
+    grad = integers(rng, batch, out, out, 4)
     layout = ("NHWC", "HWIO", "NHWC")
     results = []
     for function in (layers.convolve, lax.conv_general_dilated):
 
         def convolve(x, kernel, function=function):
-            return function(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+            return function(x, kernel, (stride, stride), "SAME", dimension_numbers=layout)
 
         value, pull_back = jax.vjp(convolve, x, kernel)
         results.append((value, *pull_back(grad)))
