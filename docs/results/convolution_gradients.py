@@ -3,9 +3,9 @@
     JAX_PLATFORMS=cpu python docs/results/convolution_gradients.py [DEVICES]
 
 Times, for the shapes of small Inception, small AlexNet, Wide ResNet and ResNet-18 at 64 pixels, the forward
-pass, the input's gradient and the kernel's: XLA's own; summed over parts of 8, 16 and 32 images of each device's
-batch, which `rethink_jax.models.layers.convolve` chooses among; in groups of 16 output features; and that of one
-product with shifted copies. DEVICES simulated devices take a part of the batch each. Not part of the paper.
+pass, the input's gradient and the kernel's: XLA's own; summed over parts of 8, 16 and 32 images, which
+`rethink_jax.models.layers.convolve` chooses among; in groups of 16 output features; and that of one product with
+shifted copies. DEVICES simulated devices take a part of the batch each. Not part of the paper.
 """
 
 import os
@@ -114,12 +114,10 @@ def seconds_of(function: Callable, *arguments: np.ndarray, stride: int) -> float
 def main() -> None:
     """Prints a table in GFLOP/s."""
     print(f"JAX {jax.__version__}, {DEVICES} devices, batch {BATCH}; GFLOP/s")
-    print(
-        "| map, kernel, stride | forward | input | kernel | "
-        + " | ".join(map(str, GROUPS))
-        + " | copies |"
-    )
-    print("|---|" + "---|" * (4 + len(GROUPS)))
+    parts = [f"of {images} images" for images in PARTS]
+    columns = ("map, kernel, stride", "forward", "input", "kernel", *parts, "of 16 features")
+    print(f"| {' | '.join((*columns, 'copies'))} |")
+    print("|---" * (len(columns) + 1) + "|")
     rng = np.random.default_rng(0)
     for side, window, channels, features, stride in SHAPES:
         out = -(-side // stride)
