@@ -13,9 +13,9 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # Compiling takes most of the tests' time. CI has a part of them compile as a run does.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # XLA ends the process for a flag that it does not know, and later versions have no such emitters.
-if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and jaxlib.version.__version_info__ < (
-    0,
-    11,
+if (
+    jaxlib.version.__version_info__ < (0, 11)
+    and os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
 ):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 

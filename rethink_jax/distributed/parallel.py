@@ -60,7 +60,7 @@ def use_cpu_devices(count: int) -> Iterator[None]:
 def devices() -> list[jax.Device]:
     """Returns the devices of all processes, over which the global batch is divided."""
     found = jax.devices()
-    return found if most_cpu_devices() is None else found[:_used]
+    return found[:_used] if found[0].platform == "cpu" else found
 
 
 def map_over_devices(

@@ -8,7 +8,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rethink_jax import models
-from rethink_jax.distributed import parallel
+from rethink_jax.distributed import parallel, processes
 from rethink_jax.errors import require
 from rethink_jax.runs import files
 
@@ -48,7 +48,7 @@ def _count(config: ConfigDict, most: int, path: epath.Path | None) -> int:
         allowed = f"at most {most}, the number of cores, and divide config.batch_size"
         require(asked <= most and batch_size % asked == 0, "cpu_devices", asked, allowed)
         return asked
-    before = files.read_environment(path) if path is not None else {}
+    before = processes.on_primary(lambda: files.read_environment(path)) if path else {}
     if before.get("backend") == "cpu" and 0 < len(before.get("devices", [])) <= most:
         return len(before["devices"])
     if not models.MODELS[config.model.name].convolutions:

@@ -259,21 +259,9 @@ def slow_unless(is_short, *values):
     ]
 
 
-@pytest.mark.parametrize(
-    ("side", "channels", "stride", "size"),
-    slow_unless(
-        lambda side, channels, stride, size: size == (7, 4) or (side, channels) == (3, 4),
-        (1, 3, 5),
-        (2, 3, 4),
-        (1, 2),
-        ((8, 8), (7, 4), (2, 1)),
-    ),
-)
-def test_convolution_and_its_gradients(side, channels, stride, size):
-    rng, features = np.random.default_rng(0), 3
-    x, kernel = integers(rng, 2, *size, channels), integers(rng, side, side, channels, features)
+def ours_and_reference(x, kernel, grad, stride):
+    """Pairs of ours and XLA's: the convolution, and the gradients of x and of the kernel."""
     layout = ("NHWC", "HWIO", "NHWC")
-    grad = integers(rng, 2, *(-(-n // stride) for n in size), features)
 
     @jax.jit
     def both(x, kernel, grad):
@@ -287,7 +275,24 @@ def test_convolution_and_its_gradients(side, channels, stride, size):
             results.append((value, *pull_back(grad)))
         return results
 
-    for ours, reference in zip(*both(x, kernel, grad), strict=True):
+    return zip(*both(x, kernel, grad), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("side", "channels", "stride", "size"),
+    slow_unless(
+        lambda side, channels, stride, size: size == (7, 4) or (side, channels) == (3, 4),
+        (1, 3, 5),
+        (2, 3, 4),
+        (1, 2),
+        ((8, 8), (7, 4), (2, 1)),
+    ),
+)
+def test_convolution_and_its_gradients(side, channels, stride, size):
+    rng, features = np.random.default_rng(0), 3
+    x, kernel = integers(rng, 2, *size, channels), integers(rng, side, side, channels, features)
+    grad = integers(rng, 2, *(-(-n // stride) for n in size), features)
+    for ours, reference in ours_and_reference(x, kernel, grad, stride):
         np.testing.assert_array_equal(ours, reference)
         assert ours.dtype == jnp.float32
         assert np.abs(reference).max() > 0
@@ -304,16 +309,7 @@ def test_gradients_in_parts_of_the_batch(side, batch, stride, at_once):
     rng = np.random.default_rng(0)
     x, kernel = integers(rng, batch, side, side, 3), integers(rng, 3, 3, 3, 4)
     grad = integers(rng, batch, out, out, 4)
-    layout = ("NHWC", "HWIO", "NHWC")
-    results = []
-    for function in (layers.convolve, lax.conv_general_dilated):
-
-        def convolve(x, kernel, function=function):
-            return function(x, kernel, (stride, stride), "SAME", dimension_numbers=layout)
-
-        value, pull_back = jax.vjp(convolve, x, kernel)
-        results.append((value, *pull_back(grad)))
-    for ours, reference in zip(*results, strict=True):
+    for ours, reference in ours_and_reference(x, kernel, grad, stride):
         np.testing.assert_array_equal(ours, reference)
 
 

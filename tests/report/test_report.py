@@ -281,9 +281,11 @@ def test_a_sweep_of_which_nothing_was_run_has_a_report(name, tmp_path):
     folder = tmp_path / "sweep" / "report"
     sections = SPECIFICATIONS[name].sections
     assert ("not run" in (folder / "report.md").read_text()) == any(s.rows for s in sections)
+    figures = {s.title.partition(":")[0] for s in sections if s.title.startswith("Figure")}
     drawn = {section.drawing.name for section in sections if section.drawing} | {"parameters"}
     assert {file.stem for file in folder.glob("*.svg")} == drawn
     assert {file.stem for file in folder.glob("*.png")} == drawn
+    assert {figure.lower().replace(" ", "") for figure in figures} <= drawn
     assert (folder / "parameters.svg").read_text().startswith("<?xml")
 
 

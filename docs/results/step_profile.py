@@ -1,0 +1,52 @@
+"""What does a training step on a CPU spend its time on?
+
+    JAX_PLATFORMS=cpu python docs/results/step_profile.py MODEL
+
+Prints the operations that take longest in a step of 128 made-up images, summed over the devices. MODEL is one
+of `python -m rethink_jax.bench --model`. Not part of the paper.
+"""
+
+import collections
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = "--xla_cpu_enable_xprof_traceme=true"
+
+import jax
+from jax.profiler import ProfileData
+
+from rethink_jax.bench import ours
+from rethink_jax.distributed import parallel
+
+STEPS, SHOWN = 4, 30
+
+
+def main(model: str) -> None:
+    """Prints milliseconds a step and calls a step of each kind of operation."""
+    parallel.start_cpu_devices()
+    side = ours.Side(model, 10 * 128, 128, "float32")
+    side.train(2.0)
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(STEPS):
+                jax.block_until_ready(side._train_once()[1])
+        (file,) = Path(folder).rglob("*.xplane.pb")
+        profile = ProfileData.from_file(str(file))
+    nanoseconds: collections.Counter[str] = collections.Counter()
+    calls: collections.Counter[str] = collections.Counter()
+    for plane in profile.planes:
+        for line in plane.lines:
+            for event in line.events:
+                kind = re.sub(r"[.\d]+$", "", event.name)
+                nanoseconds[kind] += event.duration_ns
+                calls[kind] += 1
+    print(f"JAX {jax.__version__}, {len(parallel.devices())} devices")
+    for kind, total in nanoseconds.most_common(SHOWN):
+        print(f"{total / 1e6 / STEPS:9.1f} ms {calls[kind] / STEPS:7.0f} × {kind}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
