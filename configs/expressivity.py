@@ -13,4 +13,4 @@ from rethink_jax import config
 
 
 def get_config(data: str = "cifar10") -> ConfigDict:
-    return config.expressivity(data)
+    return config.experiment("expressivity", data)

@@ -12,4 +12,6 @@ from rethink_jax import config
 
 
 def get_config(data: str = "cifar10") -> ConfigDict:
-    return config.kernel(data, gammas=(0.001, 0.002, 0.005, 0.01))
+    pixels = config.experiment("kernel", data)
+    pixels.kernel.gammas = (0.001, 0.002, 0.005, 0.01)
+    return pixels

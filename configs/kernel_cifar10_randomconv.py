@@ -14,7 +14,7 @@ from rethink_jax import config
 
 
 def get_config(data: str = "cifar10") -> ConfigDict:
-    net = config.kernel(data, gammas=(0.3, 1.0), ridges=(0.0, 0.01, 0.1))
-    net.kernel.gamma_scale = True
+    net = config.experiment("kernel", data)
+    net.kernel.update(gammas=(0.3, 1.0), ridges=(0.0, 0.01, 0.1), gamma_scale=True)
     net.features.name = "random_convolutions"
     return net

@@ -12,4 +12,6 @@ from rethink_jax import config
 
 
 def get_config(data: str = "mnist") -> ConfigDict:
-    return config.kernel(data, gammas=(0.02,))
+    pixels = config.experiment("kernel", data)
+    pixels.kernel.gammas = (0.02,)
+    return pixels

@@ -14,7 +14,7 @@ from rethink_jax import config
 
 
 def get_config(data: str = "mnist") -> ConfigDict:
-    gabor = config.kernel(data, gammas=(1.2, 2.4), ridges=(1e-4, 1e-3))
-    gabor.kernel.gamma_scale = True
+    gabor = config.experiment("kernel", data)
+    gabor.kernel.update(gammas=(1.2, 2.4), ridges=(1e-4, 1e-3), gamma_scale=True)
     gabor.features.update(name="gabor", wavelengths=((5.0,), (4.0, 8.0)), pools=(6,))
     return gabor

@@ -13,6 +13,6 @@ from rethink_jax import config
 
 
 def get_config(data: str = "cifar10") -> ConfigDict:
-    linear = config.minimum_norm(data)
+    linear = config.experiment("minimum_norm", data)
     linear.data.examples = 100 if data.startswith("cifar") else 30
     return linear

@@ -12,7 +12,7 @@ from rethink_jax import config
 
 
 def get_config(data: str = "cifar10") -> ConfigDict:
-    complexity = config.rademacher(data)
+    complexity = config.experiment("rademacher", data)
     if data.startswith("cifar"):
         complexity.data.examples = 10_000
     return complexity

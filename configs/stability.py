@@ -13,7 +13,7 @@ from rethink_jax import config
 
 
 def get_config(data: str = "cifar10") -> ConfigDict:
-    complexity = config.stability(data)
+    complexity = config.experiment("stability", data)
     if data.startswith("cifar"):
         complexity.data.examples = 10_000
     return complexity

@@ -110,3 +110,9 @@ def of_size(shape=(32, 32, 3), num_train=50_000, name="sized"):
     nothing = data.Examples(np.zeros((0, *shape), np.uint8), np.zeros(0, np.int32))
     info = data.DatasetInfo(name, num_train, 100, shape, 10)
     return data.Dataset(info, nothing, nothing)
+
+
+def kernel_config(name, gammas, ridges=(0.0,)):
+    config = config_lib.experiment("kernel", name)
+    config.kernel.update(gammas=gammas, ridges=ridges)
+    return config

@@ -1,6 +1,12 @@
 """Configs: every field, its default, what it may hold, and the experiments of the paper."""
 
-from rethink_jax.config.base import SMALL_SET as SMALL_SET, base as base, get as get, train as train
+from rethink_jax.config.base import (
+    SMALL_SET as SMALL_SET,
+    SYNTHETIC as SYNTHETIC,
+    base as base,
+    get as get,
+    train as train,
+)
 from rethink_jax.config.defaults import (
     fill_in as fill_in,
     steps_per_epoch as steps_per_epoch,
@@ -8,16 +14,11 @@ from rethink_jax.config.defaults import (
 )
 from rethink_jax.config.experiments import (
     EXPERIMENTS as EXPERIMENTS,
-    SYNTHETIC as SYNTHETIC,
     default_config_for as default_config_for,
+    experiment as experiment,
     experiment_of as experiment_of,
     experiments_like as experiments_like,
-    expressivity as expressivity,
     fields_for as fields_for,
-    kernel as kernel,
-    minimum_norm as minimum_norm,
-    rademacher as rademacher,
-    stability as stability,
 )
 from rethink_jax.config.identity import (
     digest as digest,

@@ -4,16 +4,6 @@ from rethink_jax.config.experiments import EXPERIMENTS, experiments_like
 from rethink_jax.config.fields import Field, Fields
 from rethink_jax.config.validate import KINDS
 
-_TITLES = {
-    "train": "Training",
-    "sweep": "Sweeps",
-    "kernel": "Kernels",
-    "expressivity": "Theorem 1",
-    "rademacher": "Rademacher complexity",
-    "stability": "Complexity measures",
-    "minimum_norm": "SGD on a linear model",
-}
-
 _HEAD = """\
 # Configuration
 
@@ -32,10 +22,10 @@ def page() -> str:
     """Returns the page: a table for each kind of config, less what it shares with a training run's."""
     training = EXPERIMENTS["train"].fields
     parts = [_HEAD, _section("train", training)]
-    for name, title in _TITLES.items():
-        fields = EXPERIMENTS[name].fields
-        if name == "train":
+    for name, experiment in EXPERIMENTS.items():
+        if not experiment.group:  # of training
             continue
+        fields = experiment.fields
         if {*training} < {*fields}:
             own = {
                 field: one
@@ -45,14 +35,14 @@ def page() -> str:
             said = (
                 f"The fields of a training run, and these, or with these defaults:\n\n{_table(own)}"
             )
-            parts.append(f"## {title}\n\n{said}")
+            parts.append(f"## `{name}`\n\n{said}")
         else:
             parts.append(_section(name, fields))
     return "\n".join(parts)
 
 
 def _section(name: str, fields: Fields) -> str:
-    return f"## {_TITLES[name]}\n\n{_table(fields)}"
+    return f"## `{name}`\n\n{_table(fields)}"
 
 
 def _table(fields: Fields) -> str:

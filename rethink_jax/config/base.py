@@ -21,6 +21,7 @@ from rethink_jax.config.fields import (
     Field,
     at_least_one_and_at_most,
     make,
+    with_defaults,
     within,
 )
 
@@ -104,6 +105,11 @@ CORRUPTION = {
     ),
     "corruption.seed": Field(0, "Seed of the corruption alone.", SEED, in_report=False),
 }
+
+RANDOM_LABELS = with_defaults(CORRUPTION, corruption__name="random_labels")
+
+# The name of `config.data.name` for random points in place of a data set.
+SYNTHETIC = "synthetic"
 
 TRAIN: dict[str, Field] = {
     "experiment": EXPERIMENT,

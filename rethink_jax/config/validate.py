@@ -4,8 +4,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rethink_jax.config.base import get
-from rethink_jax.config.experiments import SYNTHETIC, default_config_for, experiment_of, fields_for
+from rethink_jax.config.base import SYNTHETIC, get
+from rethink_jax.config.experiments import default_config_for, experiment_of, fields_for
 from rethink_jax.config.sweeps import ASKED_BY
 from rethink_jax.errors import UserError, require
 

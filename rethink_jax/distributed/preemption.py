@@ -126,7 +126,7 @@ class StopRequest:
             self._timer.start()
         except RuntimeError as error:  # no thread more; the signal counts all the same
             self._timer = None
-            _print(f"rethink_jax: the grace time is not kept: {error}")
+            _print(f"rethink_jax: nothing ends this process when its grace time is over: {error}")
 
     def _leave(self) -> None:
         show_cursor = "\x1b[?25h" if os.isatty(2) else ""

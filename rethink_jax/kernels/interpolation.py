@@ -17,6 +17,7 @@ from rethink_jax.distributed import jax_settings, preemption, processes
 from rethink_jax.errors import RunFailed, require
 from rethink_jax.kernels import features as features_lib, solve
 from rethink_jax.kernels.features import Features
+from rethink_jax.kernels.fields import FIELDS as FIELDS
 from rethink_jax.kernels.kernel import of_points
 from rethink_jax.kernels.selection import Entry, select
 from rethink_jax.kernels.session import (
@@ -45,7 +46,7 @@ def run(
     """Interpolates a training set with the least norm, and counts the errors on the test set, once.
 
     Args:
-      config: as `rethink_jax.config.kernel` returns it, changed at will.
+      config: as `rethink_jax.config.experiment("kernel", …)` returns it, changed at will.
       workdir: the run's directory; by default `runs/<name>-<data>-<digits of the config>`.
       name: of the config file, for the default directory.
 

@@ -9,8 +9,9 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax import data
-from rethink_jax.config import SYNTHETIC
+from rethink_jax import data, paper
+from rethink_jax.config.base import COMPILATION_CACHE, DATA, EXPERIMENT, RANDOM_LABELS, SYNTHETIC
+from rethink_jax.config.fields import PAPER, SEED, Field, Fields, within
 from rethink_jax.distributed import jax_settings
 from rethink_jax.pipeline import inputs
 from rethink_jax.runs import display, run_once
@@ -18,6 +19,29 @@ from rethink_jax.runs.resolve import resolve
 from rethink_jax.theory import theorem1
 
 logger = logging.getLogger(__name__)
+
+FIELDS: Fields = {
+    "experiment": EXPERIMENT._replace(default="expressivity"),
+    "seed": Field(0, "Seed of the direction a, and of synthetic points.", SEED, in_report=False),
+    **DATA,
+    **RANDOM_LABELS,
+    "synthetic.points": Field(
+        paper.IMAGENET_TRAIN,
+        "Random points, for `data.name=synthetic`: ImageNet's.",
+        within(1, 10**8),
+        PAPER,
+    ),
+    "synthetic.dimension": Field(100, "Their coordinates.", within(1, 10**6)),
+    "synthetic.classes": Field(1000, "Their classes.", within(1, 10**6), PAPER),
+    "theorem.depth": Field(5, "Layers of the network of Corollary 1.", within(1, 10**4)),
+    "theorem.evaluate_all_up_to": Field(
+        100_000, "Largest number of points at which whole networks are evaluated.", within(1, 10**6)
+    ),
+    "theorem.sample_size": Field(
+        10_000, "Points at which they are evaluated where there are more.", within(1, 10**6)
+    ),
+    "compilation_cache": COMPILATION_CACHE,
+}
 
 # Keep the draws of points, and of those that are run, apart from each other and from the direction a.
 _POINTS, _SAMPLE = 1, 2
@@ -30,7 +54,7 @@ def run(
     """Constructs a network that has the labels of a data set at its points, and says how exactly it does.
 
     Args:
-      config: as `rethink_jax.config.expressivity` returns it, changed at will.
+      config: as `rethink_jax.config.experiment("expressivity", …)` returns it, changed at will.
       workdir: the run's directory; by default `runs/<name>-<data>-<digits of the config>`.
       name: of the config file, for the default directory.
 

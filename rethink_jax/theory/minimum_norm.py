@@ -14,6 +14,8 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from rethink_jax import data
+from rethink_jax.config.base import COMPILATION_CACHE, DATA, EXPERIMENT, RANDOM_LABELS
+from rethink_jax.config.fields import SEED, Field, Fields, within
 from rethink_jax.distributed import jax_settings
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.pipeline import batching, inputs
@@ -21,6 +23,17 @@ from rethink_jax.pipeline.preprocess import whiten
 from rethink_jax.runs import display, run_once
 from rethink_jax.runs.resolve import resolve
 from rethink_jax.runs.writers import write_figure
+
+FIELDS: Fields = {
+    "experiment": EXPERIMENT._replace(default="minimum_norm"),
+    "seed": Field(
+        0, "Seed of the order of examples and of the random start.", SEED, in_report=False
+    ),
+    **DATA,
+    **RANDOM_LABELS,
+    "sgd.epochs": Field(1000, "Epochs of SGD.", within(1, 10**6)),
+    "compilation_cache": COMPILATION_CACHE,
+}
 
 CURVES = "curves.png"
 STARTS = ("zero", "random")
@@ -51,7 +64,7 @@ def run(
     """Runs SGD from zero and from a random start, and says how near each comes to the least norm.
 
     Args:
-      config: as `rethink_jax.config.minimum_norm` returns it, changed at will.
+      config: as `rethink_jax.config.experiment("minimum_norm", …)` returns it, changed at will.
       workdir: the run's directory; by default `runs/<name>-<data>-<digits of the config>`.
       name: of the config file, for the default directory.
 

@@ -15,6 +15,8 @@ from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, data
 from rethink_jax.config import sweep_entry
+from rethink_jax.config.base import EXPERIMENT, TRAIN
+from rethink_jax.config.fields import Field, Fields, with_defaults, within
 from rethink_jax.distributed import jax_settings, processes
 from rethink_jax.runs import display, files, identity, opening, run_directory
 from rethink_jax.runs.resolve import resolve
@@ -23,6 +25,15 @@ from rethink_jax.sweeps.estimates import estimate
 from rethink_jax.training import train
 
 logger = logging.getLogger(__name__)
+
+# Section 2.2 looks at one hidden layer.
+OF_MLP1 = with_defaults(TRAIN, model__name="mlp", model__depth=1)
+
+FIELDS: Fields = {
+    **OF_MLP1,
+    "experiment": EXPERIMENT._replace(default="rademacher"),
+    "rademacher.draws": Field(5, "Draws of random ±1 labels.", within(1, 1000)),
+}
 
 RUNS = "runs"
 TRUE, RANDOM = "true_labels", "random_labels"
@@ -38,7 +49,7 @@ def run(
     """Trains on draws of random ±1 labels and on true labels, and says what the complexity tells of each.
 
     Args:
-      config: as `rethink_jax.config.rademacher` returns it, changed at will.
+      config: as `rethink_jax.config.experiment("rademacher", …)` returns it, changed at will.
       workdir: the directory, with a sweep of the runs in it; by default
         `runs/<name>-<data>-<digits of the config>`.
       name: of the config file, for the default directory.

@@ -18,6 +18,8 @@ from ml_collections import ConfigDict
 from scipy.special import softmax
 
 from rethink_jax import data, models
+from rethink_jax.config.base import EXPERIMENT
+from rethink_jax.config.fields import Field, Fields, within
 from rethink_jax.distributed import jax_settings, processes
 from rethink_jax.errors import RunFailed
 from rethink_jax.pipeline import inputs
@@ -27,6 +29,7 @@ from rethink_jax.sweeps import sweep
 from rethink_jax.theory import measures
 from rethink_jax.theory.rademacher import (
     CONFIDENCE,
+    OF_MLP1,
     RANDOM,
     RUNS,
     TRUE,
@@ -37,6 +40,14 @@ from rethink_jax.theory.rademacher import (
 from rethink_jax.training import load
 
 logger = logging.getLogger(__name__)
+
+FIELDS: Fields = {
+    **OF_MLP1,
+    "experiment": EXPERIMENT._replace(default="stability"),
+    "stability.replacements": Field(
+        3, "Training examples that are replaced, one at a time.", within(1, 1000)
+    ),
+}
 
 REPLACED = "replaced"
 _BATCH = 1000
@@ -51,7 +62,7 @@ def run(
     """Trains with and without replaced examples, and measures complexity on true and on random labels.
 
     Args:
-      config: as `rethink_jax.config.stability` returns it, changed at will.
+      config: as `rethink_jax.config.experiment("stability", …)` returns it, changed at will.
       workdir: the directory, with a sweep of the runs in `runs/` and one for each replaced example in
         `replaced/`; by default `runs/<name>-<data>-<digits of the config>`.
       name: of the config file, for the default directory.

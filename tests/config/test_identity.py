@@ -11,8 +11,8 @@ from rethink_jax.errors import UserError
 from rethink_jax.runs import files, run_directory
 from rethink_jax.training import load
 
-KERNEL = config_lib.kernel("digits", (1.0,))
-THEOREM = config_lib.expressivity("digits")
+KERNEL = config_lib.experiment("kernel", "digits")
+THEOREM = config_lib.experiment("expressivity", "digits")
 # As the version before the renaming computed them.
 DIGESTS = [(KERNEL, "a281450e"), (THEOREM, "ed2887d7")]
 

@@ -204,7 +204,7 @@ def test_without_a_thread_more_signals_are_heard_all_the_same(monkeypatch, capfd
             os.kill(os.getpid(), signal.SIGUSR1)
         assert request.signal_name == "SIGUSR1"
     assert capfd.readouterr().err == (
-        "rethink_jax: the grace time is not kept: can't start new thread\n"
+        "rethink_jax: nothing ends this process when its grace time is over: can't start new thread\n"
     )
 
 

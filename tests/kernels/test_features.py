@@ -135,7 +135,7 @@ def test_a_flat_set_has_no_features(small_parts):
 
 
 def test_images_that_are_too_small():
-    config = config_lib.kernel("mine", (1.0,))
+    config = config_lib.experiment("kernel", "mine")
     features.check_images(config, (6, 14, 1))
     config.features.name = "random_convolutions"
     features.check_images(config, (7, 14, 1))
@@ -145,7 +145,7 @@ def test_images_that_are_too_small():
 
 
 def test_candidates():
-    config = config_lib.kernel("mnist", (1.0,))
+    config = config_lib.experiment("kernel", "mnist")
     assert [own for own, _ in features.candidates(config, IMAGES)] == [{}]
     config.features.update(name="random_convolutions", filters=300)
     ((own, chosen),) = features.candidates(config, IMAGES)
@@ -172,7 +172,7 @@ def test_candidates():
     ],
 )
 def test_what_is_refused(field, value, allowed):
-    config = config_lib.kernel("mnist", (1.0,))
+    config = config_lib.experiment("kernel", "mnist")
     config.features[field] = value
     with pytest.raises(UserError, match=rf"config.features.{field} is .*; it must be {allowed}"):
         config_lib.check(config)

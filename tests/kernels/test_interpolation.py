@@ -5,18 +5,19 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from rethink_jax import config as config_lib, data
+from rethink_jax import data
 from rethink_jax.distributed import preemption
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.kernels import features, interpolation, matrix, session, solve
 from rethink_jax.kernels.summary import table
 from rethink_jax.runs import display
+from tests.data_helpers import kernel_config
 from tests.entry_point import make_place
 from tests.test_bad_input import assert_refused_at_once
 
 
 def make(gammas=(0.1,), ridges=(0.0,), **solver):
-    config = config_lib.kernel("toy", gammas, ridges)
+    config = kernel_config("toy", gammas, ridges)
     config.solver.update(solver)
     return config
 

@@ -9,6 +9,7 @@ from rethink_jax import config as config_lib, data
 from rethink_jax.kernels import interpolation
 from rethink_jax.report import __main__ as command, contents, experiments
 from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
+from tests.data_helpers import kernel_config
 from tests.report.helpers import write
 
 
@@ -31,7 +32,7 @@ def table3(toy, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "describe", lambda config: toy.info)
         patch.setattr(data, "load", lambda config: toy)
-        interpolation.run(config_lib.kernel("toy", (0.1,), (0.0, 0.5)), path / "a")
+        interpolation.run(kernel_config("toy", (0.1,), (0.0, 0.5)), path / "a")
     for name in ("b", "c", "d"):
         shutil.copytree(path / "a", path / name)
     rename(path / "a", "mnist", test_error=0.0122, norm_one_hot=145.1)
@@ -121,13 +122,13 @@ def test_theory(toy, tmp_path, monkeypatch):
     few = data.from_arrays((toy.train.images[:20], toy.train.labels[:20]), toy.test, "toy")
     monkeypatch.setattr(data, "describe", lambda config: few.info)
     monkeypatch.setattr(data, "load", lambda config: few)
-    minimum_norm.run(config_lib.minimum_norm("toy"), tmp_path / "sgd")
-    expressivity.run(config_lib.expressivity("toy"), tmp_path / "theorem")
-    settings = config_lib.stability("toy")
+    minimum_norm.run(config_lib.experiment("minimum_norm", "toy"), tmp_path / "sgd")
+    expressivity.run(config_lib.experiment("expressivity", "toy"), tmp_path / "theorem")
+    settings = config_lib.experiment("stability", "toy")
     once = {"steps": 1, "stop_when_fitted": False, "model.width": 16}
     settings.update_from_flattened_dict({"stability.replacements": 1, **once})
     stability.run(settings, tmp_path / "stability")
-    settings = config_lib.rademacher("toy")
+    settings = config_lib.experiment("rademacher", "toy")
     settings.update_from_flattened_dict({"rademacher.draws": 2, **once})
     rademacher.run(settings, tmp_path / "rademacher")
     contents.write(tmp_path)
@@ -157,7 +158,7 @@ def test_an_older_summary_is_told_in_one_line(table3, capsys, tmp_path):
 
 
 def test_keys_of_table3():
-    config = config_lib.kernel("mnist", (1.0,)).to_dict()
+    config = config_lib.experiment("kernel", "mnist").to_dict()
     run = experiments.ReportedRun("a", 0, "finished", config, {}, [], {})
     assert experiments.key_of(run, {"ridge": 0.0}) == "mnist"
     config["features"]["name"], config["kernel"]["name"] = "gabor", "linear"

@@ -69,7 +69,7 @@ def test_what_a_model_takes_is_not_ignored(name):
 
 
 @pytest.mark.parametrize(
-    ("make", "fields", "ignored"),
+    ("experiment", "fields", "ignored"),
     [
         ("kernel", {}, []),
         ("kernel", {"features.filters": 9}, ["features.filters"]),
@@ -83,9 +83,8 @@ def test_what_a_model_takes_is_not_ignored(name):
         ("minimum_norm", {"corruption.probability": 0.5}, ["corruption.probability"]),
     ],
 )
-def test_what_changes_nothing_in_other_experiments(make, fields, ignored):
-    arguments = [(1.0,)] if make == "kernel" else []
-    config = getattr(config_lib, make)("toy", *arguments)
+def test_what_changes_nothing_in_other_experiments(experiment, fields, ignored):
+    config = config_lib.experiment(experiment, "toy")
     config.update_from_flattened_dict(fields)
     assert fields_of(config, None) == ignored
 
@@ -145,11 +144,11 @@ def test_sweeps_of_the_paper_share_nothing_that_is_ignored(name, tmp_path):
 
 
 def test_other_experiments_refuse_it(tmp_path):
-    kernel = config_lib.kernel("digits", (1.0,))
+    kernel = config_lib.experiment("kernel", "digits")
     kernel.features.filters = 9
     with pytest.raises(UserError, match=r"^config.features.filters is 9; it must be left out for"):
         interpolation.run(kernel, tmp_path / "kernel")
-    linear = config_lib.minimum_norm("digits")
+    linear = config_lib.experiment("minimum_norm", "digits")
     linear.corruption.probability = 0.5
     with pytest.raises(UserError, match=r"^config.corruption.probability is 0.5; it must be 1.0"):
         run_once.run_once(

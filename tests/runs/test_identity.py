@@ -17,7 +17,7 @@ from rethink_jax.sweeps import sweep
 from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
 from rethink_jax.training import load, train
 from tests.conftest import use_devices
-from tests.data_helpers import png, random_examples, rows, write_images, write_set
+from tests.data_helpers import kernel_config, png, random_examples, rows, write_images, write_set
 
 OTHER = r"{path} was made from other data: fingerprint (\w{{8}}), now (?!\1)\w{{8}}; choose another"
 
@@ -292,14 +292,18 @@ def test_a_sweep_whose_data_changed(tmp_path):
 
 def theory(name):
     if name == "kernel":
-        return interpolation.run, config_lib.kernel("mine", (0.1,))
+        return interpolation.run, kernel_config("mine", (0.1,))
     if name == "expressivity":
-        return expressivity.run, config_lib.expressivity("mine")
+        return expressivity.run, config_lib.experiment("expressivity", "mine")
     if name == "minimum_norm":
-        config = config_lib.minimum_norm("mine")
+        config = config_lib.experiment("minimum_norm", "mine")
         config.data.examples, config.sgd.epochs = None, 10
         return minimum_norm.run, config
-    config = config_lib.rademacher("mine") if name == "rademacher" else config_lib.stability("mine")
+    config = (
+        config_lib.experiment("rademacher", "mine")
+        if name == "rademacher"
+        else config_lib.experiment("stability", "mine")
+    )
     fields = {"model.width": 8, "epochs": 1, "stop_when_fitted": False}
     fields |= {"rademacher.draws": 1} if name == "rademacher" else {"stability.replacements": 1}
     config.update_from_flattened_dict(fields)
@@ -420,7 +424,7 @@ def test_two_classes_are_not_streamed(name, tmp_path):
 
 def test_synthetic_points_have_no_folder(tmp_path):
     for field, value in (("fake", True), ("data_dir", "x")):
-        config = config_lib.expressivity("synthetic")
+        config = config_lib.experiment("expressivity", "synthetic")
         config.data[field] = value
         with pytest.raises(UserError, match=rf"config.data.{field} is {value!r}; it must be"):
             expressivity.run(config, tmp_path / "run")
@@ -444,7 +448,7 @@ def test_products_of_other_features_are_not_taken(loaded, tmp_path):
 
 
 def test_candidates_that_failed_are_tried_with_other_settings(loaded, tmp_path):
-    config = config_lib.kernel("mine", (1e-7, 0.1))
+    config = kernel_config("mine", (1e-7, 0.1))
     config.solver.update(max_iterations=1, rank=1, tolerance=1e-9)
     for _ in range(2):
         with pytest.raises(RunFailed, match="none of 2 candidates"):

@@ -113,11 +113,11 @@ def experiments():
         "train": (train.run, training),
         "evaluate": (train.evaluate, training),
         "sweep": (sweep.run, table),
-        "kernel": (interpolation.run, config_lib.kernel("digits", (1.0,))),
-        "expressivity": (expressivity.run, config_lib.expressivity("digits")),
-        "rademacher": (rademacher.run, config_lib.rademacher("digits")),
-        "stability": (stability.run, config_lib.stability("digits")),
-        "minimum_norm": (minimum_norm.run, config_lib.minimum_norm("digits")),
+        "kernel": (interpolation.run, config_lib.experiment("kernel", "digits")),
+        "expressivity": (expressivity.run, config_lib.experiment("expressivity", "digits")),
+        "rademacher": (rademacher.run, config_lib.experiment("rademacher", "digits")),
+        "stability": (stability.run, config_lib.experiment("stability", "digits")),
+        "minimum_norm": (minimum_norm.run, config_lib.experiment("minimum_norm", "digits")),
     }
 
 
@@ -303,7 +303,7 @@ def test_changed_numbers_of_a_training_run_are_written_again(file, runs, toy, tm
 
 
 def test_changed_numbers_of_other_experiments_are_refused(tmp_path):
-    config = config_lib.expressivity("synthetic")
+    config = config_lib.experiment("expressivity", "synthetic")
     config.synthetic.points = 20
     summary = expressivity.run(config, tmp_path)
     assert expressivity.run(config, tmp_path) == summary

@@ -170,7 +170,7 @@ def test_stability_goes_on_with_the_other_examples(toy, tmp_path, monkeypatch, f
         return []
 
     monkeypatch.setattr(stability, "train_both", train_both)
-    config = config_lib.stability("toy")
+    config = config_lib.experiment("stability", "toy")
     config.stability.replacements = 3
     with pytest.raises(RunFailed, match=r"^1 of 4 sweeps .*: 1 of 2 runs are not done"):
         stability.run(config, tmp_path / "run")

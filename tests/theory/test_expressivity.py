@@ -13,7 +13,7 @@ from tests.test_bad_input import assert_refused_at_once
 
 
 def synthetic(points=200, **theorem):
-    config = config_lib.expressivity("synthetic")
+    config = config_lib.experiment("expressivity", "synthetic")
     config.synthetic.update(points=points, dimension=10, classes=50)
     config.theorem.update(theorem)
     return config
@@ -47,7 +47,7 @@ def test_digits_through_the_entry_point(entry_point, tmp_path):
 def test_labels_are_those_of_a_training_run(toy):
     from rethink_jax.pipeline import inputs
 
-    config = config_lib.expressivity("toy")
+    config = config_lib.experiment("expressivity", "toy")
     points, labels = expressivity._points(config, toy)
     np.testing.assert_array_equal(points, toy.train.images.reshape(len(points), -1))
     resolved, _ = resolve(config_lib.train("toy", "random_labels"), toy)
@@ -96,7 +96,7 @@ def test_equal_images_are_named_and_nothing_is_written(toy, tmp_path, monkeypatc
     monkeypatch.setattr(data, "describe", lambda _: twice.info)
     monkeypatch.setattr(data, "load", lambda _: twice)
     with pytest.raises(UserError, match=r"^points 2 and 9 are equal"):
-        expressivity.run(config_lib.expressivity("toy"), tmp_path / "run")
+        expressivity.run(config_lib.experiment("expressivity", "toy"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -62,7 +62,7 @@ def test_run(toy, tmp_path, monkeypatch, capsys):
     few = data.from_arrays((toy.train.images[:20], toy.train.labels[:20]), toy.test, "toy")
     monkeypatch.setattr(data, "load", lambda config: few)
     monkeypatch.setattr(data, "describe", lambda config: few.info)
-    config = config_lib.minimum_norm("toy")
+    config = config_lib.experiment("minimum_norm", "toy")
     config.sgd.epochs = 300
     summary = minimum_norm.run(config, tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
@@ -76,7 +76,7 @@ def test_run(toy, tmp_path, monkeypatch, capsys):
 
 
 def test_random_labels_are_those_of_a_training_run(toy):
-    config = config_lib.minimum_norm("toy")
+    config = config_lib.experiment("minimum_norm", "toy")
     labels = minimum_norm.inputs.corrupt_labels(config.corruption, "train", toy.train.labels, 5)
     training = config_lib.fill_in(config_lib.train("toy", "random_labels"), 300, 12)
     prepared = minimum_norm.inputs.prepare(training, toy)

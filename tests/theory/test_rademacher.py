@@ -16,7 +16,7 @@ from tests.test_bad_input import assert_refused_at_once
 
 
 def toy_config(**fields):
-    config = config_lib.rademacher("toy")
+    config = config_lib.experiment("rademacher", "toy")
     config.update_from_flattened_dict({"model.width": 64, "rademacher.draws": 2, **fields})
     return config
 

@@ -15,7 +15,7 @@ KINDS = ("true_labels", "random_labels")
 
 
 def toy_config(**fields):
-    config = config_lib.stability("toy")
+    config = config_lib.experiment("stability", "toy")
     config.update_from_flattened_dict({"model.width": 64, "stability.replacements": 2, **fields})
     return config
 
