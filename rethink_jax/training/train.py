@@ -237,13 +237,21 @@ def finished_summary(
 
 
 def _fits_metrics(path: epath.Path, summary: dict[str, Any]) -> bool:
-    """Returns whether a summary is that of `metrics.jsonl`, and this the newest checkpoint's evaluations."""
+    """Returns whether a summary is that of `metrics.jsonl`, and this the newest checkpoint's evaluations.
+
+    The last evaluation may have come after the checkpoint of its step, where a signal came between the two.
+    """
     try:
         history = files.read_metrics(path)
         expected = metrics.summarize(history, "finished", summary["parameters"])
     except (UserError, KeyError, TypeError):
         return False
-    return expected == summary and newest_history(path) in (None, history)
+    if expected != summary:
+        return False
+    steps = steps_in(path / FOLDER)
+    came_later = bool(steps and history) and history[-1]["step"] == steps[-1]
+    known = (None, history, history[:-1]) if came_later else (None, history)
+    return newest_history(path) in known
 
 
 def _title(summary: dict[str, Any]) -> str:

@@ -391,6 +391,26 @@ def test_a_finished_run_is_not_run_again(toy, tmp_path, monkeypatch):
     assert train.run(mlp_config(epochs=1), tmp_path, toy) == first
 
 
+def test_a_run_that_was_stopped_after_its_last_step_is_finished_once(toy, tmp_path, monkeypatch):
+    """Its checkpoint was saved before the last evaluation, which the resumed run adds."""
+    show = Recorder.show
+
+    def sending(self, step):
+        show(self, step)
+        if step == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "show", sending)
+        with pytest.raises(preemption.Stopped):
+            train.run(mlp_config(), tmp_path, toy)
+    assert load.load_run(tmp_path).summary["epochs"] == 3
+    summary = train.run(mlp_config(), tmp_path, toy)
+    assert (summary["status"], summary["epochs"]) == ("finished", 4)
+    monkeypatch.setattr(loop, "train", None)
+    assert train.run(mlp_config(), tmp_path, toy) == summary
+
+
 def test_evaluate_repeats_the_last_evaluation(toy, tmp_path):
     summary = train.run(mlp_config(), tmp_path, toy)
     before = (tmp_path / "config.json").read_bytes()
