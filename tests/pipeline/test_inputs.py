@@ -56,6 +56,21 @@ def test_golden_epochs():
     assert batching.epoch_batches(1, 0, 7, 3).tolist() == [[6, 1, 2], [4, 3, 0], [5, -1, -1]]
 
 
+# JAX sorts up to 1,625 values once, and more twice.
+@pytest.mark.parametrize("n", [1, 2, 3, 100, 1625, 1626, 50_000])
+def test_an_order_is_the_permutation_of_jax(n):
+    for seed, epoch in ((0, 0), (7, 3)):
+        key = jax.random.fold_in(corruptions.key_of(seed), epoch)
+        order = batching.epoch_batches(seed, epoch, n, n)[0]
+        np.testing.assert_array_equal(order, jax.random.permutation(key, n))
+
+
+def test_orders_of_several_seeds_are_those_of_each():
+    several = batching.epoch_batches_of([3, 0, 3], 2, 50, 8)
+    for orders, seed in zip(several, (3, 0, 3), strict=True):
+        np.testing.assert_array_equal(orders, batching.epoch_batches(seed, 2, 50, 8))
+
+
 @given(
     seed=st.integers(0, 2**32 - 1),
     epoch=st.integers(0, 10_000),
