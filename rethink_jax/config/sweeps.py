@@ -84,6 +84,13 @@ _OF_SWEEPS = {
         "Names of the runs to carry out, with commas between; * and ? stand for any characters.",
         in_name=False,
     ),
+    "sweep.together": Field(
+        "auto",
+        "Whether runs of MLPs that differ in seed, learning rate, weight decay or corrupted labels alone train "
+        "as one program.",
+        one_of("auto", "never"),
+        in_name=False,
+    ),
     "launcher": Field(
         "local",
         "Where runs are carried out: here, one after another, or each in a job of its own.",

@@ -106,10 +106,12 @@ class RunDisplay:
         """Shows how far an evaluation is, in examples; the bar is there until it is over."""
         self._evaluation.show(done, total)
 
-    def record(self, record: dict[str, Any]) -> None:
-        """Shows one evaluation, as `metrics.jsonl` has it."""
+    def record(self, record: dict[str, Any], what: str = "") -> None:
+        """Shows one evaluation, as `metrics.jsonl` has it; `what` says whose it is."""
+        if self._console.quiet:
+            return
         text = (
-            f"train {percent(record['train_accuracy'])} (loss {record['train_loss']:.4f})  "
+            f"{what}train {percent(record['train_accuracy'])} (loss {record['train_loss']:.4f})  "
             f"test {percent(record['test_accuracy'])}"
         )
         if "train_evaluated" in record:
@@ -122,6 +124,11 @@ class RunDisplay:
                 f"{record['images_per_second']:.0f} images/s",
                 highlight=False,
             )
+
+
+def hidden() -> ProgressDisplay:
+    """Returns the progress display of a run that is not shown by itself."""
+    return ProgressDisplay(Console(quiet=True), None)
 
 
 @contextmanager
@@ -190,10 +197,11 @@ class SweepDisplay:
         if count:
             self._print(f"{count} of {self._total} runs are done already")
 
-    def begin(self, name: str, where: str = "") -> None:
-        """Shows that a run begins."""
-        self._begun += 1
-        self._show(f"run {self._begun} of {self._total}: {name}", where or self._time_left())
+    def begin(self, name: str, where: str = "", count: int = 1) -> None:
+        """Shows that a run begins, or several together."""
+        first, self._begun = self._begun + 1, self._begun + count
+        numbers = f"run {first}" if count == 1 else f"runs {first} to {self._begun}"
+        self._show(f"{numbers} of {self._total}: {name}", where or self._time_left())
 
     def end(self, name: str, how: str) -> None:
         """Shows how a run ended, and the time left for the others."""

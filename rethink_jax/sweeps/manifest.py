@@ -163,9 +163,9 @@ class SweepManifest:
         """Returns what the run's `summary.json` says; nothing where there is none."""
         return self._summaries[run.path.name]
 
-    def end(self, run: PlannedRun, outcome: RunOutcome) -> None:
-        """Notes how a run ended."""
-        self._outcomes[run.path] = outcome
+    def end(self, outcomes: dict[epath.Path, RunOutcome]) -> None:
+        """Notes how runs ended, by their directories."""
+        self._outcomes |= outcomes
         self.refresh()
 
     def _entry(self, run: PlannedRun) -> Entry:

@@ -29,9 +29,9 @@ from rethink_jax.errors import (
 from rethink_jax.pipeline import loaders
 from rethink_jax.runs import display, effects, identity
 from rethink_jax.runs.resolve import resolve
-from rethink_jax.sweeps import launchers
+from rethink_jax.sweeps import groups, launchers
 from rethink_jax.sweeps.manifest import PlannedRun, RunOutcome, SweepManifest
-from rethink_jax.training import train
+from rethink_jax.training import together as together_lib, train
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,8 @@ def run(
         _tell_ignored(runs)
         shown = stack.enter_context(display.show_sweep(len(runs)))
         if executor is None:
-            _run_here(manifest, open_data, shown, stop_request)
+            together = config.sweep.together == "auto" and jax.process_count() == 1
+            _run_here(manifest, open_data, shown, stop_request, together)
         else:
             _run_in_jobs(manifest, executor, shown, stop_request)
     manifest.refresh()  # other processes' runs may have ended meanwhile
@@ -227,29 +228,43 @@ def _run_here(
     open_data: Callable[[ConfigDict], data.Dataset | data.Source],
     shown: display.SweepDisplay,
     stop_request: preemption.StopRequest,
+    together: bool,
 ) -> None:
-    """Runs the unfinished runs one after another in this process."""
+    """Runs the unfinished runs in this process: some together, the others one after another."""
     unfinished = manifest.unfinished()
     shown.skip(len(manifest.runs) - len(unfinished))
-    for run in unfinished:
+    for group in groups.divide(unfinished) if together else [[run] for run in unfinished]:
         done = len(manifest.runs) - len(manifest.unfinished())
         stop_request.saved = (
             f"stopped; {done} of {len(manifest.runs)} runs are done in {manifest.path}; "
             "run the same command again to go on"
         )
         processes.raise_if_stopped(stop_request)
-        shown.begin(_title(run))
+        shown.begin(_title_of(group), count=len(group))
         try:
-            opened = processes.all_or_fail(functools.partial(open_data, run.config))
+            opened = processes.all_or_fail(functools.partial(open_data, group[0].config))
             own = opened if isinstance(opened, data.Dataset) else None
-            outcome = _attempt(run.config, run.path, own, shown.progress)
+            outcomes = _attempt_group(group, own, shown.progress)
         except preemption.Stopped:
-            manifest.end(run, RunOutcome())
+            manifest.end({run.path: RunOutcome() for run in group})
             raise
         except Exception as error:  # the data do not load
-            outcome = _outcome_of(error)
-        manifest.end(run, outcome)
-        shown.end(_title(run), _how_it_ended(run, outcome, manifest))
+            outcomes = [_outcome_of(error)] * len(group)
+        manifest.end({run.path: one for run, one in zip(group, outcomes, strict=True)})
+        for run, outcome in zip(group, outcomes, strict=True):
+            shown.end(_title(run), _how_it_ended(run, outcome, manifest))
+
+
+def _attempt_group(
+    group: list[PlannedRun], dataset: data.Dataset | None, progress: display.ProgressDisplay
+) -> list[RunOutcome]:
+    """Runs one run, or several together, to their ends, whatever these are, but for a signal."""
+    if len(group) == 1:
+        return [_attempt(group[0].config, group[0].path, dataset, progress)]
+    assert dataset is not None
+    configs, paths = [run.config for run in group], [run.path for run in group]
+    errors = together_lib.run(configs, paths, dataset, progress)
+    return [RunOutcome() if error is None else _outcome_of(error) for error in errors]
 
 
 def _attempt(
@@ -299,7 +314,7 @@ def _run_in_jobs(
         for run, job in ended:
             error = job.exception()
             outcome = RunOutcome(one_line(error)[-500:]) if error else job.result()
-            manifest.end(run, outcome)
+            manifest.end({run.path: outcome})
             shown.end(_title(run), _how_it_ended(run, outcome, manifest))
         waiting = [pair for pair in waiting if all(pair[1] is not job for _, job in ended)]
 
@@ -319,6 +334,12 @@ def _executor(config: ConfigDict, path: epath.Path) -> Any:
         raise UserError(f"config.launcher is {config.launcher!r}: {error}") from error
     executor.update_parameters(**launchers.parameters_of(config))
     return executor
+
+
+def _title_of(group: list[PlannedRun]) -> str:
+    if len(group) == 1:
+        return _title(group[0])
+    return f"{_title(group[0])} to {_title(group[-1])}, together"
 
 
 def _title(run: PlannedRun) -> str:

@@ -49,7 +49,7 @@ def build(config: ConfigDict, opened: data.Dataset | data.Source | None = None) 
     loader = loaders.make(config, opened)
     info = loader.info
     programs = _programs(
-        _recipe(config),
+        recipe_of(config),
         info.num_classes,
         info.image_shape[-1],
         config_lib.steps_per_epoch(config, info.num_train),
@@ -80,7 +80,7 @@ class _Programs(NamedTuple):
     learning_rate: Callable[[int], Any]
 
 
-def _recipe(config: ConfigDict) -> FrozenConfigDict:
+def recipe_of(config: ConfigDict) -> FrozenConfigDict:
     """Returns the fields that programs are made of; they cannot read what is not among them."""
     names = ["dtype", "label_smoothing", "model", "optimizer", "augment"]
     if config.model.dropout or any(config.augment.values()):
@@ -110,7 +110,7 @@ def _programs(
         model,
         optimizer,
         preprocess.make_augment(recipe, steps_per_epoch),
-        _dropout_keys(recipe),
+        dropout_keys(recipe),
         gather,
         recipe.label_smoothing,
     )
@@ -122,7 +122,8 @@ def _programs(
     )
 
 
-def _dropout_keys(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+def dropout_keys(config: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+    """Returns a function from a step and its ids to a key for each example; None without dropout."""
     if not config.model.dropout:
         return None
     return functools.partial(preprocess.example_keys, config.seed, preprocess.DROPOUT)

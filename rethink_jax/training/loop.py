@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from rethink_jax import config as config_lib, corruptions
+from rethink_jax import config as config_lib, corruptions, data
 from rethink_jax.distributed import parallel, preemption, processes
 from rethink_jax.errors import Diverged
 from rethink_jax.pipeline import loaders
@@ -41,19 +41,21 @@ def train(
     step, images_per_second, is_finished = int(state.step), 0.0, False
     state = parallel.replicate(state)
     while not poll.stopped:
-        if _evaluation_is_due(config, step, per_epoch, total, history):
+        if evaluation_is_due(config, step, per_epoch, total, history):
             record = evaluate(experiment, state, recorder.evaluating, poll)
             if record is None:
                 break
-            _check_finite(record, recorder)
-            _record(experiment, record, recorder, stopwatch.seconds(), images_per_second)
-        if _checkpoint_is_due(config, step, per_epoch):
+            check_finite(record, recorder)
+            rate = float(experiment.learning_rate(step - 1))
+            seconds = stopwatch.seconds()
+            record_evaluation(record, config, n, recorder, seconds, images_per_second, rate)
+        if checkpoint_is_due(config, step, per_epoch):
             recorder.save(parallel.fetch(state))
-        is_finished = step >= total or _is_fitted(config, history)
+        is_finished = step >= total or is_fitted(config, history)
         if is_finished:
             break
         epoch, first = divmod(step, per_epoch)
-        end = int(min(total, (epoch + 1) * per_epoch, _next_checkpoint(config, step)))
+        end = int(min(total, (epoch + 1) * per_epoch, next_checkpoint(config, step)))
         if first == 0:
             recorder.epoch_correct = 0
         started, before = stopwatch.seconds(), step
@@ -64,22 +66,34 @@ def train(
     return is_finished
 
 
-def _check_finite(record: metrics.Record, recorder: Recorder) -> None:
+def check_finite(record: metrics.Record, recorder: Recorder) -> None:
+    """Raises `Diverged` for an evaluation whose loss is not finite."""
     for name in ("train_loss", "test_loss"):
         if not math.isfinite(record[name]):
             raise Diverged(f"{name} is {record[name]} at step {record['step']}; {recorder.newest}")
 
 
-def _record(
-    experiment: Experiment,
+def record_evaluation(
     record: metrics.Record,
+    config: ConfigDict,
+    n: int,
     recorder: Recorder,
     seconds: float,
     images_per_second: float,
+    rate: float,
 ) -> None:
-    """Records an evaluation with what training tells of the epoch that it ends, or is in."""
-    config, n, step = experiment.config, experiment.dataset_info.num_train, record["step"]
-    per_epoch = config_lib.steps_per_epoch(config, n)
+    """Records an evaluation with what training tells of the epoch that it ends, or is in.
+
+    Args:
+      record: as `evaluate` returns it.
+      config: resolved.
+      n: the number of training examples.
+      recorder: of the run.
+      seconds: of the run so far.
+      images_per_second: while it trained.
+      rate: of the last step.
+    """
+    step, per_epoch = record["step"], config_lib.steps_per_epoch(config, n)
     trained_on = min((step - 1) % per_epoch * config.batch_size + config.batch_size, n)
     recorder.record(
         {
@@ -88,12 +102,12 @@ def _record(
             "train_accuracy_online": recorder.epoch_correct / trained_on,
             "seconds": seconds,
             "images_per_second": images_per_second,
-            "learning_rate": float(experiment.learning_rate(step - 1)),
+            "learning_rate": rate,
         }
     )
 
 
-def _evaluation_is_due(
+def evaluation_is_due(
     config: ConfigDict, step: int, per_epoch: int, total: int, history: list[metrics.Record]
 ) -> bool:
     """Returns whether the state at a step is to be evaluated, and was not before a stop."""
@@ -102,12 +116,14 @@ def _evaluation_is_due(
     return (due or step == total) and (not history or history[-1]["step"] < step)
 
 
-def _checkpoint_is_due(config: ConfigDict, step: int, per_epoch: int) -> bool:
+def checkpoint_is_due(config: ConfigDict, step: int, per_epoch: int) -> bool:
+    """Returns whether the state at a step is to be saved."""
     every_steps = config.checkpoint.every_steps or per_epoch * config.checkpoint.every_epochs
     return step > 0 and step % every_steps == 0
 
 
-def _next_checkpoint(config: ConfigDict, step: int) -> float:
+def next_checkpoint(config: ConfigDict, step: int) -> float:
+    """Returns the next step at which a checkpoint may be due within an epoch."""
     every_steps = config.checkpoint.every_steps
     return step - step % every_steps + every_steps if every_steps else math.inf
 
@@ -122,9 +138,11 @@ class StopPoll:
       max_steps: how many steps the next dispatch may take.
     """
 
-    def __init__(self, stop_request: preemption.StopRequest):
+    def __init__(self, stop_request: preemption.StopRequest, most_steps: int | None = None):
+        """Asks nobody yet; one dispatch may have `most_steps`, by default `parallel.steps_per_dispatch()`."""
         self.stopped = False
         self.max_steps = 1  # the first one compiles
+        self._most_steps = parallel.steps_per_dispatch() if most_steps is None else most_steps
         self._stop_request = stop_request
         self._polled_at, self._steps_since = time.monotonic(), 0
 
@@ -150,7 +168,7 @@ class StopPoll:
             affordable = self.max_steps
             if seconds_per_step:
                 affordable = int(self._stop_request.grace_seconds / 4 / seconds_per_step)
-            self.max_steps = max(1, min(affordable, parallel.steps_per_dispatch()))
+            self.max_steps = max(1, min(affordable, self._most_steps))
 
 
 def _take_steps(
@@ -200,9 +218,6 @@ def evaluate(
 ) -> metrics.Record | None:
     """Evaluates the training and the test set with fixed weights; None where a request to stop came.
 
-    Where `config.evaluate.examples` leaves out some, `train_evaluated` and `test_evaluated` say how many
-    there were.
-
     Args:
       experiment: as `build` returns it.
       state: replicated on the devices.
@@ -223,19 +238,36 @@ def evaluate(
             poll.update(0)
             if poll.stopped:
                 return None
-    on_train = metrics.from_sums(sums_of["train"])
-    on_test = metrics.from_sums(sums_of["test"], true_labels=True)
-    record: metrics.Record = {"step": int(parallel.fetch(state.step))}
+    step = int(parallel.fetch(state.step))
+    return evaluation_of(step, config, info, sums_of["train"], sums_of["test"])
+
+
+def evaluation_of(
+    step: int,
+    config: ConfigDict,
+    info: data.DatasetInfo,
+    train: list[dict[str, np.ndarray]],
+    test: list[dict[str, np.ndarray]],
+) -> metrics.Record:
+    """Returns the record of an evaluation from the sums of its dispatches, as `steps.make_eval_steps` has them.
+
+    Where `config.evaluate.examples` leaves out some, `train_evaluated` and `test_evaluated` say how many
+    there were.
+    """
+    on_train, on_test = metrics.from_sums(train), metrics.from_sums(test, true_labels=True)
+    record: metrics.Record = {"step": step}
     record |= {f"train_{name}": value for name, value in on_train.items()}
     record |= {f"test_{name}": value for name, value in on_test.items()}
     if config.corruption.name in corruptions.LABEL_CORRUPTIONS:
-        on_corrupted = metrics.from_sums(sums_of["test"])
+        on_corrupted = metrics.from_sums(test)
         record |= {f"test_{name}_corrupted": value for name, value in on_corrupted.items()}
     sizes = {"train": info.num_train, "test": info.num_test}
-    return record | {f"{split}_evaluated": n for split, n in counts.items() if n < sizes[split]}
+    evaluated = {split: loaders.evaluated(config, info, split) for split in sizes}
+    return record | {f"{split}_evaluated": n for split, n in evaluated.items() if n < sizes[split]}
 
 
-def _is_fitted(config: ConfigDict, history: list[metrics.Record]) -> bool:
+def is_fitted(config: ConfigDict, history: list[metrics.Record]) -> bool:
+    """Returns whether a run ends because its training set is fitted."""
     return config.stop_when_fitted and bool(history) and metrics.has_fitted_all(history[-1])
 
 

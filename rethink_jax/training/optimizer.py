@@ -10,7 +10,12 @@ import optax
 from ml_collections import ConfigDict
 
 
-def learning_rate(config: ConfigDict, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
+def learning_rate(
+    config: ConfigDict,
+    steps_per_epoch: int,
+    total_steps: int,
+    initial: jax.typing.ArrayLike | None = None,
+) -> optax.Schedule:
     """Returns the learning rate as a function of the step.
 
     With the schedule `exponential` it is multiplied by `decay_per_epoch` after each epoch, and by 0.1 after
@@ -22,11 +27,13 @@ def learning_rate(config: ConfigDict, steps_per_epoch: int, total_steps: int) ->
       config: resolved.
       steps_per_epoch: of the run.
       total_steps: of the run.
+      initial: in place of `config.optimizer.learning_rate`, float32.
     """
+    initial = config.optimizer.learning_rate if initial is None else initial
     rate = (
-        _cosine(config, total_steps)
+        _cosine(initial, total_steps)
         if config.optimizer.schedule == "cosine"
-        else _exponential(config, steps_per_epoch)
+        else _exponential(config, initial, steps_per_epoch)
     )
     warmup_steps = round(config.optimizer.warmup_epochs * steps_per_epoch)
     if not warmup_steps:
@@ -39,14 +46,14 @@ def learning_rate(config: ConfigDict, steps_per_epoch: int, total_steps: int) ->
     return warmed_up
 
 
-def _cosine(config: ConfigDict, total_steps: int) -> optax.Schedule:
-    rate = optax.cosine_decay_schedule(config.optimizer.learning_rate, total_steps)
+def _cosine(initial: Any, total_steps: int) -> optax.Schedule:
+    rate = optax.cosine_decay_schedule(initial, total_steps)
     return lambda step: rate(jnp.asarray(step, jnp.float32))
 
 
-def _exponential(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
+def _exponential(config: ConfigDict, initial: Any, steps_per_epoch: int) -> optax.Schedule:
     decay = optax.exponential_decay(
-        config.optimizer.learning_rate,
+        initial,
         transition_steps=steps_per_epoch,
         decay_rate=config.optimizer.decay_per_epoch,
         staircase=True,
@@ -63,7 +70,9 @@ def _exponential(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     return rate
 
 
-def make_optimizer(config: ConfigDict, rate: optax.Schedule) -> optax.GradientTransformation:
+def make_optimizer(
+    config: ConfigDict, rate: optax.Schedule, weight_decay: jax.Array | None = None
+) -> optax.GradientTransformation:
     """Returns SGD with momentum and weight decay (section 3 and appendix A of the paper).
 
     Weight decay is λw, added to the gradient; the reported loss leaves it out.
@@ -71,12 +80,14 @@ def make_optimizer(config: ConfigDict, rate: optax.Schedule) -> optax.GradientTr
     Args:
       config: resolved.
       rate: as `learning_rate` returns it.
+      weight_decay: in place of the coefficient of a config that has one, float32.
     """
     sgd = optax.sgd(rate, momentum=config.optimizer.momentum or None)
     if not config.optimizer.weight_decay:
         return sgd
     mask = functools.partial(decay_mask, on=config.optimizer.weight_decay_on)
-    return optax.chain(optax.add_decayed_weights(config.optimizer.weight_decay, mask), sgd)
+    coefficient: Any = config.optimizer.weight_decay if weight_decay is None else weight_decay
+    return optax.chain(optax.add_decayed_weights(coefficient, mask), sgd)
 
 
 def decay_mask(params: Any, on: str) -> Any:

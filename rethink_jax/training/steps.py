@@ -1,7 +1,8 @@
 """Per-device train and evaluation steps, written against the mapped axis `parallel.AXIS`.
 
 Sums and counts over the examples of all devices are added up and divided once, so that nothing depends on
-the number of devices, on padding, or on how full a device's part of the batch is.
+the number of devices, on padding, or on how full a device's part of the batch is. A member of an ensemble has
+one device's part alone, and no axis to sum over.
 """
 
 from collections.abc import Callable
@@ -25,6 +26,8 @@ DropoutKeys = Callable[[jax.Array, jax.Array], jax.Array]
 
 # Of the auxiliary classifier's loss beside the main one's: TF-slim's; Szegedy et al. 2015 print none.
 AUXILIARY_WEIGHT = 0.4
+# In place of the mapped axis where one device has the whole batch.
+NO_AXIS = ()
 # Of so few classes five answers tell little.
 _MOST_CLASSES_WITHOUT_TOP5 = 10
 
@@ -36,6 +39,7 @@ def make_train_steps(
     dropout_keys: DropoutKeys | None = None,
     gather: Gather = gather,
     label_smoothing: float = 0.0,
+    axis: str | tuple[()] = AXIS,
 ) -> Callable[[TrainState, Any, jax.Array, jax.Array], tuple[TrainState, Sums]]:
     """Returns a function that takes several optimizer steps on one device of the axis.
 
@@ -47,6 +51,7 @@ def make_train_steps(
       dropout_keys: function `(step, ids[n]) -> keys[n]`, one PRNG key per example; `None` disables dropout.
       gather: function `(examples, ids) -> (images, labels, true_labels)`; by default of a split in memory.
       label_smoothing: ε, the weight of the uniform distribution in the targets.
+      axis: over which the devices of a batch are mapped, or `NO_AXIS`.
 
     Returns:
       A function of
@@ -57,12 +62,12 @@ def make_train_steps(
       to the new state and, for each of the k steps, the batch's mean loss (`loss`, float32 [k]), all of what
       is differentiated, and its correct answers (`correct`, int32 [k]), before the step; 0 for those not taken.
     """
-    loss_and_updates = _make_loss(model, augment, dropout_keys, gather, label_smoothing)
+    loss_and_updates = _make_loss(model, augment, dropout_keys, gather, label_smoothing, axis)
 
     def train_step(state: TrainState, examples: Any, ids: jax.Array) -> tuple[TrainState, Sums]:
         grad = jax.value_and_grad(loss_and_updates, has_aux=True)
         (loss, (batch_stats, correct)), grads = grad(state.params, state, examples, ids)
-        loss, correct, grads = lax.psum((loss, correct, grads), AXIS)
+        loss, correct, grads = lax.psum((loss, correct, grads), axis)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         state = state.replace(
             step=state.step + 1,
@@ -81,6 +86,7 @@ def _make_loss(
     dropout_keys: DropoutKeys | None,
     gather: Gather,
     label_smoothing: float,
+    axis: str | tuple[()],
 ) -> Callable[[Any, TrainState, Any, jax.Array], tuple[jax.Array, tuple[Any, jax.Array]]]:
     """Returns a function of (params, state, examples, ids) to a device's share of the batch's mean loss.
 
@@ -104,7 +110,7 @@ def _make_loss(
             **keys,
         )
         correct = jnp.sum(mask & (_answers(logits) == labels), dtype=jnp.int32)
-        count = lax.psum(jnp.sum(mask, dtype=logits.dtype), AXIS)
+        count = lax.psum(jnp.sum(mask, dtype=logits.dtype), axis)
 
         def mean_loss(logits: jax.Array) -> jax.Array:
             losses = _cross_entropy(logits, labels, label_smoothing)
@@ -170,14 +176,17 @@ def _is_in_top5(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def make_eval_steps(
-    model: nn.Module, size: int | None = None, gather: Gather = gather
+    model: nn.Module,
+    size: int | None = None,
+    gather: Gather = gather,
+    axis: str | tuple[()] = AXIS,
 ) -> Callable[[TrainState, Any, jax.Array], Sums]:
     """Returns a function that evaluates fixed weights on several batches, on one device of the axis.
 
     Args:
       model: `(images, mask, train, keys) -> logits`.
       size: side of the central square that the model sees; None for whole images.
-      gather: as for `make_train_steps`.
+      gather, axis: as for `make_train_steps`.
 
     Returns:
       A function of the train state, what the examples come from, and ids int32 [k, batch per device], padding
@@ -197,7 +206,7 @@ def make_eval_steps(
         answers = _answers(logits)
 
         def total(values: jax.Array) -> jax.Array:
-            return lax.psum(jnp.sum(jnp.where(mask, values, 0)), AXIS)
+            return lax.psum(jnp.sum(jnp.where(mask, values, 0)), axis)
 
         def sums(labels: jax.Array, suffix: str = "") -> Sums:
             values_of = {

@@ -12,7 +12,7 @@ import pytest
 from etils import epath
 
 from rethink_jax import config as config_lib
-from rethink_jax.config import base, fill_in, kernel
+from rethink_jax.config import base, experiment, fill_in
 from rethink_jax.distributed import parallel
 from rethink_jax.errors import UserError
 from rethink_jax.runs import environment, files, run_directory
@@ -170,7 +170,7 @@ def test_a_field_newer_than_the_run_has_its_default(path, field):
 
 
 def test_a_newer_field_of_another_kind_of_run(path):
-    config = kernel("digits", (1.0,))
+    config = experiment("kernel", "digits")
     opened(path, config)
     forget(path, "features", "solver.rank", "kernel.validation_fraction")
     opened(path, config)
@@ -441,6 +441,6 @@ def test_a_cosine_cannot_be_made_longer(path, field):
 
 def test_fields_that_may_change_are_fields():
     assert config_lib.may_change(resolved().to_dict()) == {*FREE} <= {*FIELDS}
-    fields = config_lib.may_change(kernel("mnist", (1.0,)).to_dict())
-    solver = {f"solver.{name}" for name in kernel("mnist", (1.0,)).solver}
+    fields = config_lib.may_change(experiment("kernel", "mnist").to_dict())
+    solver = {f"solver.{name}" for name in experiment("kernel", "mnist").solver}
     assert solver == {name for name in fields if name.startswith("solver.")}

@@ -69,7 +69,7 @@ def test_many_sweeps_at_once_lose_no_row(toy, tmp_path, stubbed):
 
     def work(manifest, run):
         for _ in range(5):
-            manifest.end(run, sweep.RunOutcome("died"))
+            manifest.end({run.path: sweep.RunOutcome("died")})
 
     threads = [threading.Thread(target=work, args=pair) for pair in ledgers]
     for thread in threads:

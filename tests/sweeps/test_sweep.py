@@ -29,7 +29,9 @@ WILD = {"optimizer.learning_rate": 1e30}
 
 def sweep_config(*runs, **fields):
     shared = {"model.name": "mlp", "model.width": 16, "epochs": 2, **fields}
-    return config_lib.sweep("toys", "toy", runs or (TRUE, RANDOM), shared)
+    config = config_lib.sweep("toys", "toy", runs or (TRUE, RANDOM), shared)
+    config.sweep.together = "never"
+    return config
 
 
 def read(path):
@@ -426,7 +428,9 @@ def test_through_the_entry_point(entry_point, tmp_path):
     (path,) = (here / "runs").iterdir()
     assert path.name.startswith("figure1a-digits-")
     assert set(statuses(path).values()) == {"finished"}
-    assert "run 2 of 2: random_labels, seed 0" in outcome.stdout
+    assert (
+        "runs 1 to 2 of 2: true_labels, seed 0 to random_labels, seed 0, together" in outcome.stdout
+    )
     again = entry_point.start([*arguments, "--config.sweep.seeds=2"], here)
     assert again.code == 0
     assert "2 of 4 runs are done already" in again.stdout
