@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from rethink_jax import config, data
+from rethink_jax.distributed import parallel
 from rethink_jax.training import train
 
 DECIBELS = 30.0
@@ -55,6 +56,7 @@ def test_accuracies(name: str, splits: tuple[Pair, Pair], workdir: str) -> list[
 
 def main(data_dir: str, workdir: str) -> None:
     """Finds the quality, trains on both sets of images and prints the accuracies."""
+    parallel.start_cpu_devices()
     settings = config.train("cifar10_jpeg", corruption="true_labels")
     settings.data.data_dir = data_dir
     copy = data.load(settings.data)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -145,30 +146,47 @@ class StopPoll:
         self._most_steps = parallel.steps_per_dispatch() if most_steps is None else most_steps
         self._stop_request = stop_request
         self._polled_at, self._steps_since = time.monotonic(), 0
+        self._max_evaluated, self._evaluated_since = 1, 0
 
     def update(self, steps: int) -> None:
-        """Asks all processes for signals and for their seconds per step.
+        """Asks all processes for signals and for their seconds per step, after a dispatch of training.
 
         Args:
           steps: those just dispatched. The processes are asked once `max_steps` have come together, because a
-            stream's dispatches have one step each; with 0, after a batch of an evaluation, at once.
+            stream's dispatches have one step each.
         """
         self._steps_since += steps
-        if steps and self._steps_since < self.max_steps:
-            return
+        if self._steps_since >= self.max_steps:
+            self.max_steps = min(self._ask(self._steps_since, self.max_steps), self._most_steps)
+            self._steps_since = 0
+
+    def update_evaluation(self) -> None:
+        """Asks for signals after a dispatch of an evaluation.
+
+        Several processes are asked once so many have come that they take a quarter of the grace time.
+        """
+        self._evaluated_since += 1
+        if jax.process_count() == 1 or self._evaluated_since >= self._max_evaluated:
+            self._max_evaluated = self._ask(self._evaluated_since, self._max_evaluated)
+            self._evaluated_since = 0
+
+    def _ask(self, count: int, affordable: int) -> int:
+        """Asks all processes, of which each has dispatched so many steps or batches.
+
+        Returns:
+          How many take a quarter of the grace time; `affordable` where no time has passed.
+        """
         now, stop_here = time.monotonic(), self._stop_request.signal_name is not None
-        stop_anywhere, seconds_per_step = processes.all_reduce_max(
-            [float(stop_here), (now - self._polled_at) / max(self._steps_since, 1)]
+        stop_anywhere, seconds = processes.all_reduce_max(
+            [float(stop_here), (now - self._polled_at) / count]
         )
-        self._polled_at, self._steps_since = now, 0
+        self._polled_at = now
         self.stopped = bool(stop_anywhere)
         if self.stopped and not stop_here:
             self._stop_request.signal_name = "a signal to another process"
-        if steps:
-            affordable = self.max_steps
-            if seconds_per_step:
-                affordable = int(self._stop_request.grace_seconds / 4 / seconds_per_step)
-            self.max_steps = max(1, min(affordable, self._most_steps))
+        if seconds:
+            affordable = int(self._stop_request.grace_seconds / 4 / seconds)
+        return max(1, affordable)
 
 
 def _take_steps(
@@ -222,22 +240,33 @@ def evaluate(
       experiment: as `build` returns it.
       state: replicated on the devices.
       show: is told how many examples are done, and of how many.
-      poll: asked after each dispatch; None where nothing can stop the evaluation.
+      poll: None where nothing can stop the evaluation.
     """
     config, info = experiment.config, experiment.dataset_info
     counts = {split: loaders.evaluated(config, info, split) for split in ("train", "test")}
     sums_of: dict[str, list[Any]] = {split: [] for split in counts}
     done, total = 0, sum(counts.values())
     show(done, total)
+    # Sums are read one dispatch late, as in training.
+    unread: list[tuple[str, Any]] = []
+
+    def read() -> int:
+        split, sums = unread.pop(0)
+        sums_of[split].append(parallel.fetch(sums))
+        return int(sums_of[split][-1]["count"].sum())
+
     for split, (examples, ids, _) in experiment.loader.evaluate(("train", "test")):
-        sums = parallel.fetch(experiment.eval_steps(state, examples, ids))
-        sums_of[split].append(sums)
-        done += int(sums["count"].sum())
-        show(done, total)
+        unread.append((split, experiment.eval_steps(state, examples, ids)))
+        if len(unread) > 1:
+            done += read()
+            show(done, total)
         if poll is not None:
-            poll.update(0)
+            poll.update_evaluation()
             if poll.stopped:
                 return None
+    while unread:
+        done += read()
+    show(done, total)
     step = int(parallel.fetch(state.step))
     return evaluation_of(step, config, info, sums_of["train"], sums_of["test"])
 

@@ -308,7 +308,7 @@ class _Together:
                 sums = ensemble.eval_steps(placed.states, labels, examples, ids)
                 unread[split].append(ensemble_lib.gather_members(sums, len(placed.members)))
                 done += ids.size
-                self._poll.update(0)
+                self._poll.update_evaluation()
                 if self._poll.stopped:
                     return None
         self._shown.evaluating(whole, whole)

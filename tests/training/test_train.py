@@ -261,8 +261,24 @@ def test_a_dispatch_takes_a_quarter_of_the_grace_time(monkeypatch):
     assert poll.max_steps == 1
     assert not poll.stopped
     request.signal_name = "SIGTERM"
-    poll.update(0)
+    poll.update_evaluation()
     assert poll.stopped
+
+
+def test_several_processes_are_not_asked_after_each_dispatch_of_an_evaluation(monkeypatch):
+    now, asked = [100.0], []
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(
+        loop.processes, "all_reduce_max", lambda values: asked.append(dispatched) or values
+    )
+    request = preemption.StopRequest()
+    request.grace_seconds = 40.0
+    poll = loop.StopPoll(request)
+    for dispatched in range(1, 22):  # noqa: B007 - the lambda reads it
+        now[0] += 1.0
+        poll.update_evaluation()
+    assert asked == [1, 11, 21]  # a quarter of 40 seconds
 
 
 def test_a_signal_before_the_first_step(toy, tmp_path, monkeypatch):
