@@ -72,6 +72,22 @@ def test_steps_are_set_beside_large_products():
     assert peak > 0
 
 
+@pytest.mark.ci
+def test_a_start_is_timed_and_its_memory():
+    done = bench("--what=start", "--repeats=1", "--config=configs/random_labels.py:digits")
+    assert done.returncode == 0, done.stderr
+    assert float(re.search(r"command to end, [\w ]+│ ([\d.]+) s", done.stdout)[1]) > 0.5
+    assert 0.1 < float(re.search(r"peak memory +│ ([\d.]+) GiB", done.stdout)[1]) < 3
+
+
+@pytest.mark.ci
+def test_a_start_that_fails_says_why():
+    config = ("--config=configs/random_labels.py:digits", "--config.batch_size=0")
+    done = bench("--what=start", *config)
+    assert done.returncode == 2
+    assert done.stderr == "rethink_jax: config.batch_size is 0; it must be in [1, 1048576]\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

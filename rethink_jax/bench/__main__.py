@@ -5,6 +5,7 @@
 the loader of a streamed data set beside a bare loop of OpenCV's decoder on the same JPEGs and as many
 processes, and beside the model's training steps. `step` times the steps of a config alone, beside the largest
 matrix product of the device. Both take `--config`; without `--config.data.data_dir` they make the images.
+`start` times a whole run of one step of `--config`, import and evaluation included, and its memory.
 """
 
 import importlib.util
@@ -12,7 +13,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import jax
@@ -23,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rethink_jax import cli, config as config_lib, data, output, paper
-from rethink_jax.bench import loader, rates, tables, task, turns
+from rethink_jax.bench import loader, rates, start, tables, task, turns
 from rethink_jax.data import cache, synthetic_imagenet
 from rethink_jax.distributed import jax_settings
 from rethink_jax.errors import UserError, exit_on_error, require
@@ -32,7 +33,7 @@ from rethink_jax.runs import files
 from rethink_jax.runs.resolve import check_names, resolve
 
 DEFAULT_CONFIG = "--config=configs/imagenet/true_labels.py"
-OF_CONFIG, OF_MODELS = ("input", "step"), ("train", "eval", "corrupt")
+OF_CONFIG, OF_MODELS = ("input", "step", "start"), ("train", "eval", "corrupt")
 WHAT = flags.DEFINE_list(
     "what", ["input"], f"What is timed: {', '.join(OF_MODELS)}, or one of {', '.join(OF_CONFIG)}."
 )
@@ -40,7 +41,7 @@ MODEL = flags.DEFINE_list(
     "model", list(task.MODELS)[:4], f"For train and eval: {', '.join(task.MODELS)}."
 )
 AGAINST = flags.DEFINE_enum("against", None, ["torch"], "What train and eval are compared with.")
-REPEATS = flags.DEFINE_integer("repeats", 5, "Turns of train and eval.", 1)
+REPEATS = flags.DEFINE_integer("repeats", 5, "Turns of train and eval; runs of start.", 1)
 JSON = flags.DEFINE_string("json", None, "A file for the results of train and eval.")
 IMAGES = flags.DEFINE_integer("images", 50_000, "Images that the loader is timed over.", 1)
 SECONDS = flags.DEFINE_float(
@@ -63,6 +64,10 @@ def main(argv: list[str]) -> None:
     of_config = len(what) == 1 and what[0] in OF_CONFIG
     if not what or not (of_config or set(what) <= set(OF_MODELS)):
         raise UserError(f"--what is {','.join(what)!r}; it must be {known}")
+    if what == ["start"]:
+        arguments = [word for word in argv[1:] if word.startswith(("--config", "-config"))]
+        _print_rows("start", start.time_start(arguments, REPEATS.value))
+        return
     if of_config:
         _time_config(what[0], SECONDS.value or 20.0)
         return
@@ -137,11 +142,16 @@ def _time_config(what: str, seconds: float) -> None:
             if what == "step"
             else loader.time_input(resolved, IMAGES.value, seconds)
         )
-        device = jax.devices()[0].device_kind
-        title = f"{what}: {jax.device_count()} × {device}, {os.cpu_count()} cores"
-        table = Table(title=title, show_header=False)
-        for row in rows:
-            table.add_row(*row)
+        _print_rows(what, rows)
+
+
+def _print_rows(what: str, rows: Iterable[rates.Row]) -> None:
+    measured = list(rows)
+    device = jax.devices()[0].device_kind
+    title = f"{what}: {jax.device_count()} × {device}, {os.cpu_count()} cores"
+    table = Table(title=title, show_header=False)
+    for row in measured:
+        table.add_row(*row)
     Console(soft_wrap=True).print(table)
 
 

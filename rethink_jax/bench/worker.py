@@ -13,8 +13,8 @@ from typing import Any
 
 # Marks the lines that are answers; libraries print lines of their own.
 MARK = "@"
-# In KiB on Linux, in bytes on macOS.
-_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+# Of `ru_maxrss`, in bytes: it is in KiB on Linux, in bytes on macOS.
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     for line in sys.stdin:
         word = line.strip()
         _answer(
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
             if word == "memory"
             else answers[word](options.seconds)
         )

@@ -15,6 +15,7 @@ from rethink_jax.data.source import digest
 from rethink_jax.pipeline.preprocess import center_crop
 
 _CHUNK = 1000
+_OF_NO_PIXELS = ("true_labels", *corruptions.LABEL_CORRUPTIONS)
 
 
 class Split(NamedTuple):
@@ -81,13 +82,20 @@ def _corrupt(
     moments: corruptions.Moments | None,
 ) -> Split:
     size, random_crop = config.data.size, config.augment.random_crop
+    size_after = None if random_crop and split == "train" else size
+    if config.corruption.name in _OF_NO_PIXELS:
+        images = examples.images
+        if size_after is not None:
+            images = np.ascontiguousarray(center_crop(images, size_after))
+        labels = corrupt_labels(config.corruption, split, examples.labels, num_classes)
+        return Split(images, labels, examples.labels)
     corruption = {name: value for name, value in config.corruption.items() if name != "seed"}
     apply = functools.partial(
         _corrupt_chunk,
         corruption=FrozenConfigDict(corruption),
         num_classes=num_classes,
         size_before=None if config.corruption.before_crop or random_crop else size,
-        size_after=None if random_crop and split == "train" else size,
+        size_after=size_after,
     )
     key = split_key(config.corruption, split)
     n = len(examples.labels)

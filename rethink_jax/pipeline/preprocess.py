@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ from jax.scipy.ndimage import map_coordinates
 from ml_collections import ConfigDict
 
 from rethink_jax.corruptions import key_of, pinned
+
+Images = TypeVar("Images", jax.Array, np.ndarray)
 
 # Fold into the seed's key, which itself orders the data, so that no two uses share draws.
 AUGMENT, DROPOUT = 1, 2
@@ -32,7 +35,7 @@ def example_keys(seed: int, purpose: int, time: jax.Array, ids: jax.Array) -> ja
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, time), ids)
 
 
-def center_crop(images: jax.Array, size: int) -> jax.Array:
+def center_crop(images: Images, size: int) -> Images:
     """Cuts the central square out of every image (section 3: 28×28 out of CIFAR-10's 32×32).
 
     Args:

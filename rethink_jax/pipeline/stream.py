@@ -17,10 +17,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import cv2
-import grain
 import numpy as np
 from absl import flags
-from grain.experimental import DatasetOptions, WithOptionsIterDataset, index_shuffle
 from ml_collections import ConfigDict
 
 from rethink_jax.data.source import (
@@ -119,6 +117,8 @@ class Batches:
 
     def _ids(self, epoch: int, positions: np.ndarray) -> np.ndarray:
         """Returns the ids at positions of an epoch's order: index arithmetic, nothing of the set's size."""
+        from grain.experimental import index_shuffle  # slow to import, and for streams alone
+
         n = self.split.count
         if self.seed is None:
             return np.where(positions < n, positions, PADDING).astype(np.int32)
@@ -199,6 +199,9 @@ class _InSharedBuffers:
 
 
 def _from_workers(source: _InSharedBuffers, first: int, workers: int) -> Generator[Any, None, None]:
+    import grain  # slow to import, and for streams alone
+    from grain.experimental import DatasetOptions, WithOptionsIterDataset
+
     # No threads: what prepares ahead are the processes.
     options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     dataset = grain.MapDataset.source(source).slice(slice(first, None)).to_iter_dataset(options)
