@@ -1,6 +1,7 @@
 """Several devices: the one pmap, and arrays on their way to the devices and back."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -114,14 +115,29 @@ def replicate(tree: Any) -> Any:
     return _put(tree, PartitionSpec())
 
 
+def replicate_count(count: int) -> jax.Array:
+    """Returns a number as an int32 scalar on every local device; few of them are asked for again and again."""
+    return _count_on(count, tuple(_local_devices()))
+
+
+@functools.lru_cache(maxsize=256)
+def _count_on(count: int, devices: tuple[jax.Device, ...]) -> jax.Array:
+    scalar: jax.Array = jax.device_put(np.int32(count), _sharding(devices, PartitionSpec()))
+    return scalar
+
+
 def put_shards(tree: Any) -> Any:
     """Copies a tree of host arrays, whose leading axis is the local devices', to these devices."""
     return _put(tree, PartitionSpec(AXIS))
 
 
 def _put(tree: Any, spec: PartitionSpec) -> Any:
-    mesh = Mesh(np.asarray(_local_devices()), (AXIS,))
-    return jax.device_put(tree, NamedSharding(mesh, spec))
+    return jax.device_put(tree, _sharding(tuple(_local_devices()), spec))
+
+
+@functools.cache
+def _sharding(devices: tuple[jax.Device, ...], spec: PartitionSpec) -> NamedSharding:
+    return NamedSharding(Mesh(np.asarray(devices), (AXIS,)), spec)
 
 
 def fetch(tree: Any) -> Any:

@@ -245,6 +245,24 @@ def test_many_steps_in_a_dispatch_give_the_same_run(toy, tmp_path, monkeypatch):
         assert a["train_accuracy_online"] == b["train_accuracy_online"]
 
 
+def test_a_dispatch_copies_nothing_and_waits_for_nothing(toy, monkeypatch):
+    """Its steps are one program, and all that it takes is on the devices before."""
+    monkeypatch.setattr(parallel, "steps_per_dispatch", lambda: 3)
+    built = experiment.build(resolve(mlp_config(), toy)[0], toy)
+    state = parallel.replicate(built.initial_state)
+    dispatches = [*built.loader.train(0, 3, lambda: 3), *built.loader.train(3, 6, lambda: 3)]
+    evaluations = [dispatch for _, dispatch in built.loader.evaluate(("train", "test"))]
+    count = parallel.replicate_count(3)
+    with jax.transfer_guard("disallow_explicit"):
+        for dispatch in dispatches:
+            assert dispatch.steps == 3
+            state, sums = built.train_steps(state, dispatch.examples, dispatch.ids, count)
+        for dispatch in evaluations:
+            built.eval_steps(state, dispatch.examples, dispatch.ids)
+    assert np.isfinite(parallel.fetch(sums)["loss"]).all()
+    assert int(parallel.fetch(state.step)) == 6
+
+
 def test_a_dispatch_takes_a_quarter_of_the_grace_time(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
