@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 
 from rethink_jax import data
 from rethink_jax.bench import rates, task
@@ -65,20 +64,24 @@ class Side:
     def _split(self) -> Iterator[Dispatch]:
         return (dispatch for _, dispatch in self._experiment.loader.evaluate(["train"]))
 
-    def _forever(self, once: Callable[[], Iterator[Dispatch]]) -> Iterator[Dispatch]:
+    def _forever(self, once: Callable[[], Iterator[Dispatch]]) -> Iterator[tuple[Dispatch, int]]:
+        """Yields dispatches and how many examples each has, without a look at the devices."""
         while True:
-            yield from once()
+            left = self._examples
+            for dispatch in once():
+                size = min(left, dispatch.ids.size // dispatch.ids.shape[1] * dispatch.steps)
+                left -= size
+                yield dispatch, size
 
     def _train_once(self) -> tuple[int, Any]:
-        examples, ids, taken = next(self._train)
-        self._state, sums = self._experiment.train_steps(
-            self._state, examples, ids, np.int32(taken)
-        )
-        return int((ids[:, :taken] >= 0).sum()), sums
+        (examples, ids, taken), size = next(self._train)
+        count = parallel.replicate_count(taken)
+        self._state, sums = self._experiment.train_steps(self._state, examples, ids, count)
+        return size, sums
 
     def _evaluate_once(self) -> tuple[int, Any]:
-        examples, ids, _ = next(self._evaluate)
-        return int((ids >= 0).sum()), self._experiment.eval_steps(self._state, examples, ids)
+        (examples, ids, _), size = next(self._evaluate)
+        return size, self._experiment.eval_steps(self._state, examples, ids)
 
     def _seconds(self, once: Callable[[], tuple[int, Any]]) -> float:
         start = time.perf_counter()
