@@ -48,7 +48,7 @@ def evaluated(config: ConfigDict, info: data.DatasetInfo, split: str) -> int:
     return min(n, config.evaluate.examples or n)
 
 
-def _check_part(config: ConfigDict, n: int, labels_at: Callable[[np.ndarray], Any]) -> None:
+def check_part(config: ConfigDict, n: int, labels_at: Callable[[np.ndarray], Any]) -> None:
     """Raises `UserError` where the first examples, which alone are to be evaluated, are of few classes."""
     count = config.evaluate.examples
     if count is not None and count < n:
@@ -75,7 +75,7 @@ class InMemoryLoader:
         """Corrupts a data set as a resolved config says, and copies it to the devices."""
         self._config, self.info = config, dataset.info
         for examples in (dataset.train, dataset.test):
-            _check_part(config, len(examples.labels), examples.labels.__getitem__)
+            check_part(config, len(examples.labels), examples.labels.__getitem__)
         prepared = inputs.prepare(config, dataset)
         self.fingerprint = prepared.fingerprint
         self._train, self._test = map(parallel.replicate, (prepared.train, prepared.test))
@@ -153,7 +153,7 @@ class StreamingLoader:
         self.info, self._splits = _first(source, config.data.examples)
         for encoded in self._splits.values():
             labels_at = functools.partial(read_labels, encoded, self.info.num_classes)
-            _check_part(config, encoded.count, labels_at)
+            check_part(config, encoded.count, labels_at)
         self._keys = {
             split: np.asarray(jax.random.key_data(inputs.split_key(config.corruption, split)))
             for split in self._splits

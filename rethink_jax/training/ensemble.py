@@ -18,7 +18,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from rethink_jax import config as config_lib, data, models
 from rethink_jax.corruptions import LABEL_CORRUPTIONS, key_of
 from rethink_jax.distributed import parallel
-from rethink_jax.pipeline import batching, inputs, preprocess
+from rethink_jax.pipeline import batching, inputs, loaders, preprocess
 from rethink_jax.training import steps, train_state
 from rethink_jax.training.experiment import dropout_keys, recipe_of
 from rethink_jax.training.optimizer import learning_rate, make_optimizer
@@ -98,8 +98,13 @@ def build(configs: Sequence[ConfigDict], dataset: data.Dataset) -> Ensemble:
     Args:
       configs: resolved, of equal `shared_by_members`.
       dataset: of all of them.
+
+    Raises:
+      UserError: a part is to be evaluated, and the examples are sorted by class.
     """
     first, info = configs[0], dataset.info
+    for examples in (dataset.train, dataset.test):
+        loaders.check_part(first, len(examples.labels), examples.labels.__getitem__)
     labels, fingerprints, images = [], [], None
     for config in configs:
         prepared = inputs.prepare(config, dataset)

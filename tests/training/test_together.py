@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from rethink_jax import config as config_lib
+from rethink_jax import config as config_lib, data
 from rethink_jax.config import sweep_entry
 from rethink_jax.distributed import parallel, preemption
-from rethink_jax.errors import Diverged, InUse, RunFailed
+from rethink_jax.errors import Diverged, InUse, RunFailed, UserError
 from rethink_jax.runs import run_directory
 from rethink_jax.runs.resolve import resolve
 from rethink_jax.sweeps import groups, sweep
@@ -138,6 +138,15 @@ def test_seeds_of_what_is_random_in_the_images_are_shared(name, toy):
     fields = {"augment.random_crop": True, "data.size": 8, "corruption.name": "random_pixels"}
     usual, other = configs_of(toy, {name: 0}, {name: 1}, **fields)
     assert ensemble.shared_by_members(usual) != ensemble.shared_by_members(other)
+
+
+def test_the_first_examples_of_a_sorted_set_are_not_evaluated(toy):
+    order = np.argsort(toy.train.labels)
+    train_split = (toy.train.images[order], toy.train.labels[order])
+    in_order = data.from_arrays(train_split, (toy.test.images, toy.test.labels))
+    configs = configs_of(toy, {"seed": 0}, {"seed": 1}, **{"evaluate.examples": 50})
+    with pytest.raises(UserError, match=r"config.evaluate.examples is 50; it must be left out"):
+        ensemble.build(configs, in_order)
 
 
 # What members leave and how they end.
