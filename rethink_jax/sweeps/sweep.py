@@ -31,7 +31,7 @@ from rethink_jax.runs import display, effects, identity
 from rethink_jax.runs.resolve import resolve
 from rethink_jax.sweeps import groups, launchers
 from rethink_jax.sweeps.manifest import PlannedRun, RunOutcome, SweepManifest
-from rethink_jax.training import together as together_lib, train
+from rethink_jax.training import together, train
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +71,8 @@ def run(
         _tell_ignored(runs)
         shown = stack.enter_context(display.show_sweep(len(runs)))
         if executor is None:
-            together = config.sweep.together == "auto" and jax.process_count() == 1
-            _run_here(manifest, open_data, shown, stop_request, together)
+            in_groups = config.sweep.together == "auto" and jax.process_count() == 1
+            _run_here(manifest, open_data, shown, stop_request, in_groups)
         else:
             _run_in_jobs(manifest, executor, shown, stop_request)
     manifest.refresh()  # other processes' runs may have ended meanwhile
@@ -228,12 +228,12 @@ def _run_here(
     open_data: Callable[[ConfigDict], data.Dataset | data.Source],
     shown: display.SweepDisplay,
     stop_request: preemption.StopRequest,
-    together: bool,
+    in_groups: bool,
 ) -> None:
     """Runs the unfinished runs in this process: some together, the others one after another."""
     unfinished = manifest.unfinished()
     shown.skip(len(manifest.runs) - len(unfinished))
-    for group in groups.divide(unfinished) if together else [[run] for run in unfinished]:
+    for group in groups.divide(unfinished) if in_groups else [[run] for run in unfinished]:
         done = len(manifest.runs) - len(manifest.unfinished())
         stop_request.saved = (
             f"stopped; {done} of {len(manifest.runs)} runs are done in {manifest.path}; "
@@ -241,30 +241,54 @@ def _run_here(
         )
         processes.raise_if_stopped(stop_request)
         shown.begin(_title_of(group), count=len(group))
+        outcomes = {run.path: RunOutcome() for run in group}
         try:
             opened = processes.all_or_fail(functools.partial(open_data, group[0].config))
             own = opened if isinstance(opened, data.Dataset) else None
-            outcomes = _attempt_group(group, own, shown.progress)
+            _attempt_group(group, own, shown.progress, outcomes)
         except preemption.Stopped:
-            manifest.end({run.path: RunOutcome() for run in group})
+            manifest.end(outcomes)
+            for run in group:
+                if outcomes[run.path].error is not None:
+                    shown.end(_title(run), _how_it_ended(run, outcomes[run.path], manifest))
             raise
         except Exception as error:  # the data do not load
-            outcomes = [_outcome_of(error)] * len(group)
-        manifest.end({run.path: one for run, one in zip(group, outcomes, strict=True)})
-        for run, outcome in zip(group, outcomes, strict=True):
-            shown.end(_title(run), _how_it_ended(run, outcome, manifest))
+            outcomes = dict.fromkeys(outcomes, _outcome_of(error))
+        manifest.end(outcomes)
+        for run in group:
+            shown.end(_title(run), _how_it_ended(run, outcomes[run.path], manifest))
 
 
 def _attempt_group(
-    group: list[PlannedRun], dataset: data.Dataset | None, progress: display.ProgressDisplay
-) -> list[RunOutcome]:
-    """Runs one run, or several together, to their ends, whatever these are, but for a signal."""
+    group: list[PlannedRun],
+    dataset: data.Dataset | None,
+    progress: display.ProgressDisplay,
+    outcomes: dict[epath.Path, RunOutcome],
+) -> None:
+    """Runs one run, or several together, and notes how they end, whatever that is, but for a signal.
+
+    Members that something unexpected ends, too little memory for all of them perhaps, are tried again in
+    smaller groups.
+    """
     if len(group) == 1:
-        return [_attempt(group[0].config, group[0].path, dataset, progress)]
+        (run,) = group
+        outcomes[run.path] = _attempt(run.config, run.path, dataset, progress)
+        return
     assert dataset is not None
     configs, paths = [run.config for run in group], [run.path for run in group]
-    errors = together_lib.run(configs, paths, dataset, progress)
-    return [RunOutcome() if error is None else _outcome_of(error) for error in errors]
+    errors: dict[int, Exception] = {}
+    try:
+        together.run(configs, paths, dataset, progress, errors)
+    finally:
+        outcomes |= {paths[index]: _outcome_of(error) for index, error in errors.items()}
+    unexpected = [index for index in errors if not isinstance(errors[index], RunFailed | UserError)]
+    if unexpected:
+        line = line_with_type(errors[unexpected[0]])
+        logger.warning("%d runs are tried in smaller groups: %s", len(unexpected), line)
+        half = -(-len(unexpected) // 2)
+        for part in (unexpected[:half], unexpected[half:]):
+            if part:
+                _attempt_group([group[index] for index in part], dataset, progress, outcomes)
 
 
 def _attempt(

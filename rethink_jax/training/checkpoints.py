@@ -247,7 +247,7 @@ def remove_half_written(folder: epath.Path) -> None:
 def newest_history(workdir: epath.Path) -> list[dict[str, Any]] | None:
     """Returns the evaluations that a run's newest checkpoint has, without its state.
 
-    None where there is no checkpoint; no evaluations where its file cannot be read.
+    None where there is no checkpoint; one empty evaluation, which no run has, where its file cannot be read.
     """
     folder = workdir / FOLDER
     steps = steps_in(folder)
@@ -256,7 +256,7 @@ def newest_history(workdir: epath.Path) -> list[dict[str, Any]] | None:
     try:
         return json.loads((folder / str(steps[-1]) / _META / "metadata").read_text())["history"]
     except (OSError, ValueError, KeyError, TypeError):
-        return []
+        return [{}]
 
 
 def restore_on_all(checkpoints: Checkpoints | None, like: TrainState) -> Saved | None:

@@ -26,8 +26,6 @@ from rethink_jax.training.train_state import TrainState
 
 # Steps in one dispatch. Without convolutions a loop of them is as fast on a CPU as elsewhere.
 STEPS_PER_DISPATCH = 64
-# Each has files open, and all are saved in the time that a signal leaves.
-MOST_MEMBERS = 128
 # Examples of a batch of an evaluation, for each member.
 _EVAL_BATCH = 500
 

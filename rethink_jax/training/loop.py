@@ -146,7 +146,7 @@ class StopPoll:
         self._most_steps = parallel.steps_per_dispatch() if most_steps is None else most_steps
         self._stop_request = stop_request
         self._polled_at, self._steps_since = time.monotonic(), 0
-        self._max_evaluated, self._evaluated_since = 1, 0
+        self._max_evaluated, self._evaluated_since = 1, 0  # of evaluations
 
     def update(self, steps: int) -> None:
         """Asks all processes for signals and for their seconds per step, after a dispatch of training.
@@ -160,14 +160,20 @@ class StopPoll:
             self.max_steps = min(self._ask(self._steps_since, self.max_steps), self._most_steps)
             self._steps_since = 0
 
+    def begin_evaluation(self) -> None:
+        """Forgets how long the dispatches of an evaluation take: what came between is of training."""
+        self._polled_at = time.monotonic()
+        self._max_evaluated, self._evaluated_since = 1, 0
+
     def update_evaluation(self) -> None:
-        """Asks for signals after a dispatch of an evaluation.
+        """Asks for signals after a dispatch of an evaluation has been read.
 
         Several processes are asked once so many have come that they take a quarter of the grace time.
         """
         self._evaluated_since += 1
         if jax.process_count() == 1 or self._evaluated_since >= self._max_evaluated:
-            self._max_evaluated = self._ask(self._evaluated_since, self._max_evaluated)
+            affordable = self._ask(self._evaluated_since, self._max_evaluated)
+            self._max_evaluated = min(affordable, 2 * self._max_evaluated)
             self._evaluated_since = 0
 
     def _ask(self, count: int, affordable: int) -> int:
@@ -248,6 +254,8 @@ def evaluate(
     sums_of: dict[str, list[Any]] = {split: [] for split in counts}
     done, total = 0, sum(counts.values())
     show(done, total)
+    if poll is not None:
+        poll.begin_evaluation()
     # Sums are read one dispatch late, as in training.
     unread: list[tuple[str, Any]] = []
 
@@ -261,10 +269,10 @@ def evaluate(
         if len(unread) > 1:
             done += read()
             show(done, total)
-        if poll is not None:
-            poll.update_evaluation()
-            if poll.stopped:
-                return None
+            if poll is not None:
+                poll.update_evaluation()
+                if poll.stopped:
+                    return None
     while unread:
         done += read()
     show(done, total)

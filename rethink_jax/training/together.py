@@ -1,8 +1,6 @@
 """The loop of runs that train together; each has its own run directory, as if it trained by itself."""
 
 import contextlib
-import dataclasses
-import functools
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -16,11 +14,11 @@ from rethink_jax import config as config_lib, data
 from rethink_jax.distributed import jax_settings, parallel, preemption
 from rethink_jax.errors import Diverged, RunFailed, UserError
 from rethink_jax.pipeline import loaders
-from rethink_jax.runs import display
+from rethink_jax.runs import cpu_devices, display
 from rethink_jax.training import ensemble as ensemble_lib, loop
 from rethink_jax.training.ensemble import Ensemble, Members
+from rethink_jax.training.members import Member, open_member, progress as progress_of
 from rethink_jax.training.optimizer import learning_rate
-from rethink_jax.training.recorder import Recorder
 from rethink_jax.training.train_state import TrainState
 
 # Checkpoints of all members take at most this share of the time, but for the last ones.
@@ -29,34 +27,14 @@ _SHARE_FOR_SAVING = 0.1
 _FIRST_GUESS = 0.05
 
 
-@dataclasses.dataclass
-class Member:
-    """A run that trains with others.
-
-    Attributes:
-      index: its place in the ensemble.
-      path: of its run directory.
-      recorder: its open files.
-      state: that it starts from, of NumPy arrays.
-      seconds: its share of the time, which its members divide among them.
-      error: what ended it early.
-    """
-
-    index: int
-    path: epath.Path
-    recorder: Recorder
-    state: TrainState
-    seconds: float = 0.0
-    error: Exception | None = None
-
-
 @jax_settings.pin_settings()
 def run(
     configs: Sequence[ConfigDict],
     paths: Sequence[epath.Path],
     dataset: data.Dataset,
     progress: display.ProgressDisplay | None = None,
-) -> list[Exception | None]:
+    errors: dict[int, Exception] | None = None,
+) -> dict[int, Exception]:
     """Trains runs together, or resumes those that were interrupted.
 
     Args:
@@ -64,16 +42,18 @@ def run(
       paths: of their run directories.
       dataset: of all of them.
       progress: a sweep's.
+      errors: where what ends runs early is noted, also where a signal comes.
 
     Returns:
-      What ended each run early; None for those that are finished.
+      `errors`: what ended runs early, by their place; the others are finished.
 
     Raises:
       Stopped: when a signal came; the states are saved.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(cpu_devices.use(configs[0]))
         most = parallel.most_cpu_devices()
-        if most is not None:
+        if most is not None and configs[0].cpu_devices is None:
             stack.enter_context(parallel.use_cpu_devices(min(most, len(configs))))
         stop_request = stack.enter_context(preemption.stop_on_signals())
         stop_request.grace_seconds = configs[0].grace_seconds
@@ -81,54 +61,41 @@ def run(
         total = config_lib.total_steps(configs[0], ensemble.dataset_info.num_train)
         stop_request.raise_if_stopped()
         stack.enter_context(stop_request.defer())
-        errors: dict[int, Exception] = {}
+        errors = {} if errors is None else errors
         members = []
         for index, path in enumerate(paths):
             try:
-                members.append(_open(stack, ensemble, index, path, total, stop_request, dataset))
+                members.append(
+                    open_member(stack, ensemble, index, path, total, stop_request, dataset)
+                )
             except (UserError, RunFailed) as error:
                 errors[index] = error
         # After a kill some may be ahead.
-        members.sort(key=_progress)
-        for _, group in itertools.groupby(members, key=_progress):
+        members.sort(key=progress_of)
+        for _, group in itertools.groupby(members, key=progress_of):
             shown = stack.enter_context(display.show_run(total, progress))
-            _Together(ensemble, [*group], total, stop_request, shown).train()
+            _train(ensemble, [*group], total, stop_request, shown, errors)
             stop_request.raise_if_stopped()
-    errors |= {member.index: member.error for member in members if member.error is not None}
-    return [errors.get(index) for index in range(len(configs))]
+    return errors
 
 
-def _open(
-    stack: contextlib.ExitStack,
+def _train(
     ensemble: Ensemble,
-    index: int,
-    path: epath.Path,
+    members: list[Member],
     total: int,
     stop_request: preemption.StopRequest,
-    dataset: data.Dataset,
-) -> Member:
-    recorder = Recorder(
-        path,
-        ensemble.configs[index],
-        ensemble.fingerprints[index],
-        ensemble.dataset_info,
-        stop_request,
-        dataset.fingerprint,
-    )
-    with contextlib.ExitStack() as own:
-        own.enter_context(recorder)
-        # By itself, a member resumes on one device.
-        one = parallel.most_cpu_devices() is not None
-        with parallel.use_cpu_devices(1) if one else contextlib.nullcontext():
-            state = recorder.restore(ensemble.initial_states[index], total, display.hidden())
-        stack.enter_context(own.pop_all())
-    seconds = recorder.history[-1]["seconds"] if recorder.history else 0.0
-    return Member(index, path, recorder, state, seconds)
+    shown: display.RunDisplay,
+    errors: dict[int, Exception],
+) -> None:
+    """Trains members at one step, and notes what ended some early.
 
-
-def _progress(member: Member) -> tuple[int, int]:
-    history = member.recorder.history
-    return int(member.state.step), history[-1]["step"] if history else 0
+    Without the program of all of them, for which there may be no memory, none is left to be saved.
+    """
+    try:
+        _Together(ensemble, members, total, stop_request, shown).train()
+    except Exception as error:
+        errors |= {member.index: error for member in members if member.is_open}
+    errors |= {member.index: member.error for member in members if member.error is not None}
 
 
 class _Placed(NamedTuple):
@@ -167,6 +134,7 @@ class _Together:
         self._save_at = self._counted_at + len(members) * _FIRST_GUESS / _SHARE_FOR_SAVING
         self._placed = self._place([member.state for member in members])
         self._images_per_second = 0.0
+        self._rates: dict[tuple[float, int], float] = {}
 
     def train(self) -> None:
         """Trains the members until each is finished or has failed, or a signal comes, and saves them."""
@@ -183,12 +151,6 @@ class _Together:
             self._shrink()
             self._take_steps()
         self._end(self._active, "stopped")
-        if self._active:
-            folder = self._active[0].path.parent
-            self._stop_request.saved = (
-                f"stopped; {len(self._active)} runs are saved at step {self._step} in {folder}; "
-                "run the same command again to go on"
-            )
 
     def _place(self, states: list[TrainState]) -> _Placed:
         indices = [member.index for member in self._active]
@@ -212,11 +174,13 @@ class _Together:
         """Calls a function of a member and of the arguments; the member ends where that fails."""
         try:
             function(member, *arguments)
-        except RunFailed as error:
+        except Exception as error:
             member.error = error
-            with contextlib.suppress(RunFailed):
-                member.recorder.summarize("failed", self._ensemble.parameters)
             self._active = [other for other in self._active if other is not member]
+            with contextlib.suppress(RunFailed, OSError):
+                member.recorder.summarize("failed", self._ensemble.parameters)
+            with contextlib.suppress(OSError):
+                member.close()
 
     def _count_seconds(self) -> None:
         """Divides the time since the last call among the members."""
@@ -300,6 +264,7 @@ class _Together:
         }
         unread: dict[str, list[Any]] = {split: [] for split in sizes}
         done, whole = 0, sum(sizes.values())
+        self._poll.begin_evaluation()
         for split, examples, labels in (
             ("train", ensemble.train, placed.differing.train_labels),
             ("test", ensemble.test, placed.differing.test_labels),
@@ -332,10 +297,12 @@ class _Together:
             self._rate(config.optimizer.learning_rate, self._step - 1),
         )
 
-    @functools.lru_cache  # noqa: B019 - an instance lives as long as its members train
     def _rate(self, initial: float, step: int) -> float:
-        schedule = learning_rate(self._config, self._per_epoch, self._total, initial)
-        return float(schedule(step))
+        """Returns the learning rate of a step; members of equal rates ask for it one after the other."""
+        if (initial, step) not in self._rates:
+            schedule = learning_rate(self._config, self._per_epoch, self._total, initial)
+            self._rates = {(initial, step): float(schedule(step))}
+        return self._rates[initial, step]
 
     def _show(self) -> None:
         """Shows the means of the active members' newest evaluations."""
@@ -366,6 +333,7 @@ class _Together:
 
     def _summarize(self, member: Member, status: str) -> None:
         member.recorder.summarize(status, self._ensemble.parameters)
+        member.close()
 
     def _save_if_affordable(self) -> None:
         started = time.perf_counter()
@@ -379,6 +347,12 @@ class _Together:
             states = self._states()
             for member in members:
                 self._attempt(member, self._save_one, states[member.index])
+                saved = sum(other.saved_step == self._step for other in members)
+                self._stop_request.saved = (
+                    f"stopped; {saved} of {len(members)} runs are saved at step {self._step} in "
+                    f"{member.path.parent}; run the same command again to go on"
+                )
 
     def _save_one(self, member: Member, state: TrainState) -> None:
         member.recorder.save(state)
+        member.saved_step = self._step

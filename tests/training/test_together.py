@@ -1,5 +1,6 @@
 """Runs that train together are the runs that they would be by themselves."""
 
+import gc
 import json
 import math
 import os
@@ -61,7 +62,7 @@ def test_members_are_the_runs_by_themselves(toy, devices, tmp_path):
     """Over 51 steps, on each number of devices; five members leave some of them with fewer."""
     configs = configs_of(toy, *VARIED, epochs=17)
     paths, errors = run_together(configs, tmp_path / "together", toy)
-    assert errors == [None] * len(configs)
+    assert errors == {}
     with pytest.MonkeyPatch.context() as patch:
         use_devices(patch, 1)
         for config, path in zip(configs, paths, strict=True):
@@ -86,7 +87,7 @@ def test_recipes(fields, toy, tmp_path):
     configs = configs_of(toy, *rates, **fields)
     assert len({ensemble.shared_by_members(config) for config in configs}) == 1
     paths, errors = run_together(configs, tmp_path, toy)
-    assert errors == [None, None]
+    assert errors == {}
     with pytest.MonkeyPatch.context() as patch:
         use_devices(patch, 1)
         for config, path in zip(configs, paths, strict=True):
@@ -191,7 +192,7 @@ def test_each_member_ends_when_it_has_fitted(toy, tmp_path):
     fields = {"corruption.name": "true_labels", "epochs": 40, "stop_when_fitted": True}
     configs = configs_of(toy, *varied, **fields)
     paths, errors = run_together(configs, tmp_path, toy)
-    assert errors == [None] * 6
+    assert errors == {}
     ended = [load.load_run(path).summary["epochs"] for path in paths]
     assert len(set(ended)) > 2
     for config, path, epochs in zip(configs, paths, ended, strict=True):
@@ -203,7 +204,7 @@ def test_each_member_ends_when_it_has_fitted(toy, tmp_path):
 def test_a_member_that_diverges_leaves_the_others_alone(toy, tmp_path):
     varied = ({"seed": 0}, {"optimizer.learning_rate": 1e30}, {"seed": 2})
     paths, errors = run_together(configs_of(toy, *varied), tmp_path / "three", toy)
-    assert [type(error) for error in errors] == [type(None), Diverged, type(None)]
+    assert {index: type(error) for index, error in errors.items()} == {1: Diverged}
     assert load.load_run(paths[1]).summary["status"] == "failed"
     others, _ = run_together(configs_of(toy, varied[0], varied[2]), tmp_path / "two", toy)
     for path, other in zip((paths[0], paths[2]), others, strict=True):
@@ -215,7 +216,7 @@ def test_a_member_whose_directory_is_in_use(toy, tmp_path):
     paths = paths_in(tmp_path, 3)
     with run_directory.open_run(paths[1], configs[1]):
         errors = together.run(configs, paths, toy)
-    assert [type(error) for error in errors] == [type(None), InUse, type(None)]
+    assert {index: type(error) for index, error in errors.items()} == {1: InUse}
     assert not (paths[1] / "config.json").exists()
 
 
@@ -229,9 +230,43 @@ def test_a_member_that_cannot_be_saved(toy, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Checkpoints, "save", failing)
     paths, errors = run_together(configs_of(toy, {"seed": 0}, {"seed": 1}), tmp_path, toy)
-    assert [str(error) for error in errors] == ["None", "the disk is full"]
+    assert {index: str(error) for index, error in errors.items()} == {1: "the disk is full"}
     assert load.load_run(paths[0]).summary["status"] == "finished"
     assert json.loads((paths[1] / "summary.json").read_text())["status"] == "failed"
+
+
+def test_a_member_is_closed_when_it_ends(toy, tmp_path):
+    """Others may take hours more, and its TensorBoard events must not wait for them."""
+    rates = ({"optimizer.learning_rate": 1e-5}, {"optimizer.learning_rate": 0.05})
+    fields = {"corruption.name": "true_labels", "epochs": 40, "stop_when_fitted": True}
+    seen, record = [], Recorder.record
+
+    def looking(self, one):
+        record(self, one)
+        if (tmp_path / "run1" / "summary.json").exists():
+            run_directory.check_free(tmp_path / "run1")
+            seen.append(one["epoch"])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recorder, "record", looking)
+        run_together(configs_of(toy, *rates, **fields), tmp_path, toy)
+    assert seen
+
+
+def test_nothing_of_an_ensemble_stays_on_the_devices(toy, tmp_path):
+    configs = configs_of(toy, {"seed": 0}, {"seed": 1})
+    run_together(configs, tmp_path / "first", toy)  # leaves compiled programs and their constants
+    gc.collect()
+    before = len(jax.live_arrays())
+    run_together(configs, tmp_path / "second", toy)
+    gc.collect()
+    assert len(jax.live_arrays()) <= before
+
+
+def test_simulated_devices_that_are_not_ours_to_choose_are_refused(toy, tmp_path):
+    configs = configs_of(toy, {"seed": 0}, {"seed": 1}, cpu_devices=1)
+    with pytest.raises(UserError, match=r"config\.cpu_devices is 1; it must be left out"):
+        run_together(configs, tmp_path, toy)
 
 
 # Stopping and resuming.
@@ -254,11 +289,13 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(toy, tmp_path, monkeypatch)
     whole, _ = run_together(configs, tmp_path / "whole", toy)
     with monkeypatch.context() as patch:
         stop_in_epoch(patch, 2)
-        with pytest.raises(preemption.Stopped, match=r"5 runs are saved at step 9 in \S*stopped;"):
+        with pytest.raises(
+            preemption.Stopped, match=r"5 of 5 runs are saved at step 9 in \S*stopped;"
+        ):
             run_together(configs, tmp_path / "stopped", toy)
     stopped = paths_in(tmp_path / "stopped", 5)
     assert {load.load_run(path).summary["status"] for path in stopped} == {"stopped"}
-    assert run_together(configs, tmp_path / "stopped", toy)[1] == [None] * 5
+    assert run_together(configs, tmp_path / "stopped", toy)[1] == {}
     for left, right in zip(whole, stopped, strict=True):
         assert_same_run(load.load_run(left), load.load_run(right))
 
@@ -286,7 +323,7 @@ def test_resumed_the_other_way(first, toy, tmp_path, monkeypatch):
                 stop_in_epoch(patch, 2)
                 with pytest.raises(preemption.Stopped):
                     train.run(config, path, toy)
-        assert together.run(configs, paths, toy) == [None, None]
+        assert together.run(configs, paths, toy) == {}
     for path, other in zip(paths, expected, strict=True):
         assert_close(load.load_run(path), load.load_run(other))
         sessions = json.loads((path / "run.json").read_text())["sessions"]
@@ -302,7 +339,7 @@ def test_members_at_different_steps_resume(toy, tmp_path, monkeypatch):
         stop_in_epoch(patch, 2)
         with pytest.raises(preemption.Stopped):
             together.run(configs[1:], paths[1:], toy)
-    assert together.run(configs, paths, toy) == [None] * 3
+    assert together.run(configs, paths, toy) == {}
     for path, other in zip(paths, expected, strict=True):
         assert_close(load.load_run(path), load.load_run(other))
 
@@ -348,11 +385,20 @@ def test_groups_keep_the_order_and_are_not_too_large(toy, tmp_path, monkeypatch)
 
     shallow = ["true-seed0", "random-seed0", "true-seed1", "random-seed1"]
     assert names() == [shallow, ["deep-seed0", "deep-seed1"]]
-    monkeypatch.setattr(ensemble, "MOST_MEMBERS", 3)
+    monkeypatch.setattr(groups, "MOST_MEMBERS", 3)
     assert names() == [shallow[:3], shallow[3:], ["deep-seed0", "deep-seed1"]]
 
 
-def test_a_run_on_several_simulated_devices_resumes_alone(toy, tmp_path):
+def test_a_group_can_be_saved_in_the_grace_time_and_its_files_opened(monkeypatch):
+    assert groups._most_members(30.0) == 128
+    assert groups._most_members(2.0) == 10
+    assert groups._most_members(0.1) == 1
+    monkeypatch.setattr(groups.resource, "getrlimit", lambda which: (256, 4096))
+    assert groups._most_members(30.0) == 64
+
+
+def test_a_run_on_several_simulated_devices_resumes_alone(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "most_cpu_devices", lambda: 2)
     _, runs = planned(toy, tmp_path, TRUE, RANDOM)
     runs[0].path.mkdir()
     environment = {"backend": "cpu", "devices": ["cpu", "cpu"]}
@@ -383,6 +429,41 @@ def test_a_stopped_sweep_resumes_its_members(toy, tmp_path, monkeypatch):
     entries = json.loads((tmp_path / "sweep.json").read_text())["runs"]
     assert [entry["status"] for entry in entries] == ["stopped", "stopped"]
     assert [e["status"] for e in sweep.run(config, tmp_path, toy)["runs"]] == ["finished"] * 2
+
+
+def test_what_is_unexpected_is_tried_again_in_smaller_groups(toy, tmp_path, monkeypatch, caplog):
+    """For all of them together there may be too little memory."""
+    divide, sizes = ensemble.divide, []
+
+    def too_large(trees):
+        if isinstance(trees[0], ensemble.Members):
+            sizes.append(len(trees))
+            if len(trees) > 2:
+                raise RuntimeError("RESOURCE_EXHAUSTED")
+        return divide(trees)
+
+    monkeypatch.setattr(ensemble, "divide", too_large)
+    config, _ = planned(toy, tmp_path, TRUE, RANDOM)
+    config.sweep.seeds = 2
+    with caplog.at_level("WARNING"):
+        result = sweep.run(config, tmp_path, toy)
+    assert {entry["status"] for entry in result["runs"]} == {"finished"}
+    assert sizes == [4, 2, 2]
+    assert "4 runs are tried in smaller groups: RuntimeError: RESOURCE_EXHAUSTED" in caplog.text
+
+
+def test_a_signal_forgets_no_divergence(toy, tmp_path, monkeypatch, capsys):
+    wild = sweep_entry("wild", {"optimizer.learning_rate": 1e30}, expect_divergence=True)
+    config, _ = planned(toy, tmp_path, wild, RANDOM, epochs=9)
+    with monkeypatch.context() as patch:
+        stop_in_epoch(patch, 2)
+        with pytest.raises(preemption.Stopped):
+            sweep.run(config, tmp_path, toy)
+    entries = json.loads((tmp_path / "sweep.json").read_text())["runs"]
+    assert [(entry["status"], entry["diverged"]) for entry in entries] == [
+        *(("failed", True), ("stopped", False))
+    ]
+    assert "wild, seed 0: diverged, as expected: the loss is" in capsys.readouterr().out
 
 
 def test_members_are_divided_over_the_devices(devices):

@@ -296,7 +296,7 @@ def test_several_processes_are_not_asked_after_each_dispatch_of_an_evaluation(mo
     for dispatched in range(1, 22):  # noqa: B007 - the lambda reads it
         now[0] += 1.0
         poll.update_evaluation()
-    assert asked == [1, 11, 21]  # a quarter of 40 seconds
+    assert asked == [1, 3, 7, 15]  # at most 10 seconds apart, and twice as many as before
 
 
 def test_a_signal_before_the_first_step(toy, tmp_path, monkeypatch):
@@ -443,6 +443,14 @@ def test_a_run_that_was_stopped_after_its_last_step_is_finished_once(toy, tmp_pa
     assert (summary["status"], summary["epochs"]) == ("finished", 4)
     monkeypatch.setattr(loop, "train", None)
     assert train.run(mlp_config(), tmp_path, toy) == summary
+
+
+def test_a_checkpoint_that_cannot_be_read_confirms_no_single_evaluation(toy, tmp_path):
+    train.run(mlp_config(epochs=1), tmp_path, toy)
+    (tmp_path / "checkpoints/3/meta/metadata").write_text("{")
+    summary = files.read_summary(tmp_path)
+    assert train.finished_summary(tmp_path, resolve(mlp_config(epochs=1), toy)[0], 3, True) is None
+    assert summary["epochs"] == 1
 
 
 def test_evaluate_repeats_the_last_evaluation(toy, tmp_path):
