@@ -1,6 +1,6 @@
 """How much faster do the runs of a sweep train together than one after the other?
 
-    python docs/results/together.py DATA_DIR WORKDIR [REPEATS]
+    python docs/results/together.py DATA_DIR WORKDIR [REPEATS [SWEEP]]
 
 Trains two sweeps of MLPs on random labels, each both ways in turn and each time in a new process, with programs
 compiled before: 64 runs of MLP 1×64 on the digits, and 8 runs of MLP 1×512 on `cifar10_jpeg`, of which DATA_DIR
@@ -82,9 +82,10 @@ def compare(name: str, data_dir: str, workdir: str, repeats: int) -> dict[str, A
     return {"ratios": ratios, "medians": medians, "measured": found}
 
 
-def main(data_dir: str, workdir: str, repeats: str = "3") -> None:
-    """Compares all sweeps and writes `together.json`."""
-    found = {name: compare(name, data_dir, workdir, int(repeats)) for name in SWEEPS}
+def main(data_dir: str, workdir: str, repeats: str = "3", only: str | None = None) -> None:
+    """Compares all sweeps, or one, and writes `together.json`."""
+    names = [only] if only else [*SWEEPS]
+    found = {name: compare(name, data_dir, workdir, int(repeats)) for name in names}
     result = {"sweeps": SWEEPS, "environment": environment.describe(), **found}
     (Path(workdir) / "together.json").write_text(json.dumps(result, indent=2) + "\n")
 

@@ -27,7 +27,7 @@ def alone(settings: Any, dataset: data.Dataset) -> Callable[[], tuple[float, Any
     built = experiment.build(settings, dataset)
     state = parallel.replicate(built.initial_state)
     dispatch = next(built.loader.train(0, 1, lambda: 1))
-    count = parallel.replicate_count(1)
+    count = parallel.stage_count(1)
 
     def step() -> tuple[float, Any]:
         nonlocal state
@@ -48,7 +48,7 @@ def together(settings: Any, dataset: data.Dataset, runs: int) -> Callable[[], tu
         [ensemble.Members(*(values[i] for values in built.members)) for i in range(runs)]
     )
     ids = ensemble.divide([*ensemble.training_ids(configs, BATCH, 0, 0, 1)])
-    count = parallel.replicate_count(1)
+    count = parallel.stage_count(1)
 
     def step() -> tuple[float, Any]:
         nonlocal states

@@ -75,7 +75,7 @@ class Side:
 
     def _train_once(self) -> tuple[int, Any]:
         (examples, ids, taken), size = next(self._train)
-        count = parallel.replicate_count(taken)
+        count = parallel.stage_count(taken)
         self._state, sums = self._experiment.train_steps(self._state, examples, ids, count)
         return size, sums
 

@@ -32,13 +32,13 @@ class Dispatch(NamedTuple):
 
     Attributes:
       examples: in which the loader's `gather` finds the ids' examples.
-      ids: int32 [local devices, steps, batch / devices], padding below 0; like the examples on the devices, so
-        that a dispatch waits for no copy.
+      ids: int32 [local devices, steps, batch / devices], padding below 0; like the examples on
+        accelerators already, so that a dispatch waits for no copy.
       steps: how many steps to take; the rows beyond are padding.
     """
 
     examples: Any
-    ids: jax.Array
+    ids: jax.Array | np.ndarray
     steps: int
 
 
@@ -96,7 +96,7 @@ class InMemoryLoader:
             part = batches[: max_steps()]
             padding = [(0, parallel.steps_per_dispatch() - len(part)), (0, 0)]
             ids = np.pad(part, padding, constant_values=batching.PADDING)
-            yield Dispatch(self._train, parallel.put_shards(parallel.shard_ids(ids)), len(part))
+            yield Dispatch(self._train, parallel.stage_shards(parallel.shard_ids(ids)), len(part))
             batches = batches[len(part) :]
 
     def evaluate(self, splits: Sequence[str]) -> Iterator[tuple[str, Dispatch]]:
@@ -112,7 +112,7 @@ class InMemoryLoader:
             examples = self._test if split == "test" else self._train
             for i in range(0, len(batches), per_dispatch):
                 part = batches[i : i + per_dispatch]
-                ids = parallel.put_shards(parallel.shard_ids(part))
+                ids = parallel.stage_shards(parallel.shard_ids(part))
                 yield split, Dispatch(examples, ids, len(part))
 
     def close(self) -> None:
@@ -222,7 +222,7 @@ class StreamingLoader:
 
         keys = np.broadcast_to(self._keys[split], (devices, 2))
         examples = StreamingBatch(shards(batch.images), shards(batch.labels), keys)
-        examples, ids = parallel.put_shards((examples, shards(batch.ids)[:, None]))
+        examples, ids = parallel.stage_shards((examples, shards(batch.ids)[:, None]))
         return Dispatch(examples, ids, 1)
 
     def _moments(self) -> corruptions.Moments | None:

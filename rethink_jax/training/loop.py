@@ -211,7 +211,7 @@ def _take_steps(
     # Sums are read one dispatch late, so that the devices need not wait.
     unread: list[tuple[int, Any]] = []
     for examples, ids, num_steps in experiment.loader.train(step, end, lambda: poll.max_steps):
-        count = parallel.replicate_count(num_steps)
+        count = parallel.stage_count(num_steps)
         state, sums = experiment.train_steps(state, examples, ids, count)
         unread.append((step, sums))
         step += num_steps

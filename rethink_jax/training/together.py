@@ -221,7 +221,7 @@ class _Together:
         placed, num_steps = self._placed, ids.shape[1]
         padding = ((0, 0), (0, ensemble_lib.STEPS_PER_DISPATCH - num_steps), (0, 0))
         shards = ensemble_lib.divide([*np.pad(ids, padding, constant_values=-1)])
-        count = parallel.replicate_count(num_steps)
+        count = parallel.stage_count(num_steps)
         states, sums = self._ensemble.train_steps(
             placed.states, placed.differing, self._ensemble.train, shards, count
         )

@@ -248,11 +248,12 @@ def test_many_steps_in_a_dispatch_give_the_same_run(toy, tmp_path, monkeypatch):
 def test_a_dispatch_copies_nothing_and_waits_for_nothing(toy, monkeypatch):
     """Its steps are one program, and all that it takes is on the devices before."""
     monkeypatch.setattr(parallel, "steps_per_dispatch", lambda: 3)
+    monkeypatch.setattr(parallel, "_is_staged", lambda: True)  # as on an accelerator
     built = experiment.build(resolve(mlp_config(), toy)[0], toy)
     state = parallel.replicate(built.initial_state)
     dispatches = [*built.loader.train(0, 3, lambda: 3), *built.loader.train(3, 6, lambda: 3)]
     evaluations = [dispatch for _, dispatch in built.loader.evaluate(("train", "test"))]
-    count = parallel.replicate_count(3)
+    count = parallel.stage_count(3)
     with jax.transfer_guard("disallow_explicit"):
         for dispatch in dispatches:
             assert dispatch.steps == 3
