@@ -196,8 +196,11 @@ def test_each_member_ends_when_it_has_fitted(toy, tmp_path):
     ended = [load.load_run(path).summary["epochs"] for path in paths]
     assert len(set(ended)) > 2
     for config, path, epochs in zip(configs, paths, ended, strict=True):
+        fitted = [record["train_accuracy"] == 1.0 for record in load.load_run(path).metrics]
+        assert fitted == [False] * (len(fitted) - 1) + [epochs < 40 or fitted[-1]]
+        # One example may lie so near between two classes that rounding decides on its epoch.
         summary = train.run(config, tmp_path / f"{path.name}-alone", toy)
-        assert summary["epochs"] == epochs
+        assert abs(summary["epochs"] - epochs) <= 1
         assert load.load_run(path).params.keys() == {"Dense_0", "Dense_1"}
 
 
