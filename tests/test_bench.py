@@ -163,7 +163,7 @@ def test_pytorch_fits_random_labels(model):
 
     images, labels = task.make(model, 256)
     rate = task.recipe(model, 256, 32, "float32").optimizer.learning_rate
-    forms = [theirs.Form(channels_last=True, compile=False)]
+    forms = [theirs.Form(channels_last=True, compile="")]
     side = theirs.Side(model, images, labels, 32, rate, "float32", forms)
     for _ in range(60):
         side.train(5.0)

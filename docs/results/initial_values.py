@@ -1,10 +1,11 @@
 """Do the initial values keep Inception without BatchNorm from fitting random labels?
 
-    python docs/results/initial_values.py DATA_DIR WORKDIR
+    python docs/results/initial_values.py DATA_DIR WORKDIR [INITIALIZER [FIELD=VALUE …]]
 
 Trains small Inception without BatchNorm on random labels of the first 1,000 images of `cifar10_jpeg`, as often
-with He's initial kernels as with LeCun's, which are the default. LeCun's lose half of the signal's variance at
-each ReLU; the paper states neither. Ours, not part of the paper.
+with He's initial kernels as with LeCun's, which are the default, or with one of them (`he_normal`,
+`lecun_normal`) and with other fields of the config. LeCun's lose half of the signal's variance at each ReLU;
+the paper states neither. Ours, not part of the paper.
 """
 
 import subprocess
@@ -27,10 +28,11 @@ main.run()
 """
 
 
-def main(data_dir: str, workdir: str) -> None:
-    """Runs the public command twice, each time with other initial kernels of the convolutions."""
-    flags = [f"--config.{field}={value}" for field, value in FIELDS.items()]
-    for initializer in ("he_normal", "lecun_normal"):
+def main(data_dir: str, workdir: str, only: str | None = None, *others: str) -> None:
+    """Runs the public command, each time with other initial kernels of the convolutions."""
+    fields = FIELDS | dict(other.split("=", 1) for other in others)
+    flags = [f"--config.{field}={value}" for field, value in fields.items()]
+    for initializer in [only] if only else ("he_normal", "lecun_normal"):
         command = [sys.executable, "-c", RUN.format(initializer=initializer)]
         command += ["--config=configs/random_labels.py:cifar10_jpeg", *flags]
         command += [f"--config.data.data_dir={data_dir}", f"--workdir={workdir}/{initializer}"]

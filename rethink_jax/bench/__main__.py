@@ -41,6 +41,9 @@ MODEL = flags.DEFINE_list(
     "model", list(task.MODELS)[:4], f"For train and eval: {', '.join(task.MODELS)}."
 )
 AGAINST = flags.DEFINE_enum("against", None, ["torch"], "What train and eval are compared with.")
+DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "bfloat16"], "Of our steps in train and eval."
+)
 REPEATS = flags.DEFINE_integer("repeats", 5, "Turns of train and eval; runs of start.", 1)
 JSON = flags.DEFINE_string("json", None, "A file for the results of train and eval.")
 IMAGES = flags.DEFINE_integer("images", 50_000, "Images that the loader is timed over.", 1)
@@ -87,7 +90,7 @@ def _check_models(names: Sequence[str]) -> None:
 
 
 def _compare(what: Sequence[str], argv: Sequence[str]) -> None:
-    sides = [("ours", "float32")]
+    sides = [("ours", DTYPE.value)]
     if AGAINST.value == "torch":
         sides += [("torch", "float32"), ("torch", "bfloat16")]
     console, results = Console(soft_wrap=True), []
