@@ -29,7 +29,7 @@ import pytest
 from rethink_jax import data
 from rethink_jax.distributed import jax_settings, parallel
 from rethink_jax.runs import writers
-from tests.entry_point import ForkedEntryPoint, InProcessEntryPoint
+from tests.entry_point import ROOT, ForkedEntryPoint, InProcessEntryPoint
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=25)
 hypothesis.settings.load_profile("default")
@@ -46,10 +46,11 @@ def real_data():
 
 @pytest.fixture(scope="session", autouse=True)
 def own_directories(tmp_path_factory, worker_id):
-    """Keeps data sets, caches and temporary files of the tests away from the user's.
+    """Keeps data sets, caches and temporary files of the tests away from the user's and the checkout.
 
     The workers of a session and the commands that they run share one cache of compiled programs.
     """
+    found = {*os.listdir(ROOT)}
     root = tmp_path_factory.mktemp("home")
     session = tmp_path_factory.getbasetemp()
     if worker_id != "master":
@@ -66,6 +67,8 @@ def own_directories(tmp_path_factory, worker_id):
         patch.setenv("TFDS_DATA_DIR", str(root / "tfds"))
         patch.setenv("RETHINK_JAX_CACHE", str(root / "cache"))
         yield root
+    left = {name for name in os.listdir(ROOT) if not name.startswith(".")} - found
+    assert not left, f"the tests left {', '.join(sorted(left))} in the checkout"
 
 
 @pytest.fixture(scope="session")

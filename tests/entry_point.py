@@ -101,9 +101,10 @@ class InProcessEntryPoint:
         ):
             warnings.simplefilter("ignore", DeprecationWarning)  # ml_collections', as Python does
             patch.chdir(here)
+            # First: it may import the module, which would keep what the variable says.
+            patch.setattr("tensorflow_datasets.core.constants.DATA_DIR", PLACES["TFDS_DATA_DIR"])
             for name, value in PLACES.items():
                 patch.setenv(name, value)
-            patch.setattr("tensorflow_datasets.core.constants.DATA_DIR", PLACES["TFDS_DATA_DIR"])
             patch.setattr(sys, "argv", [main.__file__, *arguments])
             patch.setattr(sys, "dont_write_bytecode", True)
             patch.setattr(os, "_exit", sys.exit)
