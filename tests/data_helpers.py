@@ -102,7 +102,7 @@ def assert_same(first, second):
     assert first.info == second.info
     for one, other in zip((*first.train, *first.test), (*second.train, *second.test), strict=True):
         np.testing.assert_array_equal(one, other)
-        assert one.dtype == other.dtype
+        assert one is other is None or one.dtype == other.dtype
 
 
 def of_size(shape=(32, 32, 3), num_train=50_000, name="sized"):

@@ -1,6 +1,7 @@
 """`python -m rethink_jax.main` for tests: as a process of its own, as a fork, or in the test's own process."""
 
 import gc
+import importlib
 import json
 import os
 import signal
@@ -15,6 +16,11 @@ from absl.testing import flagsaver
 ROOT = Path(__file__).parents[1]
 # Relative to where the command is run, so that what it writes lies there.
 PLACES = {"TFDS_DATA_DIR": "tfds", "RETHINK_JAX_CACHE": "cache"}
+# Imported by one command in a test's process they would keep its variables, and lose their flags with it.
+_IMPORTED_LATE = (
+    *("rethink_jax.data.tfds_reader", "rethink_jax.pipeline.stream"),
+    "array_record.python.array_record_data_source",
+)
 
 
 class Outcome(NamedTuple):
@@ -93,6 +99,9 @@ class InProcessEntryPoint:
         from rethink_jax import main
         from rethink_jax.distributed import jax_settings, processes
 
+        for name in _IMPORTED_LATE:
+            importlib.import_module(name)
+
         self._capsys.readouterr()
         with (
             self._monkeypatch.context() as patch,
@@ -101,7 +110,6 @@ class InProcessEntryPoint:
         ):
             warnings.simplefilter("ignore", DeprecationWarning)  # ml_collections', as Python does
             patch.chdir(here)
-            # First: it may import the module, which would keep what the variable says.
             patch.setattr("tensorflow_datasets.core.constants.DATA_DIR", PLACES["TFDS_DATA_DIR"])
             for name, value in PLACES.items():
                 patch.setenv(name, value)

@@ -244,7 +244,22 @@ FIELDS = {
     "dtype=float16": "config.dtype is 'float16'; it must be float32 or bfloat16",
     "corruption.name=noise": (
         "config.corruption.name is 'noise'; it must be one of true_labels, partially_corrupted_labels, "
-        "random_labels, shuffled_pixels, random_pixels, gaussian"
+        "random_labels, shuffled_pixels, random_pixels, gaussian, symmetric_labels, pair_flip_labels, "
+        "asymmetric_labels, transition_labels, instance_dependent_labels, human_labels"
+    ),
+    "corruption.name=human_labels": "config.corruption.file is None; it must be the file of human_labels",
+    "corruption.name=human_labels --config.corruption.file=no.npz": (
+        "config.corruption.annotator is None; it must be one of aggregate, random1, random2, random3, worst, …"
+    ),
+    "corruption.name=human_labels --config.corruption.file=no.npz --config.corruption.annotator=worst": (
+        "config.corruption.file is 'no.npz'; [Errno 2] No such file or directory: 'no.npz'"
+    ),
+    "corruption.name=transition_labels --config.corruption.file=m.csv": "config.corruption.file is 'm.csv'; …",
+    "corruption.name=gaussian --config.corruption.file=m.csv": (
+        "config.corruption.file is 'm.csv'; it must be left out for gaussian, which reads no file"
+    ),
+    "corruption.probability=0.5 --config.corruption.name=gaussian": (
+        "config.corruption.probability is 0.5; it must be 1.0 or left out for gaussian"
     ),
     **{
         f"model.name={value}": (

@@ -8,8 +8,10 @@ from hypothesis import given, strategies as st
 
 from rethink_jax import config as config_lib, corruptions
 from rethink_jax.config import base
+from rethink_jax.corruptions import pixels
 from rethink_jax.errors import UserError
 from rethink_jax.pipeline import inputs, preprocess
+from tests.data_helpers import of_size
 
 IDS = np.arange(40, dtype=np.int32)
 RNG = np.random.default_rng(1)
@@ -23,6 +25,19 @@ EXTRA = {
     "shuffled_pixels": {},
     "random_pixels": {},
     "gaussian": {"moments": MOMENTS},
+    "symmetric_labels": {"probability": 0.4, "num_classes": 10},
+    "pair_flip_labels": {"probability": 0.4, "num_classes": 10},
+    "asymmetric_labels": {
+        "probability": 0.4,
+        "targets": corruptions.ASYMMETRIC_TARGETS["cifar10"],
+    },
+    "transition_labels": {"matrix": np.eye(10) / 2 + 0.05},
+    "instance_dependent_labels": {
+        "probability": 0.4,
+        "num_classes": 10,
+        "weights_key": corruptions.corruption_key(0),
+    },
+    "human_labels": {"given": RNG.integers(0, 10, 40)},
 }
 ALL = pytest.mark.parametrize("name", corruptions.CORRUPTIONS)
 
@@ -98,7 +113,7 @@ def test_golden_gaussian():
 
 
 def test_golden_thresholds():
-    thresholds = corruptions._normal_thresholds()
+    thresholds = pixels._normal_thresholds()
     assert hashlib.sha256(thresholds.tobytes()).hexdigest()[:16] == GOLDEN["thresholds"]
     assert np.all(np.diff(thresholds.astype(np.int64)) >= 0)
 
@@ -150,7 +165,7 @@ def test_same_with_the_other_global_generator_setting(name):
 def test_seeds_differ(name):
     images, labels = apply(name, seed=1)
     differs = any((a != b).any() for a, b in zip((images, labels), apply(name), strict=True))
-    assert differs == (name != "true_labels")
+    assert differs == (name not in ("true_labels", "human_labels"))
 
 
 # Labels.
@@ -238,7 +253,7 @@ def test_train_and_test_are_keyed_apart_but_share_the_shuffle():
     config = base().corruption
     config.name = "shuffled_pixels"
     train, test = (
-        inputs.from_config(config, 10, MOMENTS)(
+        inputs.from_config(config, of_size().info, MOMENTS)(
             inputs.split_key(config, split), IDS, IMAGES, LABELS
         )
         for split in corruptions.SPLITS
@@ -338,7 +353,7 @@ def test_ids_that_do_not_fit_are_refused(name, ids, message):
         apply(name, ids=ids)
 
 
-@ALL
+@pytest.mark.parametrize("name", [name for name in EXTRA if name != "human_labels"])
 def test_large_ids_differ(name):
     ids = np.arange(40) + 2**31
     assert_same(apply(name, ids=ids), apply(name, ids=ids.astype(np.uint32)))
@@ -353,7 +368,7 @@ def test_labels_of_any_integers(name, dtype):
     np.testing.assert_array_equal(labels, expected_labels)
 
 
-@pytest.mark.parametrize("name", corruptions.LABEL_CORRUPTIONS)
+@pytest.mark.parametrize("name", [name for name in EXTRA if "num_classes" in EXTRA[name]])
 @pytest.mark.parametrize(
     ("labels", "num_classes", "message"),
     [

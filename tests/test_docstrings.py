@@ -9,15 +9,17 @@ import pytest
 PUBLIC = {
     "rethink_jax.config.base": ["train"],
     "rethink_jax.config.sweeps": ["cifar10_entry"],
-    "rethink_jax.corruptions": [
-        "corruption_key",
-        "true_labels",
+    "rethink_jax.corruptions.keys": ["corruption_key"],
+    "rethink_jax.corruptions.labels": [
         "partially_corrupted_labels",
         "random_labels",
-        "shuffled_pixels",
-        "random_pixels",
-        "gaussian",
+        "true_labels",
     ],
+    "rethink_jax.corruptions.noise": [
+        *("asymmetric_labels", "human_labels", "instance_dependent_labels", "pair_flip_labels"),
+        *("symmetric_labels", "transition_labels"),
+    ],
+    "rethink_jax.corruptions.pixels": ["gaussian", "random_pixels", "shuffled_pixels"],
     "rethink_jax.data.arrays": ["from_arrays"],
     "rethink_jax.kernels.features": ["pixels"],
     "rethink_jax.kernels.kernel": ["gaussian", "linear"],

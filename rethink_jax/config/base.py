@@ -77,6 +77,13 @@ DATA = {
         unset="all",
         in_report=False,
     ),
+    "data.label": Field(
+        None,
+        "Feature that holds the labels, of a TFDS data set that has several.",
+        kind=str,
+        unset="the data set's first",
+        is_later=True,
+    ),
     "data.channels": Field(
         None,
         "Channels that images are converted to, 1 or 3.",
@@ -94,13 +101,30 @@ DATA = {
 CORRUPTION = {
     "corruption.name": Field(
         "true_labels",
-        "The corruption, one of those in `rethink_jax/corruptions.py`; of labels where no network is trained.",
+        "The corruption, one of those in `rethink_jax/corruptions/`; of labels where no network is trained.",
         in_report=False,
     ),
     "corruption.probability": Field(
         1.0,
-        "Probability that `partially_corrupted_labels` replaces a label by a uniform random class.",
+        "Probability that `partially_corrupted_labels`, or another corruption that has one, replaces a label.",
         FRACTION,
+        in_report=False,
+    ),
+    "corruption.file": Field(
+        None,
+        "File of human labels (.npz, .pt); for `transition_labels` of them, or of a matrix (.npy, .csv).",
+        kind=str,
+        unset="none; other corruptions read no file",
+        is_later=True,
+        may_change=True,
+        in_report=False,
+    ),
+    "corruption.annotator": Field(
+        None,
+        "Which labels of the file: `aggregate`, `random1`, `random2`, `random3`, `worst`, or an array's name.",
+        kind=str,
+        unset="none; a matrix has none",
+        is_later=True,
         in_report=False,
     ),
     "corruption.seed": Field(0, "Seed of the corruption alone.", SEED, in_report=False),

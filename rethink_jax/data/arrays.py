@@ -11,7 +11,7 @@ from rethink_jax.data.source import Dataset, DatasetInfo, Examples, Source, deco
 from rethink_jax.data.subset import choose_examples
 from rethink_jax.errors import UserError, require
 
-Pair = tuple[np.ndarray, np.ndarray]
+Arrays = tuple[np.ndarray, np.ndarray] | tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
 def describe(data: ConfigDict) -> DatasetInfo:
@@ -28,7 +28,7 @@ def describe(data: ConfigDict) -> DatasetInfo:
     else:
         from rethink_jax.data import tfds_reader  # TFDS takes two seconds to import
 
-        info = tfds_reader.describe(data.name, _root(data))
+        info = tfds_reader.describe(data.name, _root(data), data.label)
     return _first(_in_channels(info, data.channels), data.examples)
 
 
@@ -42,7 +42,7 @@ def open_source(data: ConfigDict) -> Source:
     else:
         from rethink_jax.data import tfds_reader  # TFDS takes two seconds to import
 
-        source = tfds_reader.open_source(data.name, _root(data))
+        source = tfds_reader.open_source(data.name, _root(data), data.label)
     return dataclasses.replace(source, info=_in_channels(source.info, data.channels))
 
 
@@ -74,7 +74,8 @@ def take(dataset: Dataset, examples: int | None) -> Dataset:
     def part(split: Examples, count: int, title: str) -> Examples:
         what = f"{info.name}'s {title} examples"
         ids = choose_examples(len(split.labels), count, split.labels.__getitem__, what)
-        return Examples(split.images[ids], split.labels[ids])
+        own_ids = None if split.own_ids is None else split.own_ids[ids]
+        return Examples(split.images[ids], split.labels[ids], own_ids)
 
     train = part(dataset.train, info.num_train, "training")
     return Dataset(info, train, part(dataset.test, info.num_test, "test"))
@@ -110,16 +111,17 @@ def _check_asked(dataset: Dataset, data: ConfigDict) -> None:
     require(data.data_dir is None, "data.data_dir", data.data_dir, f"left out {given}")
 
 
-def from_arrays(train: Pair, test: Pair, name: str = "arrays") -> Dataset:
+def from_arrays(train: Arrays, test: Arrays, name: str = "arrays") -> Dataset:
     """Returns a data set of the caller's arrays. Classes are 0 to the largest label.
 
     Args:
-      train: images uint8 [n, height, width] or [n, height, width, channels], labels integer [n].
+      train: images uint8 [n, height, width] or [n, height, width, channels], labels integer [n], and what the
+        examples are called, text [n], if they have names.
       test: the same, with images of the same size.
       name: what the data set is called.
 
     Raises:
-      UserError: another dtype or shape, no examples, a negative label.
+      UserError: another dtype or shape, no examples, a negative label, the same name twice.
 
     Example:
       >>> images, labels = np.zeros((40, 28, 28), np.uint8), np.arange(40) % 10
@@ -129,8 +131,8 @@ def from_arrays(train: Pair, test: Pair, name: str = "arrays") -> Dataset:
       >>> dataset.info.image_shape
       (28, 28, 1)
     """
-    train_examples = _examples(*train, f"{name}'s train")
-    test_examples = _examples(*test, f"{name}'s test")
+    train_examples = _examples(f"{name}'s train", *train)
+    test_examples = _examples(f"{name}'s test", *test)
     shape, test_shape = train_examples.images.shape[1:], test_examples.images.shape[1:]
     if shape != test_shape:
         raise UserError(f"{name}'s train images are {shape} and its test images are {test_shape}")
@@ -179,7 +181,9 @@ def _first(info: DatasetInfo, examples: int | None) -> DatasetInfo:
     return dataclasses.replace(info, num_train=examples, num_test=min(examples, info.num_test))
 
 
-def _examples(images: np.ndarray, labels: np.ndarray, what: str) -> Examples:
+def _examples(
+    what: str, images: np.ndarray, labels: np.ndarray, own_ids: np.ndarray | None = None
+) -> Examples:
     images, labels = np.asarray(images), np.asarray(labels)
     if images.dtype != np.uint8:
         raise UserError(f"{what} images are {images.dtype}; they must be uint8, 0 to 255")
@@ -197,4 +201,8 @@ def _examples(images: np.ndarray, labels: np.ndarray, what: str) -> Examples:
         raise UserError(f"{what} labels go down to {labels.min()}; they must be 0 or more")
     if labels.max() >= 2**31:
         raise UserError(f"{what} labels go up to {labels.max()}; they must be below 2**31")
-    return Examples(images, labels.astype(np.int32))
+    if own_ids is not None:
+        own_ids = np.asarray(own_ids).astype(str)
+        if own_ids.shape != labels.shape or len(np.unique(own_ids)) < len(own_ids):
+            raise UserError(f"{what} ids must be {len(images)} different texts, one for each image")
+    return Examples(images, labels.astype(np.int32), own_ids)

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from rethink_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3
-FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
+FORMAT = 4
+SPLITS, ARRAYS = ("train", "test"), ("images", "labels", "own_ids")
 
 
 def load(source: Source, decode: Callable[[Source], Dataset]) -> Dataset:
@@ -68,15 +68,20 @@ def _description(info: DatasetInfo) -> dict[str, Any]:
 def _read(folder: Path, info: DatasetInfo) -> Dataset:
     noted = (folder / "info.json").read_text()
     digests = _digests(folder)
+    # Own ids alone may be missing.
+    if missing := {*_names(("images", "labels"))} - {*digests}:
+        raise ValueError(f"{', '.join(sorted(missing))} is missing")
     for file, digest in digests.items():
         if digest not in noted:
             raise ValueError(f"{file} has another SHA-256 than info.json says")
     if noted != _noted(info, digests):
         raise ValueError("info.json is not as it was written")
-    train_images, train_labels, test_images, test_labels = (
-        np.load(folder / file, allow_pickle=False) for file in FILES
+    arrays = {file: np.load(folder / file, allow_pickle=False) for file in digests}
+    train, test = (
+        Examples(images, labels, arrays.get(f"{split}_own_ids.npy"))
+        for split in SPLITS
+        for images, labels in [(arrays[f"{split}_images.npy"], arrays[f"{split}_labels.npy"])]
     )
-    train, test = Examples(train_images, train_labels), Examples(test_images, test_labels)
     return Dataset(info, train, test)
 
 
@@ -86,7 +91,11 @@ def _noted(info: DatasetInfo, digests: dict[str, str]) -> str:
 
 def _digests(folder: Path) -> dict[str, str]:
     """Returns the SHA-256 of whole files, so that a damaged header is noticed before NumPy parses it."""
-    return {name: _sha256(folder / name) for name in FILES}
+    return {name: _sha256(folder / name) for name in _names(ARRAYS) if (folder / name).exists()}
+
+
+def _names(arrays: Sequence[str]) -> list[str]:
+    return [f"{split}_{array}.npy" for split in SPLITS for array in arrays]
 
 
 def _sha256(file: Path) -> str:
@@ -98,8 +107,9 @@ def _write(folder: Path, dataset: Dataset) -> None:
     with atomic_dir.create(folder.parent) as temporary:
         new = temporary / "new"
         new.mkdir()
-        for file, array in zip(FILES, (*dataset.train, *dataset.test), strict=True):
-            np.save(new / file, array)
+        for file, array in zip(_names(ARRAYS), (*dataset.train, *dataset.test), strict=True):
+            if array is not None:
+                np.save(new / file, array)
         (new / "info.json").write_text(_noted(dataset.info, _digests(new)))
         with contextlib.suppress(FileNotFoundError):
             folder.rename(temporary / "replaced")

@@ -32,11 +32,15 @@ _FOR_FINGERPRINT = 200
 class Examples(NamedTuple):
     """One split. An example's id is its position.
 
-    Shapes: images uint8 [n, height, width, channels], labels int32 [n].
+    Attributes:
+      images: uint8 [n, height, width, channels].
+      labels: int32 [n].
+      own_ids: text [n], what the data set calls its examples, `train_16399` for example, or None.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    own_ids: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ class Dataset:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the number of classes and of all images and labels, before any corruption."""
-        return digest([[np.array(self.info.num_classes, np.int32)], self.train, self.test])
+        sizes = [np.array(self.info.num_classes, np.int32)]
+        return digest([sizes, *(split[:2] for split in (self.train, self.test))])
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class EncodedSplit:
       parse: a raw record → the encoded image and its label.
       where: a position → that record and its file, in words.
       label: a raw record → its label alone, where that is cheaper than `parse`.
+      own_id: a raw record → what the data set calls it; None where it has no names.
     """
 
     count: int
@@ -89,6 +95,7 @@ class EncodedSplit:
     parse: Callable[[Any], tuple[bytes, int]]
     where: Callable[[int], str]
     label: Callable[[Any], int] | None = None
+    own_id: Callable[[Any], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -190,7 +197,7 @@ def decode_split(split: EncodedSplit, info: DatasetInfo) -> Examples:
     """Decodes a whole split, in threads.
 
     Returns:
-      images uint8 [split.count, *info.image_shape] and labels int32 [split.count].
+      images uint8 [split.count, *info.image_shape], labels int32 [split.count] and its own ids.
 
     Raises:
       UserError: a record does not decode, its image has another size, or its label is none of the classes; the
@@ -198,6 +205,7 @@ def decode_split(split: EncodedSplit, info: DatasetInfo) -> Examples:
     """
     images = np.empty((split.count, *info.image_shape), np.uint8)
     labels = np.empty(split.count, np.int32)
+    own_ids = [""] * split.count
     to_pixels = _pillow(info.image_shape[-1])
 
     def fill(start: int) -> None:
@@ -209,11 +217,13 @@ def decode_split(split: EncodedSplit, info: DatasetInfo) -> Examples:
                 raise UserError(f"{split.where(position)}: the image is {sizes}")
             check_label(split, position, label, info.num_classes)
             images[position], labels[position] = image, label
+            if split.own_id is not None:
+                own_ids[position] = split.own_id(record)
 
     with ThreadPoolExecutor() as pool:
         for _ in pool.map(fill, range(0, split.count, _BATCH)):
             pass
-    return Examples(images, labels)
+    return Examples(images, labels, None if split.own_id is None else np.array(own_ids))
 
 
 def read_labels(

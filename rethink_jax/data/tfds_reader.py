@@ -17,15 +17,22 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from rethink_jax.data import cifar10, digits, tfds_writer
 from rethink_jax.data.source import DatasetInfo, EncodedSplit, Source, first_image_shape
-from rethink_jax.errors import UserError, one_line
+from rethink_jax.errors import UserError, one_line, require
 
 # TFDS's NAME/CONFIG:VERSION. For anything else TFDS would look for community data sets on the network.
 _NAME = re.compile(r"(\w+)(/[\w.-]+)?(:[\d.*]+)?")
+# The feature in which TFDS keeps what a data set calls its examples.
+_OWN_ID = "id"
 _PREPARED_HERE: dict[str, Any] = {"digits": digits, "cifar10": cifar10}
 
 
-def describe(name: str, data_dir: Path | None) -> DatasetInfo:
+def describe(name: str, data_dir: Path | None, label: str | None = None) -> DatasetInfo:
     """Returns a data set's sizes; reads record 0 only if the metadata do not give the image size.
+
+    Args:
+      name: of the data set.
+      data_dir: TFDS's data directory; None for its own.
+      label: the feature that holds the labels; None for the data set's first.
 
     Raises:
       UserError: unknown, unprepared, or without images, class labels or a test split.
@@ -33,12 +40,13 @@ def describe(name: str, data_dir: Path | None) -> DatasetInfo:
     builder = _open_builder(name, data_dir)
     module = _PREPARED_HERE.get(name)
     if module and not _is_prepared(builder):
-        image, label = (builder.info.features[key] for key in _feature_keys(name, builder))
-        return DatasetInfo(name, module.NUM_TRAIN, module.NUM_TEST, image.shape, label.num_classes)
-    return _source(name, builder).info
+        keys = _feature_keys(name, builder, label)
+        image, labels = (builder.info.features[key] for key in keys)
+        return DatasetInfo(name, module.NUM_TRAIN, module.NUM_TEST, image.shape, labels.num_classes)
+    return _source(name, builder, label).info
 
 
-def open_source(name: str, data_dir: Path | None) -> Source:
+def open_source(name: str, data_dir: Path | None, label: str | None = None) -> Source:
     """Opens a prepared data set; `digits` and `cifar10` are prepared if they are not.
 
     Raises:
@@ -48,7 +56,7 @@ def open_source(name: str, data_dir: Path | None) -> Source:
     if name in _PREPARED_HERE and not _is_prepared(builder):
         _PREPARED_HERE[name].prepare(Path(builder.data_dir_root).expanduser())
         builder = _open_builder(name, data_dir)
-    return _source(name, builder)
+    return _source(name, builder, label)
 
 
 def _open_builder(name: str, data_dir: Path | None) -> tfds.core.DatasetBuilder:
@@ -79,8 +87,9 @@ def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
     return (builder.data_path / "dataset_info.json").exists()
 
 
-def _source(name: str, builder: tfds.core.DatasetBuilder) -> Source:
-    image_key, label_key = _feature_keys(name, builder)
+def _source(name: str, builder: tfds.core.DatasetBuilder, label_key: str | None) -> Source:
+    version = "-".join(filter(None, (str(builder.version), label_key)))
+    image_key, label_key = _feature_keys(name, builder, label_key)
     if not _is_prepared(builder):
         command = _command(name, builder.data_dir_root)
         raise UserError(
@@ -111,10 +120,13 @@ def _source(name: str, builder: tfds.core.DatasetBuilder) -> Source:
     if None in shape[:2]:
         shape = first_image_shape(train, shape[-1])
     info = DatasetInfo(name, train.count, test.count, shape, label.num_classes)
-    return Source(info, str(builder.version), files, train, test)
+    return Source(info, version, files, train, test)
 
 
-def _feature_keys(name: str, builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
+def _feature_keys(
+    name: str, builder: tfds.core.DatasetBuilder, asked: str | None
+) -> tuple[str, str]:
+    """Returns the names of the features that hold images and labels."""
     features = builder.info.features
     top_level = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
     supervised = builder.info.supervised_keys or ()
@@ -123,7 +135,10 @@ def _feature_keys(name: str, builder: tfds.core.DatasetBuilder) -> tuple[str, st
         keys = [key for key, feature in top_level.items() if is_wanted(feature)]
         return next((key for key in keys if key in supervised), keys[0] if keys else None)
 
-    image, label = find(_is_image), find(_is_label)
+    image, label = find(_is_image), asked or find(_is_label)
+    known = sorted(key for key, feature in top_level.items() if _is_label(feature))
+    allowed = f"one of {', '.join(known)}, the labels of {name}, or left out"
+    require(asked is None or asked in known, "data.label", asked, allowed)
     if image and label:
         return image, label
     wanted = (("8-bit Image", image), ("ClassLabel", label))
@@ -197,14 +212,21 @@ def _array_record_split(
         features = tf_example_pb2.Example.FromString(record).features.feature
         return features[image_key].bytes_list.value[0], features[label_key].int64_list.value[0]
 
-    return EncodedSplit(len(records), fetch, parse, _where(builder, split))
+    def own_id(record: bytes) -> str:
+        features = tf_example_pb2.Example.FromString(record).features.feature
+        return features[_OWN_ID].bytes_list.value[0].decode()
+
+    named = own_id if _has_own_ids(builder) else None
+    return EncodedSplit(len(records), fetch, parse, _where(builder, split), own_id=named)
 
 
 def _tensorflow_split(
     builder: tfds.core.DatasetBuilder, split: str, image_key: str, label_key: str
 ) -> EncodedSplit:
+    has_own_ids = _has_own_ids(builder)
     decoders = tfds.decode.PartialDecoding(
-        {image_key: True, label_key: True}, decoders={image_key: tfds.decode.SkipDecoding()}
+        {image_key: True, label_key: True, **({_OWN_ID: True} if has_own_ids else {})},
+        decoders={image_key: tfds.decode.SkipDecoding()},
     )
     # One file after the other, in the order of the records.
     read_config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
@@ -224,7 +246,14 @@ def _tensorflow_split(
         fetch,
         lambda example: (example[image_key], int(example[label_key])),
         _where(builder, split),
+        own_id=(lambda example: example[_OWN_ID].decode()) if has_own_ids else None,
     )
+
+
+def _has_own_ids(builder: tfds.core.DatasetBuilder) -> bool:
+    features = builder.info.features
+    is_dict = isinstance(features, tfds.features.FeaturesDict)
+    return is_dict and isinstance(dict(features.items()).get(_OWN_ID), tfds.features.Text)
 
 
 def _where(builder: tfds.core.DatasetBuilder, split: str) -> Callable[[int], str]:

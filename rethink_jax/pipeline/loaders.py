@@ -77,6 +77,7 @@ class InMemoryLoader:
         for examples in (dataset.train, dataset.test):
             check_part(config, len(examples.labels), examples.labels.__getitem__)
         prepared = inputs.prepare(config, dataset)
+        inputs.log_changes([prepared.train.labels], prepared.train.true_labels)
         self.fingerprint = prepared.fingerprint
         self._train, self._test = map(parallel.replicate, (prepared.train, prepared.test))
 
@@ -160,7 +161,7 @@ class StreamingLoader:
         }
         self._iterator: Generator[stream.HostBatch, None, None] | None = None
         self._next = -1
-        self.gather = _corrupt_on_device(config, self.info.num_classes, self._moments())
+        self.gather = _corrupt_on_device(config, self.info, self._moments())
         self.fingerprint = _digest_of_labels(config, self.info, self._splits, source.version)
 
     def train(self, step: int, end: int, max_steps: Callable[[], int]) -> Iterator[Dispatch]:
@@ -312,15 +313,15 @@ def _digest_of_labels(
     for split, encoded in splits.items():
         ids = range(min(encoded.count, _FOR_FINGERPRINT))
         labels = read_labels(encoded, info.num_classes, ids)
-        corrupted = inputs.corrupt_labels(config.corruption, split, labels, info.num_classes)
+        corrupted = inputs.corrupt_labels(config.corruption, split, labels, info)
         content += [labels.tolist(), corrupted.tolist()]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _corrupt_on_device(
-    config: ConfigDict, num_classes: int, moments: corruptions.Moments | None
+    config: ConfigDict, info: data.DatasetInfo, moments: corruptions.Moments | None
 ) -> Callable[[StreamingBatch, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
-    corrupt = inputs.from_config(config.corruption, num_classes, moments)
+    corrupt = inputs.from_config(config.corruption, info, moments)
 
     def gather(batch: StreamingBatch, ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         key = jax.random.wrap_key_data(batch.key, impl="threefry2x32")

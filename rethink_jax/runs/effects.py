@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax import config as config_lib, models
+from rethink_jax import config as config_lib, corruptions, models
 from rethink_jax.data import DatasetInfo
 from rethink_jax.errors import require
 from rethink_jax.runs import own_files
 
-_OF_PIXELS = ("shuffled_pixels", "random_pixels", "gaussian")
 _OWNERS = {
     "filters": "random_convolutions",
     "orientations": "gabor",
@@ -60,8 +59,11 @@ def _uses(config: ConfigDict, info: DatasetInfo | None) -> Iterator[tuple[str, b
     """Yields fields, whether a run uses them, and what they must be where it does not."""
     if "corruption" in config:
         name = config.corruption.name
-        partial = name == "partially_corrupted_labels"
+        partial = name in corruptions.PARTIAL
         yield "corruption.probability", partial, f"1.0 or left out for {name}"
+        for field in ("file", "annotator"):
+            needed = name in corruptions.FROM_FILE
+            yield f"corruption.{field}", needed, f"left out for {name}, which reads no file"
     if "model" in config:
         yield from _uses_of_training(config, info)
     if "features" in config:
@@ -86,7 +88,7 @@ def _uses_of_training(
         yield f"model.{field}", is_used, f"left out for {model}, which does not have it"
     is_gaussian = corruption == "gaussian"
     yield "corruption.per_channel", is_gaussian, f"True for {corruption}, it is for gaussian"
-    of_pixels = corruption in _OF_PIXELS
+    of_pixels = corruption in (*corruptions.OF_PIXELS, *corruptions.BY_IMAGE)
     yield "corruption.before_crop", of_pixels, f"False for {corruption}, which leaves images alone"
     yield "data.workers", config.data.stream, "left out where data.stream is False"
     if info is not None and not config.data.stream:

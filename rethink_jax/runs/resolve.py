@@ -3,10 +3,11 @@
 from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, corruptions, data, models
+from rethink_jax.data import label_files
 from rethink_jax.distributed import parallel
 from rethink_jax.errors import require
 from rethink_jax.models.inception_v3 import AUXILIARY_SIDE
-from rethink_jax.pipeline import stream
+from rethink_jax.pipeline import inputs, stream
 
 
 def resolve(
@@ -28,13 +29,16 @@ def resolve(
     config_lib.check(config)
     check_names(config)
     if "model" not in config:
-        return ConfigDict(config.copy_and_resolve_references()), _describe(config)
+        info = _describe(config)
+        _check_corruption(config, info)
+        return ConfigDict(config.copy_and_resolve_references()), info
     _check_batch(config)
     info = _describe(config) if dataset is None else _describe_given(config, dataset)
     height, width, channels = info.image_shape
     resolved = config_lib.fill_in(config, info.num_train, min(height, width))
     resolved.data.name = config.data.name if dataset is None else info.name
     _check_model(resolved)
+    _check_corruption(resolved, info)
     _check_images(resolved, info.name, min(height, width), channels)
     return resolved, info
 
@@ -43,7 +47,9 @@ def check_names(config: ConfigDict) -> None:
     """Raises `UserError` for a corruption or a model that there is not; only networks see other pixels."""
     has_model = "model" in config
     if "corruption" in config:
-        of_labels = ("true_labels", *corruptions.LABEL_CORRUPTIONS)
+        by_image = corruptions.BY_IMAGE
+        of_labels = [name for name in corruptions.LABEL_CORRUPTIONS if name not in by_image]
+        of_labels = ["true_labels", *of_labels]
         name, names = config.corruption.name, corruptions.CORRUPTIONS if has_model else of_labels
         require(name in names, "corruption.name", name, f"one of {', '.join(names)}")
     if has_model and config.model.name is not None:
@@ -86,6 +92,29 @@ def _check_model(config: ConfigDict) -> None:
     has_layer = decayed != "hidden_dense" or model.hidden_dense
     allowed = f"all or kernels for {name}, which has no hidden dense layer"
     require(has_layer, "optimizer.weight_decay_on", decayed, allowed)
+
+
+def _check_corruption(config: ConfigDict, info: data.DatasetInfo) -> None:
+    """Raises `UserError` for what a corruption of labels needs and the config or the data set does not have."""
+    if "corruption" not in config:
+        return
+    corruption, stream = config.corruption, config.data.get("stream", False)
+    name, file, annotator = corruption.name, corruption.file, corruption.annotator
+    known = corruptions.ASYMMETRIC_TARGETS
+    has_targets = inputs.family(info.name) in known and info.num_classes == 10
+    allowed = f"another corruption for {info.name}; asymmetric_labels knows {', '.join(known)}"
+    require(name != "asymmetric_labels" or has_targets, "corruption.name", name, allowed)
+    in_memory = name in ("human_labels", *corruptions.BY_IMAGE)
+    require(not (in_memory and stream), "data.stream", stream, f"False for {name}")
+    if name in corruptions.FROM_FILE:
+        require(bool(file), "corruption.file", file, f"the file of {name}")
+        if label_files.holds_labels(file) or name == "human_labels":
+            annotators = ", ".join(label_files.ANNOTATORS)
+            allowed = f"one of {annotators}, or the name of an array in {file}"
+            require(bool(annotator), "corruption.annotator", annotator, allowed)
+            label_files.read(file, annotator)
+        if name == "transition_labels":
+            label_files.transition_matrix(file, annotator, info.num_classes)
 
 
 def _check_images(config: ConfigDict, data_name: str, side: int, channels: int) -> None:

@@ -64,29 +64,30 @@ def run(
     Raises:
       UserError: for a config or a directory that cannot be run, and for equal points.
     """
-    config, _ = resolve(config)
+    config, info = resolve(config)
 
     def load() -> data.Dataset | None:
         return None if config.data.name == SYNTHETIC else data.load(config.data)
 
     def compute(dataset: data.Dataset | None) -> tuple[dict[str, Any], int]:
-        points, labels = _points(config, dataset)
+        points, labels = _points(config, info, dataset)
         return _run(config, points, labels), len(labels)
 
     return run_once.run_once(config, workdir, name, load, compute, table)
 
 
-def _points(config: ConfigDict, dataset: data.Dataset | None) -> tuple[np.ndarray, np.ndarray]:
+def _points(
+    config: ConfigDict, info: data.DatasetInfo, dataset: data.Dataset | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns points uint8 [n, d] and labels int32 [n], corrupted as the config says."""
     if dataset is None:
         made, rng = config.synthetic, np.random.default_rng([config.seed, _POINTS])
         points = rng.integers(0, 256, (made.points, made.dimension), dtype=np.uint8)
-        labels = rng.integers(0, made.classes, made.points, dtype=np.int32)
-        num_classes = made.classes
+        labels, own_ids = rng.integers(0, made.classes, made.points, dtype=np.int32), None
     else:
         points = dataset.train.images.reshape(dataset.info.num_train, -1)
-        labels, num_classes = dataset.train.labels, dataset.info.num_classes
-    return points, inputs.corrupt_labels(config.corruption, "train", labels, num_classes)
+        labels, own_ids = dataset.train.labels, dataset.train.own_ids
+    return points, inputs.corrupt_labels(config.corruption, "train", labels, info, own_ids)
 
 
 def _run(config: ConfigDict, points: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

@@ -108,7 +108,9 @@ def table(summary: dict[str, Any]) -> display.Rows:
 def _points(config: ConfigDict, dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Returns whitened images float64 [n, d] and one-hot labels float64 [n, classes]."""
     classes = dataset.info.num_classes
-    labels = inputs.corrupt_labels(config.corruption, "train", dataset.train.labels, classes)
+    labels = inputs.corrupt_labels(
+        config.corruption, "train", dataset.train.labels, dataset.info, dataset.train.own_ids
+    )
     with jax.enable_x64(True):
         images = np.asarray(whiten(jnp.asarray(dataset.train.images.astype(np.float64))))
     return images.reshape(len(images), -1), np.eye(classes)[labels]

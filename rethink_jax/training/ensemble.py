@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from rethink_jax import config as config_lib, data, models
-from rethink_jax.corruptions import LABEL_CORRUPTIONS, key_of
+from rethink_jax import config as config_lib, corruptions, data, models
+from rethink_jax.corruptions import key_of
 from rethink_jax.distributed import parallel
 from rethink_jax.pipeline import batching, inputs, loaders, preprocess
 from rethink_jax.training import steps, train_state
@@ -45,7 +45,7 @@ def shared_by_members(config: ConfigDict) -> str | None:
         del common["seed"]
     del common["optimizer"]["learning_rate"]
     common["optimizer"]["weight_decay"] = bool(config.optimizer.weight_decay)
-    if config.corruption.name in LABEL_CORRUPTIONS or config.corruption.name == "true_labels":
+    if config.corruption.name not in (*corruptions.OF_PIXELS, *corruptions.BY_IMAGE):
         del common["corruption"]
     return json.dumps(common, sort_keys=True)
 
@@ -109,6 +109,7 @@ def build(configs: Sequence[ConfigDict], dataset: data.Dataset) -> Ensemble:
         fingerprints.append(prepared.fingerprint)
         labels.append((prepared.train.labels, prepared.test.labels))
         images = images or (prepared.train.images, prepared.test.images)
+    inputs.log_changes([seen for seen, _ in labels], dataset.train.labels)
     assert images is not None
     train, test = (
         parallel.replicate(inputs.Split(seen, split.labels, split.labels))

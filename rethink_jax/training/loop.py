@@ -296,7 +296,7 @@ def evaluation_of(
     record: metrics.Record = {"step": step}
     record |= {f"train_{name}": value for name, value in on_train.items()}
     record |= {f"test_{name}": value for name, value in on_test.items()}
-    if config.corruption.name in corruptions.LABEL_CORRUPTIONS:
+    if config.corruption.name in corruptions.OF_BOTH_SPLITS:
         on_corrupted = metrics.from_sums(test)
         record |= {f"test_{name}_corrupted": value for name, value in on_corrupted.items()}
     sizes = {"train": info.num_train, "test": info.num_test}

@@ -14,7 +14,7 @@ from rethink_jax.runs.resolve import resolve
 from tests.data_helpers import of_size
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
-CORRUPTIONS = [file for file in CONFIGS if file.stem in corruptions.CORRUPTIONS]
+CORRUPTIONS = [file for file in CONFIGS if file.stem in corruptions.OF_PAPER]
 EACH_FILE = pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 
 
@@ -307,7 +307,7 @@ ALL = ", ".join(sorted(base()))
         ({"epoch": 3}, f"config.epoch is no field; config has {ALL}"),
         (
             {"data": {**base().data.to_dict(), "sise": 3}},
-            "config.data.sise is no field; config.data has channels, data_dir, examples, fake, name, size, …",
+            "config.data.sise is no field; config.data has channels, data_dir, examples, fake, label, name, …",
         ),
         ({"data": {"name": "digits"}}, "config.data.channels is missing; config.data has …"),
         (
@@ -407,4 +407,4 @@ def test_the_docstring_of_a_config_file_says_its_command(file):
 
 
 def test_every_corruption_has_its_file():
-    assert set(corruptions.CORRUPTIONS) <= {file.stem for file in CONFIGS}
+    assert set(corruptions.OF_PAPER) <= {file.stem for file in CONFIGS}

@@ -337,7 +337,7 @@ def test_arguments_of_sweeps_on_imagenet():
         config_of("imagenet/table2", "small")
 
 
-@pytest.mark.parametrize("name", corruptions.CORRUPTIONS)
+@pytest.mark.parametrize("name", corruptions.OF_PAPER)
 def test_single_runs_on_imagenet(name, described):
     config = config_of(f"imagenet/{name}", "imagenet2012")
     assert config.to_dict() == load(FILES[f"imagenet/{name}"]).get_config().to_dict()

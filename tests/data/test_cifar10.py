@@ -95,12 +95,13 @@ def test_examples_are_those_of_the_archive_in_tfds_order(server, archive, record
     for name, split in (("train", source.train), ("test", source.test)):
         order = tfds_order(name, len(records[name]))
         assert order != sorted(order)
-        images, labels = decode_split(split, source.info)
+        images, labels, own_ids = decode_split(split, source.info)
         expected = records[name][order, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         np.testing.assert_array_equal(images, expected)
         np.testing.assert_array_equal(labels, records[name][order, 0])
         read = builder.as_data_source(name, decoders=skip)
         assert [row["id"] for row in read] == [f"{name}_{key:05d}".encode() for key in order]
+        assert own_ids.tolist() == [f"{name}_{key:05d}" for key in order]
 
 
 def test_order_is_the_one_that_tfds_wrote_with_tensorflow():

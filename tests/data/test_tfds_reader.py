@@ -52,6 +52,34 @@ def test_supervised_keys_choose_among_several_labels(tmp_path):
     np.testing.assert_array_equal(loaded.train.labels, train[1])
 
 
+def test_label_feature_and_own_ids(tmp_path):
+    features = FEATURES | {
+        "worse": tfds.features.ClassLabel(num_classes=4),
+        "id": tfds.features.Text(),
+    }
+    train = random_examples(6)
+    examples = [row | {"worse": i % 4, "id": f"train_{i}é"} for i, row in enumerate(rows(*train))]
+    write_set(tmp_path, {"train": examples, "test": examples[:3]}, features, ("image", "label"))
+    loaded = data.load(fields("toy", tmp_path))
+    np.testing.assert_array_equal(loaded.train.labels, train[1])
+    assert loaded.train.own_ids.tolist() == [f"train_{i}é" for i in range(6)]
+    some = data.take(loaded, 2).train
+    for image, own_id in zip(some.images, some.own_ids, strict=True):
+        np.testing.assert_array_equal(image, train[0][int(own_id[6])])
+    asked = fields("toy", tmp_path)
+    asked.label = "worse"
+    assert data.describe(asked).num_classes == 4
+    # Once decoded, once from the cache, which must tell the two labels apart.
+    for _ in range(2):
+        other = data.load(asked)
+        np.testing.assert_array_equal(other.train.labels, np.arange(6) % 4)
+        assert other.train.own_ids.tolist() == loaded.train.own_ids.tolist()
+    asked.label = "note"
+    assert error(data.load, asked) == (
+        "config.data.label is 'note'; it must be one of label, worse, the labels of toy, or left out"
+    )
+
+
 def test_validation_stands_in_for_test(tmp_path):
     write_set(
         tmp_path,

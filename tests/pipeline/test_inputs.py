@@ -150,7 +150,7 @@ def test_crop_then_corrupt_or_corrupt_then_crop(toy, name, before_crop):
     }.get(name, {})
     for split in corruptions.SPLITS:
         key = corruptions.corruption_key(0, None if name == "shuffled_pixels" else split)
-        images, true_labels = getattr(toy, split)
+        images, true_labels, _ = getattr(toy, split)
         ids = np.arange(len(images), dtype=np.int32)
         seen = images if before_crop else crop(images)
         seen, labels = corruptions.CORRUPTIONS[name](key, ids, seen, true_labels, **extra)

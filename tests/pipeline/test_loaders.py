@@ -66,7 +66,7 @@ def evaluated(streaming, split):
     return (dispatch for _, dispatch in streaming.evaluate([split]))
 
 
-@pytest.mark.parametrize("name", corruptions.CORRUPTIONS)
+@pytest.mark.parametrize("name", [*corruptions.OF_PAPER, "symmetric_labels", "pair_flip_labels"])
 def test_examples_are_corrupted_by_their_ids(name, folder):
     config, streaming = feed_of(
         streamed(folder, name, **{"corruption.probability": 0.5, "corruption.seed": 3})
@@ -80,12 +80,12 @@ def test_examples_are_corrupted_by_their_ids(name, folder):
     plain = streaming._batches("train")
     cut = np.concatenate([plain[i].images for i in range(len(plain))])
     moments = corruptions.pixel_moments(cut[real])
-    corrupt = inputs.from_config(config.corruption, 1000, moments)
+    corrupt = inputs.from_config(config.corruption, source.info, moments)
     key = inputs.split_key(config.corruption, "train")
     expected = jax.device_get(corrupt(key, ids[real], cut[real], true_labels[real]))
     np.testing.assert_array_equal(images[real], expected[0])
     np.testing.assert_array_equal(labels[real], expected[1])
-    kept = inputs.corrupt_labels(config.corruption, "train", true_labels[real], 1000)
+    kept = inputs.corrupt_labels(config.corruption, "train", true_labels[real], source.info)
     np.testing.assert_array_equal(labels[real], kept)
 
 

@@ -48,7 +48,7 @@ def test_labels_are_those_of_a_training_run(toy):
     from rethink_jax.pipeline import inputs
 
     config = config_lib.experiment("expressivity", "toy")
-    points, labels = expressivity._points(config, toy)
+    points, labels = expressivity._points(config, toy.info, toy)
     np.testing.assert_array_equal(points, toy.train.images.reshape(len(points), -1))
     resolved, _ = resolve(config_lib.train("toy", "random_labels"), toy)
     np.testing.assert_array_equal(labels, inputs.prepare(resolved, toy).train.labels)

@@ -77,7 +77,9 @@ def test_run(toy, tmp_path, monkeypatch, capsys):
 
 def test_random_labels_are_those_of_a_training_run(toy):
     config = config_lib.experiment("minimum_norm", "toy")
-    labels = minimum_norm.inputs.corrupt_labels(config.corruption, "train", toy.train.labels, 5)
+    labels = minimum_norm.inputs.corrupt_labels(
+        config.corruption, "train", toy.train.labels, toy.info
+    )
     training = config_lib.fill_in(config_lib.train("toy", "random_labels"), 300, 12)
     prepared = minimum_norm.inputs.prepare(training, toy)
     np.testing.assert_array_equal(labels, prepared.train.labels)
