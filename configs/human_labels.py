@@ -12,19 +12,20 @@ published file. After a colon a data set, a size, or both: `:cifar10_jpeg`, `:sm
 from ml_collections import ConfigDict
 
 from rethink_jax import config
+from rethink_jax.config import sweep_entry as entry
 
 # The share of wrong labels in the published file.
 RATES = {"aggregate": 0.0901, "worst": 0.40208}
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    runs = [
-        config.sweep_entry(f"{annotator}-{kind}", {"model.name": "mlp", **fields})
-        for annotator, rate in RATES.items()
-        for kind, fields in {
-            "human": {"corruption.name": "human_labels", "corruption.annotator": annotator},
-            "twin": {"corruption.name": "transition_labels", "corruption.annotator": annotator},
-            "symmetric": {"corruption.name": "symmetric_labels", "corruption.probability": rate},
-        }.items()
-    ]
+    runs = []
+    for annotator, rate in RATES.items():
+        by_file = {"model.name": "mlp", "corruption.annotator": annotator}
+        drawn = {"model.name": "mlp", "corruption.probability": rate}
+        runs += [
+            entry(f"{annotator}-human", {**by_file, "corruption.name": "human_labels"}),
+            entry(f"{annotator}-twin", {**by_file, "corruption.name": "transition_labels"}),
+            entry(f"{annotator}-symmetric", {**drawn, "corruption.name": "symmetric_labels"}),
+        ]
     return config.sweep("human_labels", argument, runs)

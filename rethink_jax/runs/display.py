@@ -264,13 +264,19 @@ def print_result(title: str, record: dict[str, Any], num_classes: int) -> None:
         columns["top-5 accuracy"] = ("top5", 5)
     names = {
         "training set": "train_{}",
+        "its kept labels": "train_{}_kept",
+        "its replaced labels": "train_{}_replaced",
+        "its replaced labels, true class": "train_{}_replaced_true",
         "test set, true labels": "test_{}",
         "test set, corrupted labels": "test_{}_corrupted",
     }
     rows = [
         (
             text + _of_the_first(record, name),
-            *(percent(record[name.format(kind)]) for kind, _ in columns.values()),
+            *(
+                percent(record[name.format(kind)]) if name.format(kind) in record else ""
+                for kind, _ in columns.values()
+            ),
         )
         for text, name in names.items()
         if record.get(name.format("accuracy")) is not None

@@ -90,6 +90,12 @@ def draw_curves(history: list[Record], num_classes: int, file: epath.Path) -> No
             losses.plot(epochs, [record[f"{split}_loss"] for record in history], **style)
             percents = [100 * record[f"{split}_accuracy"] for record in history]
             accuracies.plot(epochs, percents, **style)
+        for kind, line in (("kept", "--"), ("replaced", ":"), ("replaced_true", "-.")):
+            name = f"train_accuracy_{kind}"
+            shares = [(record["epoch"], 100 * record[name]) for record in history if name in record]
+            if shares:
+                label = {"replaced_true": "replaced, true class"}.get(kind, kind)
+                accuracies.plot(*zip(*shares, strict=True), line, color="tab:blue", label=label)
         accuracies.axhline(100 / num_classes, color="grey", linestyle=":", label="chance")
         losses.set(xlabel="epoch", ylabel="mean cross-entropy")
         accuracies.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 102))

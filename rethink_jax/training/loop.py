@@ -294,6 +294,7 @@ def evaluation_of(
     """
     on_train, on_test = metrics.from_sums(train), metrics.from_sums(test, true_labels=True)
     record: metrics.Record = {"step": step}
+    on_train |= metrics.from_replaced(train)
     record |= {f"train_{name}": value for name, value in on_train.items()}
     record |= {f"test_{name}": value for name, value in on_test.items()}
     if config.corruption.name in corruptions.OF_BOTH_SPLITS:

@@ -38,6 +38,33 @@ def from_sums(sums: list[dict[str, np.ndarray]], true_labels: bool = False) -> d
     return {"loss": loss / count} | {name: value / count for name, value in counted.items()}
 
 
+def from_replaced(sums: list[dict[str, np.ndarray]]) -> dict[str, float]:
+    """Returns how a split's kept and replaced labels are answered; empty where none was replaced by another.
+
+    A label that was redrawn as the true one counts as kept. Figures 7 and 8 of Arpit et al. 2017 (arXiv
+    1706.05394) follow these shares over a run.
+
+    Args:
+      sums: as for `from_sums`.
+
+    Returns:
+      `accuracy_kept` and `accuracy_replaced` by the split's labels, and `accuracy_replaced_true`, the share of
+      the replaced that get their true class.
+    """
+    names = ("count", "replaced", "correct", "correct_replaced", "correct_true")
+    count, replaced, correct, fitted, true = (
+        sum(int(part[name].sum()) for part in sums) for name in names
+    )
+    if not replaced:
+        return {}
+    correct_kept = correct - fitted
+    kept = {"accuracy_kept": correct_kept / (count - replaced)} if replaced < count else {}
+    return kept | {
+        "accuracy_replaced": fitted / replaced,
+        "accuracy_replaced_true": (true - correct_kept) / replaced,
+    }
+
+
 def summarize(history: list[Record], status: str, parameters: int) -> Record:
     """Returns `summary.json` for the evaluations so far.
 
@@ -63,7 +90,7 @@ def summarize(history: list[Record], status: str, parameters: int) -> Record:
         **{
             name: value
             for name, value in last.items()
-            if name.endswith(("_corrupted", "_evaluated"))
+            if name.endswith(("_corrupted", "_evaluated", "_kept", "_replaced", "_replaced_true"))
         },
         **top5,
         "best_test_accuracy": best.get("test_accuracy"),

@@ -192,8 +192,10 @@ def make_eval_steps(
       A function of the train state, what the examples come from, and ids int32 [k, batch per device], padding
       below 0, to sums over the examples of all devices: for each of the k batches the loss by the split's
       labels and by its true labels (`loss`, `loss_true`, float32 [k]), the correct answers likewise (`correct`,
-      `correct_true`, int32 [k]), and the examples (`count`, int32 [k]). Of more than ten classes also the
-      labels among the model's first five answers (`top5`, `top5_true`, int32 [k]).
+      `correct_true`, int32 [k]), the examples (`count`, int32 [k]), those whose label is not the true one
+      (`replaced`, int32 [k]), and the correct answers on these by the split's labels (`correct_replaced`, int32
+      [k]). Of more than ten classes also the labels among the model's first five answers (`top5`, `top5_true`,
+      int32 [k]).
     """
 
     def eval_batch(state: TrainState, examples: Any, ids: jax.Array) -> Sums:
@@ -217,8 +219,14 @@ def make_eval_steps(
                 values_of[f"top5{suffix}"] = _is_in_top5(logits, labels).astype(jnp.int32)
             return {name: total(values) for name, values in values_of.items()}
 
-        count = total(mask.astype(jnp.int32))
-        return {**sums(labels), **sums(true_labels, "_true"), "count": count}
+        replaced = labels != true_labels
+        fitted = replaced & (answers == labels)
+        counts = {"count": mask, "replaced": replaced, "correct_replaced": fitted}
+        return {
+            **sums(labels),
+            **sums(true_labels, "_true"),
+            **{name: total(values.astype(jnp.int32)) for name, values in counts.items()},
+        }
 
     def eval_steps(state: TrainState, examples: Any, ids: jax.Array) -> Sums:
         if ids.shape[0] == 1:

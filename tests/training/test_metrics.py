@@ -78,6 +78,34 @@ def test_from_sums_against_numpy(sizes, per_dispatch, true_labels, counts_top5):
     assert metrics.from_sums(sums, true_labels) == pytest.approx(expected, rel=1e-12)
 
 
+@given(st.integers(1, 40), st.integers(1, 3), st.sampled_from([0.0, 0.3, 1.0]), st.integers(0, 99))
+def test_kept_and_replaced_against_numpy(n, classes, share, seed):
+    rng = np.random.default_rng(seed)
+    true, answers = rng.integers(0, classes, (2, n))
+    labels = np.where(rng.random(n) < share, rng.integers(0, classes, n), true)
+    replaced = labels != true
+    values = {
+        "count": np.ones(n, np.int32),
+        "replaced": replaced,
+        "correct": answers == labels,
+        "correct_replaced": replaced & (answers == labels),
+        "correct_true": answers == true,
+    }
+    halves = [
+        {name: np.int32([part.sum()]) for name, part in zip(values, parts, strict=True)}
+        for parts in zip(*(np.array_split(column, 2) for column in values.values()), strict=True)
+    ]
+    expected = {}
+    if replaced.any():
+        expected = {
+            "accuracy_replaced": np.mean((answers == labels)[replaced]),
+            "accuracy_replaced_true": np.mean((answers == true)[replaced]),
+        }
+        if not replaced.all():
+            expected["accuracy_kept"] = np.mean((answers == labels)[~replaced])
+    assert metrics.from_replaced(halves) == expected
+
+
 def test_sums_are_exact_beyond_float32_and_int32():
     big = 2**24
     part = {

@@ -202,6 +202,10 @@ def test_one_step_and_one_evaluation_against_numpy(devices):
     assert evaluated["count"].tolist() == [7]
     assert evaluated["correct"].tolist() == sums["correct"].tolist()
     assert evaluated["correct_true"].tolist() == [np.sum(logits.argmax(1) == true)]
+    replaced = true != labels.argmax(1)
+    assert evaluated["replaced"].tolist() == [np.sum(replaced)]
+    fitted = np.sum(replaced & (logits.argmax(1) == labels.argmax(1)))
+    assert evaluated["correct_replaced"].tolist() == [fitted]
     np.testing.assert_allclose(evaluated["loss"], [7 * loss], rtol=1e-5)
     true_loss = -np.log(probabilities[np.arange(7), true]).sum()
     np.testing.assert_allclose(evaluated["loss_true"], [true_loss], rtol=1e-5)
@@ -398,4 +402,7 @@ def test_no_top_5_of_ten_classes():
     evaluate = parallel.map_over_devices(steps.make_eval_steps(module))
     ids = parallel.shard_ids(np.arange(8, dtype=np.int32)[None])
     sums = evaluate(parallel.replicate(state), parallel.replicate(split), ids)
-    assert set(sums) == {"loss", "loss_true", "correct", "correct_true", "count"}
+    assert set(sums) == {
+        *("loss", "loss_true", "correct", "correct_true"),
+        *("count", "replaced", "correct_replaced"),
+    }

@@ -95,6 +95,12 @@ def test_top_5_is_exact(tmp_path):
         answers = np.argsort(-logits, axis=1, kind="stable")[:, :5]
         assert summary[name] == np.mean((answers == labels[:, None]).any(axis=1))
         assert run.metrics[-1][name] == summary[name]
+        if part is prepared.train:
+            replaced = labels != part.true_labels
+            right, true = answers[:, 0] == labels, answers[:, 0] == part.true_labels
+            assert summary["train_accuracy_kept"] == np.mean(right[~replaced])
+            assert summary["train_accuracy_replaced"] == np.mean(right[replaced])
+            assert summary["train_accuracy_replaced_true"] == np.mean(true[replaced])
     assert summary["best_test_top5"] == max(record["test_top5"] for record in run.metrics)
 
 
