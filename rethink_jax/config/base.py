@@ -319,6 +319,14 @@ TRAIN: dict[str, Field] = {
         is_later=True,
         may_change=True,
     ),
+    "records.every_epochs": Field(
+        None,
+        "Epochs from one record of every example's answer, margin and loss to the next; at evaluations.",
+        COUNT,
+        kind=int,
+        unset="no records",
+        is_later=True,
+    ),
     "checkpoint.every_epochs": Field(
         10, "Epochs from one checkpoint to the next.", COUNT, may_change=True, in_report=False
     ),

@@ -33,6 +33,7 @@ def resolve(
         _check_corruption(config, info)
         return ConfigDict(config.copy_and_resolve_references()), info
     _check_batch(config)
+    _check_records(config)
     info = _describe(config) if dataset is None else _describe_given(config, dataset)
     height, width, channels = info.image_shape
     resolved = config_lib.fill_in(config, info.num_train, min(height, width))
@@ -61,6 +62,13 @@ def _check_batch(config: ConfigDict) -> None:
     count = len(parallel.devices())
     allowed = f"a multiple of the number of devices, {count}"
     require(config.batch_size % count == 0, "batch_size", config.batch_size, allowed)
+
+
+def _check_records(config: ConfigDict) -> None:
+    every, evaluated = config.records.every_epochs, config.evaluate.every_epochs
+    allowed = f"a multiple of config.evaluate.every_epochs, {evaluated}: records are of evaluations"
+    is_multiple = every is None or every % evaluated == 0
+    require(is_multiple, "records.every_epochs", every, allowed)
 
 
 def _describe(config: ConfigDict) -> data.DatasetInfo:

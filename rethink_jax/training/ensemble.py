@@ -38,7 +38,8 @@ def shared_by_members(config: ConfigDict) -> str | None:
     """
     is_of_one_device = config.cpu_devices in (None, 1)
     has_convolutions = models.MODELS[config.model.name].convolutions
-    if config.data.stream or has_convolutions or not is_of_one_device:
+    has_records = config.records.every_epochs is not None
+    if config.data.stream or has_convolutions or has_records or not is_of_one_device:
         return None
     common = config.to_dict()
     if "seed" not in recipe_of(config):

@@ -86,7 +86,9 @@ def recipe_of(config: ConfigDict) -> FrozenConfigDict:
     if config.model.dropout or any(config.augment.values()):
         names.append("seed")
     data_fields = {name: config.data[name] for name in ("size", "stream")}
-    return FrozenConfigDict({**{name: config[name] for name in names}, "data": data_fields})
+    per_example = config.records.every_epochs is not None
+    fields = {name: config[name] for name in names}
+    return FrozenConfigDict({**fields, "data": data_fields, "per_example": per_example})
 
 
 # Runs of a sweep that differ in their data, their corruption or their seed alone are compiled once.
@@ -113,11 +115,13 @@ def _programs(
         dropout_keys(recipe),
         gather,
         recipe.label_smoothing,
+        per_example=recipe.per_example,
     )
+    eval_steps = steps.make_eval_steps(model, size, gather, per_example=recipe.per_example)
     return _Programs(
         train_state.make_initialize(model, optimizer, (size, size, channels)),
         parallel.map_over_devices(train_steps, sharded_argnums, donate_first=True),
-        parallel.map_over_devices(steps.make_eval_steps(model, size, gather), sharded_argnums),
+        parallel.map_over_devices(eval_steps, sharded_argnums),
         rate,
     )
 

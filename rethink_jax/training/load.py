@@ -9,6 +9,7 @@ from rethink_jax.errors import UserError
 from rethink_jax.runs import files, run_directory
 from rethink_jax.runs.own_files import CONFIG
 from rethink_jax.training.checkpoints import Checkpoints
+from rethink_jax.training.records import Records, read
 
 
 class Run(NamedTuple):
@@ -20,6 +21,7 @@ class Run(NamedTuple):
       summary: `summary.json`, or an empty dict for a run that has not ended.
       params: the model's parameters of the newest whole checkpoint, NumPy; None where there is none.
       batch_stats: BatchNorm's running statistics likewise.
+      records: what it answered to every example; None where it kept no records.
     """
 
     config: ConfigDict
@@ -27,6 +29,7 @@ class Run(NamedTuple):
     summary: dict[str, Any]
     params: Any
     batch_stats: Any
+    records: Records | None
 
 
 def load_run(workdir: epath.PathLike) -> Run:
@@ -61,4 +64,5 @@ def load_run(workdir: epath.PathLike) -> Run:
         summary=files.read_summary(path) or {},
         params=state["params"],
         batch_stats=state.get("batch_stats") or {},
+        records=read(path),
     )

@@ -43,10 +43,12 @@ def train(
     state = parallel.replicate(state)
     while not poll.stopped:
         if evaluation_is_due(config, step, per_epoch, total, history):
-            record = evaluate(experiment, state, recorder.evaluating, poll)
+            collect = recorder.records.evaluate if recorder.records else None
+            record = evaluate(experiment, state, recorder.evaluating, poll, collect)
             if record is None:
                 break
             check_finite(record, recorder)
+            recorder.record_examples(step, per_epoch)
             rate = float(experiment.learning_rate(step - 1))
             seconds = stopwatch.seconds()
             record_evaluation(record, config, n, recorder, seconds, images_per_second, rate)
@@ -58,7 +60,7 @@ def train(
         epoch, first = divmod(step, per_epoch)
         end = int(min(total, (epoch + 1) * per_epoch, next_checkpoint(config, step)))
         if first == 0:
-            recorder.epoch_correct = 0
+            recorder.begin_epoch()
         started, before = stopwatch.seconds(), step
         state, step = _take_steps(experiment, state, step, end, recorder, poll)
         images = min(n, (first + step - before) * config.batch_size) - first * config.batch_size
@@ -233,6 +235,8 @@ def _read(first: int, sums: steps.Sums, recorder: Recorder) -> None:
         if not np.isfinite(loss):
             raise Diverged(f"the loss is {loss} at step {first + i}; {recorder.newest}")
     recorder.epoch_correct += int(fetched["correct"].sum())
+    if recorder.records:
+        recorder.records.present(fetched)
 
 
 def evaluate(
@@ -240,6 +244,7 @@ def evaluate(
     state: TrainState,
     show: Callable[[int, int], None],
     poll: StopPoll | None = None,
+    collect: Callable[[str, dict[str, np.ndarray]], None] | None = None,
 ) -> metrics.Record | None:
     """Evaluates the training and the test set with fixed weights; None where a request to stop came.
 
@@ -248,6 +253,7 @@ def evaluate(
       state: replicated on the devices.
       show: is told how many examples are done, and of how many.
       poll: None where nothing can stop the evaluation.
+      collect: is given each dispatch's split and sums, as `steps.make_eval_steps` has them.
     """
     config, info = experiment.config, experiment.dataset_info
     counts = {split: loaders.evaluated(config, info, split) for split in ("train", "test")}
@@ -262,6 +268,8 @@ def evaluate(
     def read() -> int:
         split, sums = unread.pop(0)
         sums_of[split].append(parallel.fetch(sums))
+        if collect is not None:
+            collect(split, sums_of[split][-1])
         return int(sums_of[split][-1]["count"].sum())
 
     for split, (examples, ids, _) in experiment.loader.evaluate(("train", "test")):

@@ -1,6 +1,7 @@
 """What a training run writes while it runs: checkpoints, metrics, progress, summary."""
 
 import contextlib
+import functools
 import logging
 from typing import Any
 
@@ -15,6 +16,7 @@ from rethink_jax.errors import Diverged, RunFailed, UserError
 from rethink_jax.runs import display, files, own_files, run_directory, writers
 from rethink_jax.training import metrics
 from rethink_jax.training.checkpoints import Checkpoints, Saved, restore_on_all
+from rethink_jax.training.records import Writer
 from rethink_jax.training.train_state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ class Recorder:
       history: the evaluations so far, as in `metrics.jsonl`.
       epoch_correct: the correct answers of the epoch's steps so far, each before its step.
       newest: in words, the newest checkpoint.
+      records: of every example; None where the config asks for none.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Recorder:
         self.history: list[metrics.Record] = []
         self.epoch_correct = 0
         self.newest = f"no checkpoint is in {path} yet"
+        self.records = Writer(path, dataset_info) if config.records.every_epochs else None
         self._path = path
         self._config = config
         self._fingerprint = fingerprint
@@ -93,7 +97,12 @@ class Recorder:
             self._set_newest(int(state.step))
             logger.info("resuming from step %d in %s", state.step, self._path)
 
+        if self.records:
+            self.records.restore(int(state.step))
+
         def begin() -> None:
+            if self.records:
+                self.records.cut_back(int(state.step))
             run_directory.write_metadata(
                 self._path,
                 self._config,
@@ -126,6 +135,20 @@ class Recorder:
         """Shows how far an evaluation is, in examples."""
         self._display.evaluating(done, total)
 
+    def begin_epoch(self) -> None:
+        """Forgets what the epoch before has counted and presented."""
+        self.epoch_correct = 0
+        if self.records:
+            self.records.begin_epoch()
+
+    def record_examples(self, step: int, per_epoch: int) -> None:
+        """Writes a record of every example where one is due; before `record`, which counts as its end."""
+        if self.records:
+            every = per_epoch * self._config.records.every_epochs
+            if step % every == 0:
+                processes.on_primary(functools.partial(self.records.write, step))
+            self.records.forget_evaluation()
+
     def record(self, record: metrics.Record) -> None:
         """Adds an evaluation to the history and its files."""
         self.history.append(record)
@@ -142,7 +165,13 @@ class Recorder:
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
             raise Diverged(f"the weights after step {step} are not finite; {self.newest}")
         saved = Saved(state, self._fingerprint, self.history, self.epoch_correct)
-        processes.on_primary(lambda: self._checkpoints.save(saved))
+
+        def save() -> None:
+            if self.records:  # first: a checkpoint without them could not be resumed from
+                self.records.keep_presented(step, self._checkpoints.steps())
+            self._checkpoints.save(saved)
+
+        processes.on_primary(save)
         self._set_newest(step)
 
     def summarize(self, status: str, parameters: int) -> metrics.Record:

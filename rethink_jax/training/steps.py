@@ -40,6 +40,7 @@ def make_train_steps(
     gather: Gather = gather,
     label_smoothing: float = 0.0,
     axis: str | tuple[()] = AXIS,
+    per_example: bool = False,
 ) -> Callable[[TrainState, Any, jax.Array, jax.Array], tuple[TrainState, Sums]]:
     """Returns a function that takes several optimizer steps on one device of the axis.
 
@@ -52,6 +53,7 @@ def make_train_steps(
       gather: function `(examples, ids) -> (images, labels, true_labels)`; by default of a split in memory.
       label_smoothing: ε, the weight of the uniform distribution in the targets.
       axis: over which the devices of a batch are mapped, or `NO_AXIS`.
+      per_example: whether to return what `of_examples` does, too, [k, batch] each.
 
     Returns:
       A function of
@@ -62,11 +64,13 @@ def make_train_steps(
       to the new state and, for each of the k steps, the batch's mean loss (`loss`, float32 [k]), all of what
       is differentiated, and its correct answers (`correct`, int32 [k]), before the step; 0 for those not taken.
     """
-    loss_and_updates = _make_loss(model, augment, dropout_keys, gather, label_smoothing, axis)
+    loss_and_updates = _make_loss(
+        model, augment, dropout_keys, gather, label_smoothing, axis, per_example
+    )
 
     def train_step(state: TrainState, examples: Any, ids: jax.Array) -> tuple[TrainState, Sums]:
         grad = jax.value_and_grad(loss_and_updates, has_aux=True)
-        (loss, (batch_stats, correct)), grads = grad(state.params, state, examples, ids)
+        (loss, (batch_stats, correct, each)), grads = grad(state.params, state, examples, ids)
         loss, correct, grads = lax.psum((loss, correct, grads), axis)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         state = state.replace(
@@ -75,7 +79,7 @@ def make_train_steps(
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
-        return state, {"loss": loss, "correct": correct}
+        return state, {"loss": loss, "correct": correct, **each}
 
     return _repeat(train_step)
 
@@ -87,15 +91,17 @@ def _make_loss(
     gather: Gather,
     label_smoothing: float,
     axis: str | tuple[()],
-) -> Callable[[Any, TrainState, Any, jax.Array], tuple[jax.Array, tuple[Any, jax.Array]]]:
+    per_example: bool,
+) -> Callable[[Any, TrainState, Any, jax.Array], tuple[jax.Array, tuple[Any, jax.Array, Sums]]]:
     """Returns a function of (params, state, examples, ids) to a device's share of the batch's mean loss.
 
-    Beside the loss it returns BatchNorm's new statistics and the device's correct answers.
+    Beside the loss it returns BatchNorm's new statistics, the device's correct answers and, if asked for, what
+    `of_examples` does.
     """
 
     def loss_and_updates(
         params: Any, state: TrainState, examples: Any, ids: jax.Array
-    ) -> tuple[jax.Array, tuple[Any, jax.Array]]:
+    ) -> tuple[jax.Array, tuple[Any, jax.Array, Sums]]:
         mask = ids >= 0
         images, labels, _ = gather(examples, ids)
         if augment is not None:
@@ -119,7 +125,8 @@ def _make_loss(
         loss = mean_loss(logits)
         for auxiliary_logits in updates.get("intermediates", {}).get("auxiliary_logits", ()):
             loss += AUXILIARY_WEIGHT * mean_loss(auxiliary_logits)
-        return loss, (updates.get("batch_stats", {}), correct)
+        each = of_examples(logits, labels, ids, axis) if per_example else {}
+        return loss, (updates.get("batch_stats", {}), correct, each)
 
     return loss_and_updates
 
@@ -141,13 +148,42 @@ def _repeat(
             state, sums = train_step(state, examples, ids[i])
             return state, jax.tree.map(lambda h, x: h.at[i].set(x), history, sums)
 
+        _, shapes = jax.eval_shape(train_step, state, examples, ids[0])
         history = {
-            "loss": jnp.zeros(ids.shape[0], jnp.float32),
-            "correct": jnp.zeros(ids.shape[0], jnp.int32),
+            name: jnp.full((ids.shape[0], *one.shape), -1 if name == "ids" else 0, one.dtype)
+            for name, one in shapes.items()
         }
         return lax.fori_loop(0, num_steps, body, (state, history))
 
     return train_steps
+
+
+def of_examples(
+    logits: jax.Array, labels: jax.Array, ids: jax.Array, axis: str | tuple[()]
+) -> Sums:
+    """Returns what a batch's logits say of each example, of all devices.
+
+    Args:
+      logits: float [n, classes].
+      labels: int32 [n].
+      ids: int32 [n], padding below 0.
+      axis: as for `make_train_steps`.
+
+    Returns:
+      `ids` and `answers`, int32 [devices · n], −1 for no answer; `margins`, the label's logit less the greatest
+      other one, and `losses`, both float32 [devices · n].
+    """
+    # Behind the barrier, so that the program of the sums is the same with and without.
+    logits = lax.optimization_barrier(lax.stop_gradient(logits).astype(jnp.float32))
+    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    is_own = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    values = {
+        "ids": ids,
+        "answers": _answers(logits),
+        "margins": own - jnp.where(is_own, -jnp.inf, logits).max(axis=-1),
+        "losses": _cross_entropy(logits, labels, smoothing=0.0),
+    }
+    return lax.all_gather(values, axis, tiled=True) if axis else values
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
@@ -180,13 +216,14 @@ def make_eval_steps(
     size: int | None = None,
     gather: Gather = gather,
     axis: str | tuple[()] = AXIS,
+    per_example: bool = False,
 ) -> Callable[[TrainState, Any, jax.Array], Sums]:
     """Returns a function that evaluates fixed weights on several batches, on one device of the axis.
 
     Args:
       model: `(images, mask, train, keys) -> logits`.
       size: side of the central square that the model sees; None for whole images.
-      gather, axis: as for `make_train_steps`.
+      gather, axis, per_example: as for `make_train_steps`; `margins_true` and `losses_true` are by true labels.
 
     Returns:
       A function of the train state, what the examples come from, and ids int32 [k, batch per device], padding
@@ -226,7 +263,13 @@ def make_eval_steps(
             **sums(labels),
             **sums(true_labels, "_true"),
             **{name: total(values.astype(jnp.int32)) for name, values in counts.items()},
+            **(each(logits, labels, true_labels, ids) if per_example else {}),
         }
+
+    def each(logits: jax.Array, labels: jax.Array, true_labels: jax.Array, ids: jax.Array) -> Sums:
+        of_true = of_examples(logits, true_labels, ids, axis)
+        truly = {f"{name}_true": of_true[name] for name in ("margins", "losses")}
+        return of_examples(logits, labels, ids, axis) | truly
 
     def eval_steps(state: TrainState, examples: Any, ids: jax.Array) -> Sums:
         if ids.shape[0] == 1:

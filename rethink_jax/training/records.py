@@ -1,0 +1,171 @@
+"""What a network answers to every example over a run: records on disk, and their reading.
+
+A record belongs to an evaluation. It has each training example as it was presented in the epoch that ends
+there, before its step, and each example of both splits with the fixed weights of the evaluation.
+"""
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+from etils import epath
+
+from rethink_jax.data import DatasetInfo
+from rethink_jax.errors import UserError
+from rethink_jax.runs import files
+
+FOLDER = "records"
+_WHEN = ("presented", "train", "test")
+_FILE = re.compile(r"(step|presented)-(\d{8})\.npz")
+
+
+class OfExamples(NamedTuple):
+    """Each example's values at one time, or at several with a leading axis; those not seen have −1 and NaN.
+
+    Attributes:
+      answer: int16 or int32 [n], the class of the greatest logit; −1 where one is no number.
+      margin: float32 [n], the label's logit less the greatest other one.
+      loss: float32 [n], cross-entropy.
+
+    Margin and loss are by the labels trained on; those of test examples by the true ones.
+    """
+
+    answer: np.ndarray
+    margin: np.ndarray
+    loss: np.ndarray
+
+
+class Records(NamedTuple):
+    """The records of a run.
+
+    Attributes:
+      steps: int64 [records], at which they were made.
+      presented, train, test: values [records, n].
+    """
+
+    steps: np.ndarray
+    presented: OfExamples
+    train: OfExamples
+    test: OfExamples
+
+
+def empty(n: int, num_classes: int) -> OfExamples:
+    """Returns values of n examples, none of which was seen."""
+    answer = np.int16 if num_classes <= np.iinfo(np.int16).max else np.int32
+    nan = np.full(n, np.nan, np.float32)
+    return OfExamples(np.full(n, -1, answer), nan, nan.copy())
+
+
+def fill(values: OfExamples, sums: dict[str, np.ndarray], suffix: str = "") -> None:
+    """Enters what a dispatch tells of its examples, as `steps.of_examples` has it."""
+    seen = sums["ids"] >= 0
+    ids = sums["ids"][seen]
+    values.answer[ids] = sums["answers"][seen]
+    values.margin[ids] = sums[f"margins{suffix}"][seen]
+    values.loss[ids] = sums[f"losses{suffix}"][seen]
+
+
+class Writer:
+    """Collects and writes a run's records; all processes collect, the primary one writes."""
+
+    def __init__(self, path: epath.Path, info: DatasetInfo):
+        self._folder, self._info = path / FOLDER, info
+        self._presented = empty(info.num_train, info.num_classes)
+        self._evaluated: dict[str, OfExamples] = {}
+
+    def begin_epoch(self) -> None:
+        """Forgets what was presented before."""
+        self._presented = empty(self._info.num_train, self._info.num_classes)
+
+    def present(self, sums: dict[str, np.ndarray]) -> None:
+        """Collects a dispatch of training."""
+        fill(self._presented, sums)
+
+    def evaluate(self, split: str, sums: dict[str, np.ndarray]) -> None:
+        """Collects a dispatch of an evaluation; test examples by their true labels."""
+        if split not in self._evaluated:
+            n = self._info.num_train if split == "train" else self._info.num_test
+            self._evaluated[split] = empty(n, self._info.num_classes)
+        fill(self._evaluated[split], sums, "_true" if split == "test" else "")
+
+    def write(self, step: int) -> None:
+        """Writes the record of an evaluation."""
+        groups = {"presented": self._presented, **self._evaluated}
+        self._save(f"step-{step:08d}.npz", groups)
+
+    def forget_evaluation(self) -> None:
+        """Forgets the last evaluation, on all processes."""
+        self._evaluated = {}
+
+    def keep_presented(self, step: int, checkpoints: list[int]) -> None:
+        """Writes what the epoch has presented, beside a checkpoint, and removes what is of none any more."""
+        self._save(f"presented-{step:08d}.npz", {"presented": self._presented})
+        for name, of_step in _steps_in(self._folder, "presented").items():
+            if of_step not in (*checkpoints, step):
+                (self._folder / name).unlink()
+
+    def restore(self, step: int) -> None:
+        """Restores what was presented before a checkpoint, on all processes."""
+        file = self._folder / f"presented-{step:08d}.npz"
+        if step and file.exists():
+            arrays = _load(file)
+            self._presented = OfExamples(
+                *(arrays[f"presented_{name}"] for name in OfExamples._fields)
+            )
+
+    def cut_back(self, step: int) -> None:
+        """Removes what was recorded after a checkpoint's step."""
+        for kind in ("step", "presented"):
+            for name, of_step in _steps_in(self._folder, kind).items():
+                if of_step > step:
+                    (self._folder / name).unlink()
+
+    def _save(self, name: str, groups: dict[str, OfExamples]) -> None:
+        arrays = {
+            f"{group}_{field}": array
+            for group, values in groups.items()
+            for field, array in values._asdict().items()
+        }
+
+        def save(partial: epath.Path) -> None:
+            with partial.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+
+        self._folder.mkdir(exist_ok=True)
+        files.write_whole(self._folder / name, save)
+
+
+def read(path: epath.Path) -> Records | None:
+    """Returns the records of a run's directory; None where there are none.
+
+    Raises:
+      UserError: naming a file that cannot be read.
+    """
+    found = _steps_in(path / FOLDER, "step")
+    if not found:
+        return None
+    loaded = [_load(path / FOLDER / name) for name in found]
+
+    def stacked(group: str) -> OfExamples:
+        return OfExamples(
+            *(np.stack([one[f"{group}_{name}"] for one in loaded]) for name in OfExamples._fields)
+        )
+
+    return Records(np.array([*found.values()]), *map(stacked, _WHEN))
+
+
+def _steps_in(folder: epath.Path, kind: str) -> dict[str, int]:
+    """Returns the names of our files of one kind with their steps, in the order of these."""
+    if not folder.exists():
+        return {}
+    matches = [match for entry in folder.iterdir() if (match := _FILE.fullmatch(entry.name))]
+    of_kind = {match[0]: int(match[2]) for match in matches if match[1] == kind}
+    return dict(sorted(of_kind.items(), key=lambda item: item[1]))
+
+
+def _load(file: epath.Path) -> dict[str, np.ndarray]:
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            return dict(archive)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
