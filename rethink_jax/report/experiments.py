@@ -16,7 +16,7 @@ from rethink_jax.report.pages import Block, Heading, Text
 from rethink_jax.report.runs import ReportedRun, hardware_of
 from rethink_jax.report.tables import NOTHING, Table, describe_data, number
 from rethink_jax.runs import display
-from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
+from rethink_jax.theory import expressivity, memorization, minimum_norm, rademacher, stability
 
 SUBJECT = "kernels and theory"
 
@@ -30,6 +30,10 @@ _NORMS = "Test error against the norm with one-hot targets. Hollow: the paper's,
 _SGD = (
     "SGD from zero and from a random start as long as the solution of least norm. Every gradient lies in "
     "the span of the examples: what a start has outside of it stays."
+)
+_MEMORIZATION = (
+    "How many training examples have which memorization: the share of members trained on the example that are "
+    "right on it, less the share of the others (Feldman and Zhang 2020)."
 )
 
 
@@ -69,6 +73,14 @@ def _of_minimum_norm(runs: list[ReportedRun]) -> list[Block]:
     return page
 
 
+def _of_memorization(runs: list[ReportedRun]) -> list[Block]:
+    page = _of_theory(runs, memorization.table)
+    for run in runs:
+        fill = partial(memorization.draw, histogram=run.summary["histogram"])
+        page.append(draw(f"{run.row}-memorization", _MEMORIZATION, fill, 5.6))
+    return page
+
+
 # What the report says of runs of each experiment.
 EXPERIMENTS: dict[str, Callable[[list[ReportedRun]], list[Block]]] = {
     "kernel": _of_kernels,
@@ -76,6 +88,7 @@ EXPERIMENTS: dict[str, Callable[[list[ReportedRun]], list[Block]]] = {
     "rademacher": partial(_of_theory, read=rademacher.table),
     "stability": partial(_of_theory, read=stability.table),
     "minimum_norm": _of_minimum_norm,
+    "memorization": _of_memorization,
 }
 
 

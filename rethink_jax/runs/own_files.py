@@ -15,9 +15,11 @@ SWEEP, LOCK, SWEEP_LOCK = "sweep.json", "lock", "sweep.lock"
 SELECTION, SOLUTION, PRODUCTS = "selection.json", "solution.npz", "products.npz"
 SECONDS, EVALUATION, CURVES = "seconds.json", "evaluation.json", "curves.png"
 WITH_RIDGE = "with_ridge"
+MEMBERS, INFLUENCE, SCORES, PAIRS = "members.npz", "influence.npz", "scores.csv", "pairs.csv"
 FILES = (
     *(CONFIG, ENVIRONMENT, METRICS, SUMMARY, SWEEP, EVALUATION, CURVES),
     *(SELECTION, SOLUTION, f"{WITH_RIDGE}-{SOLUTION}", PRODUCTS, SECONDS),
+    *(MEMBERS, INFLUENCE, SCORES, PAIRS),
 )
 PARTIAL = ".partial"
 _PARTIALS = tuple(name + PARTIAL for name in FILES)

@@ -65,6 +65,22 @@ class Members(NamedTuple):
     test_labels: np.ndarray
 
 
+class Programs(NamedTuple):
+    """What members that train together are compiled to; arguments have a leading axis of devices, then members.
+
+    Attributes:
+      initialize: a key → the state of one member at step 0.
+      train_steps: (states, `Members`, `Split`, ids [devices, members, k, batch], number) → states, sums.
+      eval_steps: (states, labels, `Split`, ids [k, batch]) → sums.
+      answer_steps: (states, `Split`, ids [k, batch]) → classes int32 [devices, members, k, batch].
+    """
+
+    initialize: Callable[[jax.Array], TrainState]
+    train_steps: Callable
+    eval_steps: Callable
+    answer_steps: Callable
+
+
 class Ensemble(NamedTuple):
     """What the configs of runs that train together stand for, on this machine's devices.
 
@@ -116,14 +132,7 @@ def build(configs: Sequence[ConfigDict], dataset: data.Dataset) -> Ensemble:
         parallel.replicate(inputs.Split(seen, split.labels, split.labels))
         for seen, split in zip(images, (dataset.train, dataset.test), strict=True)
     )
-    programs = _programs(
-        _recipe(first),
-        info.num_classes,
-        info.image_shape[-1],
-        config_lib.steps_per_epoch(first, info.num_train),
-        config_lib.total_steps(first, info.num_train),
-        tuple(parallel.devices()),
-    )
+    programs = programs_of(first, info, info.num_train)
     states = [jax.device_get(programs.initialize(key_of(config.seed))) for config in configs]
     return Ensemble(
         configs=configs,
@@ -143,18 +152,30 @@ def build(configs: Sequence[ConfigDict], dataset: data.Dataset) -> Ensemble:
     )
 
 
+def programs_of(config: ConfigDict, info: data.DatasetInfo, num_train: int) -> Programs:
+    """Returns the programs of members, compiled once for equal recipes.
+
+    Args:
+      config: resolved, of any of them.
+      info: of the data set.
+      num_train: the examples that each member is trained on.
+    """
+    return _programs(
+        _recipe(config),
+        info.num_classes,
+        info.image_shape[-1],
+        config_lib.steps_per_epoch(config, num_train),
+        config_lib.total_steps(config, num_train),
+        tuple(parallel.devices()),
+    )
+
+
 def _recipe(config: ConfigDict) -> FrozenConfigDict:
     """Returns the fields that the program of all members is made of."""
     recipe = ConfigDict(recipe_of(config).to_dict())
     recipe.optimizer.learning_rate = 1.0
     recipe.optimizer.weight_decay = float(bool(config.optimizer.weight_decay))
     return FrozenConfigDict(recipe)
-
-
-class _Programs(NamedTuple):
-    initialize: Callable[[jax.Array], TrainState]
-    train_steps: Callable
-    eval_steps: Callable
 
 
 @functools.lru_cache(maxsize=8)
@@ -165,7 +186,7 @@ def _programs(
     steps_per_epoch: int,
     total_steps: int,
     devices: tuple[jax.Device, ...],
-) -> _Programs:
+) -> Programs:
     """Returns the programs of all members; the cache must know the `devices`, which `parallel` maps over."""
     size = recipe.data.size
     model = models.create(recipe.model, num_classes, recipe.dtype)
@@ -206,11 +227,17 @@ def _programs(
 
         return jax.vmap(of_member)(states, labels)
 
+    answer = steps.make_answer_steps(model, size)
+
+    def answer_steps(states: TrainState, examples: inputs.Split, ids: jax.Array) -> jax.Array:
+        return jax.vmap(lambda state: answer(state, examples, ids))(states)
+
     a_rate, a_decay = jnp.float32(1.0), jnp.float32(recipe.optimizer.weight_decay)
-    return _Programs(
+    return Programs(
         train_state.make_initialize(model, optimizer_of(a_rate, a_decay), (size, size, channels)),
         parallel.map_over_devices(train_steps, (0, 1, 3), sharded_output=True, donate_first=True),
         parallel.map_over_devices(eval_steps, (0, 1), sharded_output=True),
+        parallel.map_over_devices(answer_steps, (0,), sharded_output=True),
     )
 
 

@@ -277,3 +277,29 @@ def make_eval_steps(
         return lax.map(lambda batch: eval_batch(state, examples, batch), ids)
 
     return eval_steps
+
+
+def make_answer_steps(
+    model: nn.Module, size: int | None = None, gather: Gather = gather
+) -> Callable[[TrainState, Any, jax.Array], jax.Array]:
+    """Returns a function that answers several batches with fixed weights, on one device.
+
+    Args:
+      model, size, gather: as for `make_eval_steps`.
+
+    Returns:
+      A function of the train state, what the examples come from, and ids int32 [k, batch] to classes int32
+      [k, batch]; of padding some class, and −1 where a logit is no number.
+    """
+
+    def answer_batch(state: TrainState, examples: Any, ids: jax.Array) -> jax.Array:
+        images, _, _ = gather(examples, ids)
+        if size is not None:
+            images = center_crop(images, size)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        return _answers(model.apply(variables, whiten(images)))  # type: ignore[arg-type]
+
+    def answer_steps(state: TrainState, examples: Any, ids: jax.Array) -> jax.Array:
+        return lax.map(lambda batch: answer_batch(state, examples, batch), ids)
+
+    return answer_steps

@@ -230,6 +230,7 @@ KINDS = {
     "minimum_norm": "configs/minimum_norm.py:digits",
     "rademacher": "configs/rademacher.py:digits",
     "stability": "configs/stability.py:digits",
+    "memorization": "configs/memorization.py:smoke",
     "sweep": "configs/table1.py:smoke",
 }
 

@@ -1,0 +1,338 @@
+"""Which examples a learner memorizes, and which test points these decide: ensembles on random subsets.
+
+Feldman and Zhang 2020 (arXiv 2008.03703) and, with several sizes of the subset, Jiang et al. 2021 (arXiv
+2002.03206). `subsets` has the draws and the estimators.
+"""
+
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from rethink_jax import data, models
+from rethink_jax.config.base import EXPERIMENT, TRAIN
+from rethink_jax.config.fields import Allowed, Field, Fields, one_of, with_defaults, within
+from rethink_jax.distributed import jax_settings, parallel, preemption, processes
+from rethink_jax.errors import require
+from rethink_jax.kernels.session import seconds_before
+from rethink_jax.pipeline import inputs
+from rethink_jax.runs import cpu_devices, display, effects, files, identity, opening
+from rethink_jax.runs.own_files import INFLUENCE, MEMBERS, PAIRS, SCORES, SECONDS
+from rethink_jax.runs.resolve import resolve
+from rethink_jax.theory import exact_learners, member_records, scores, subsets
+from rethink_jax.theory.member_records import Records
+from rethink_jax.theory.networks import Trainer
+
+logger = logging.getLogger(__name__)
+
+_OF_MEMBERS = with_defaults(TRAIN, model__name="mlp", epochs=25, stop_when_fitted=False)
+_LEARNERS = ("mlp", "nearest_neighbour", "kernel_ridge")
+
+FIELDS: Fields = {
+    **_OF_MEMBERS,
+    **{name: _OF_MEMBERS[name]._replace(may_change=False) for name in ("epochs", "steps")},
+    "experiment": EXPERIMENT._replace(default="memorization"),
+    "memorization.learner": Field(
+        "mlp",
+        "What is trained on the subsets; of the fields of training `nearest_neighbour` and `kernel_ridge` need "
+        "the data and their corruption alone.",
+        one_of(*_LEARNERS),
+    ),
+    "memorization.fractions": Field(
+        (0.7,),
+        "Shares of the training examples that a subset has.",
+        (
+            Allowed(
+                "one or more different numbers in (0, 1)",
+                lambda values: (
+                    len(values) > 0
+                    and all(isinstance(x, float) and 0 < x < 1 for x in values)
+                    and len({*values}) == len(values)
+                ),
+            ),
+        ),
+    ),
+    "memorization.members": Field(
+        100, "Members that are trained for each fraction.", within(2, 10**6)
+    ),
+    "memorization.at_once": Field(
+        20,
+        "Members that train as one program, after which they are saved.",
+        within(1, 10_000),
+        in_name=False,
+        may_change=True,
+        in_report=False,
+    ),
+}
+
+# Fields of a training run that say what members do not do: evaluations, checkpoints, an early end.
+_UNUSED = ("stop_when_fitted", *(name for name in TRAIN if name.startswith(("evaluate.", "check"))))
+
+
+class Session(NamedTuple):
+    """A run underway.
+
+    Attributes:
+      config: resolved.
+      path: the run's directory.
+      info: sizes of the data set.
+      prepared: both splits, corrupted.
+      show: is told what is done and how much of it; raises `Stopped` after a signal.
+    """
+
+    config: ConfigDict
+    path: epath.Path
+    info: data.DatasetInfo
+    prepared: inputs.Inputs
+    show: Callable[[str, float], None]
+
+
+@jax_settings.pin_settings()
+def run(
+    config: ConfigDict, workdir: epath.PathLike | None = None, name: str = "memorization"
+) -> dict[str, Any]:
+    """Trains members on random subsets, and scores every training example by their answers.
+
+    Args:
+      config: as `rethink_jax.config.experiment("memorization", …)` returns it, changed at will.
+      workdir: the run's directory; by default `runs/<name>-<data>-<digits of the config>`.
+      name: of the config file, for the default directory.
+
+    Returns:
+      The content of `summary.json`.
+
+    Raises:
+      UserError: for a config or a directory that cannot be run, and in several processes.
+      RunFailed: a member's loss is not finite, or a file cannot be written.
+      Stopped: when a signal came; the members that are finished are saved.
+    """
+    config, info = resolve(config)
+    processes.check_one_process(config)
+    check(config, info)
+    load = functools.cache(lambda: data.load(config.data))
+    path = identity.path_of(workdir, config, lambda: load().fingerprint, name, config.data.name)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(cpu_devices.use(config))
+        most = parallel.most_cpu_devices()
+        if most is not None and config.cpu_devices is None:
+            at_once = min(config.memorization.at_once, config.memorization.members)
+            stack.enter_context(parallel.use_cpu_devices(min(most, at_once)))
+        stop_request = stack.enter_context(preemption.stop_on_signals())
+        stop_request.grace_seconds = config.grace_seconds
+        opening.check_new(path, config, info)
+        _refuse_unused(path, config)
+        summary, is_same = opening.find_summary(path, config, lambda: load().fingerprint)
+        dataset = load()
+        if summary is not None:
+            if not is_same:
+                raise identity.unnoted(path)
+            logger.info("%s is finished", path)
+        else:
+            stack.enter_context(stop_request.defer())
+            stop_request.saved = (
+                f"stopped; finished members are saved in {path}; run the same command again"
+            )
+            show = stack.enter_context(display.show_parts())
+
+            def show_or_stop(part: str, fraction: float) -> None:
+                stop_request.raise_if_stopped()
+                show(part, fraction)
+
+            summary = _compute(config, path, dataset, show_or_stop)
+    display.print_rows(*table(summary))
+    return summary
+
+
+def check(config: ConfigDict, info: data.DatasetInfo) -> None:
+    """Raises `UserError` for members that cannot be trained.
+
+    Args:
+      config: resolved.
+      info: of its data set.
+    """
+    n, fractions = info.num_train, config.memorization.fractions
+    sizes = [subsets.subset_size(fraction, n) for fraction in fractions]
+    allowed = f"such that subsets of {n} examples have 1 to {n - 1} of them; they have {sizes}"
+    is_proper = all(1 <= size < n for size in sizes)
+    require(is_proper, "memorization.fractions", tuple(fractions), allowed)
+    if config.memorization.learner == "mlp":
+        model = config.model.name
+        has_convolutions = models.MODELS[model].convolutions
+        allowed = "mlp; convolutions of several members at once are slow"
+        require(not has_convolutions, "model.name", model, allowed)
+    if config.memorization.learner == "kernel_ridge":
+        exact_learners.check_size(n)
+
+
+def _refuse_unused(path: epath.Path, config: ConfigDict) -> None:
+    """Raises `UserError` for a new run's first setting that members ignore."""
+    for name in _UNUSED:
+        group, _, field = name.rpartition(".")
+        value = config[group][field] if group else config[field]
+        default = FIELDS[name].default
+        if value != default:
+            allowed = f"{default!r} or left out for memorization, which does no such thing"
+            effects.refuse_one(path, effects.Ignored(name, value, allowed))
+
+
+def _compute(
+    config: ConfigDict, path: epath.Path, dataset: data.Dataset, show: Callable[[str, float], None]
+) -> dict[str, Any]:
+    """Trains the members that the directory does not have yet, and writes scores and the summary."""
+    prepared = inputs.prepare(config, dataset)
+    session = Session(config, path, dataset.info, prepared, show)
+    noted = {"num_train": dataset.info.num_train, "data_fingerprint": dataset.fingerprint}
+    with opening.open_described(path, config, **noted):
+        records = train(session)
+        show("scores", 0.0)
+        found = scores.score(records, prepared, _exact(session))
+        seconds = seconds_before(path)
+        summary = {
+            "status": "finished",
+            "learner": config.memorization.learner,
+            **found.summary,
+            "seconds": seconds,
+            "members_per_minute": 60 * len(records.member) / seconds if seconds else None,
+        }
+
+        def write() -> None:
+            files.write_text(path / SCORES, scores.scores_csv(found, prepared.train))
+            files.write_text(path / PAIRS, scores.pairs_csv(found))
+            files.write_whole(path / INFLUENCE, functools.partial(scores.save_influence, found))
+            files.write_summary(path, summary)
+
+        processes.on_primary(write)
+    return summary
+
+
+def train(session: Session) -> Records:
+    """Trains the members that the run's directory does not have, some at a time, and returns all answers."""
+    config, path, prepared = session.config.memorization, session.path, session.prepared
+    sizes = len(prepared.train.labels), len(prepared.test.labels)
+    records = member_records.restore(path / MEMBERS, *sizes)
+    answer, seconds = _learner(session), seconds_before(path) if len(records.member) else 0.0
+    total = len(config.fractions) * config.members
+    while (done := len(records.member)) < total:
+        started = time.monotonic()
+        place, first = divmod(done, config.members)
+        fraction = config.fractions[place]
+        last = min(first + config.at_once, config.members)
+        # Each fraction has members of its own: answers of nested subsets would make the mean less exact.
+        numbers = [place + len(config.fractions) * own for own in range(first, last)]
+        size = subsets.subset_size(fraction, sizes[0])
+        is_member = subsets.membership(session.config.seed, numbers, sizes[0], size)
+
+        def show(part: float, done: int = done, count: int = last - first) -> None:
+            session.show("members", (done + part * count) / total)
+
+        show(0.0)
+        on_train, on_test = answer(is_member, numbers, show)
+        records = member_records.add(
+            records,
+            numbers,
+            fraction,
+            is_member,
+            on_train == prepared.train.labels[None],
+            on_test == prepared.test.true_labels[None],
+        )
+        seconds += time.monotonic() - started
+        processes.on_primary(functools.partial(_keep, path, records, seconds))
+    return records
+
+
+def _keep(path: epath.Path, records: Records, seconds: float) -> None:
+    files.write_json(path / SECONDS, {"seconds": seconds})
+    files.write_whole(path / MEMBERS, functools.partial(member_records.save, records))
+
+
+_Answer = Callable[[np.ndarray, list[int], Callable[[float], None]], tuple[np.ndarray, np.ndarray]]
+
+
+def _learner(session: Session) -> _Answer:
+    """Returns a function of subsets, the members' numbers and a display to the answers on both splits."""
+    config, prepared = session.config, session.prepared
+    if config.memorization.learner == "mlp":
+        trainer = Trainer(config, session.info, prepared)
+
+        def of_networks(
+            is_member: np.ndarray, numbers: list[int], show: Callable[[float], None]
+        ) -> tuple[np.ndarray, np.ndarray]:
+            return trainer.answer(is_member, subsets.member_seeds(config.seed, numbers), show)
+
+        return of_networks
+    train, test = prepared.train, prepared.test
+    if config.memorization.learner == "nearest_neighbour":
+        learner = exact_learners.nearest_neighbour(train, test)
+    else:
+        matrices = exact_learners.gaussian_matrices(train, test)
+        learner = exact_learners.kernel_ridge(matrices, train.labels)
+    return lambda is_member, numbers, show: learner(is_member)
+
+
+def _exact(session: Session) -> np.ndarray | None:
+    """Returns the memorization in closed form, float64 [n]; None for networks and for several fractions."""
+    config, train = session.config.memorization, session.prepared.train
+    if config.learner == "kernel_ridge":
+        matrix = exact_learners.gaussian_matrices(train, train).train
+        return exact_learners.leave_one_out(matrix, train.labels)
+    if config.learner == "nearest_neighbour" and len(config.fractions) == 1:
+        size = subsets.subset_size(config.fractions[0], len(train.labels))
+        return exact_learners.nearest_neighbour_memorization(train.images, train.labels, size)
+    return None
+
+
+def table(summary: dict[str, Any]) -> display.Rows:
+    """Returns the headline numbers in words."""
+    percent = display.percent
+
+    def number(value: float | None) -> str:
+        return "—" if value is None else f"{value:.3f}"
+
+    memorization, halves, pairs = (summary[name] for name in ("memorization", "halves", "pairs"))
+    rate = summary["members_per_minute"]
+    rows = [
+        ("wrong labels", f"{summary['wrong_labels']:,}"),
+        ("memorization, mean", number(memorization["mean"])),
+        ("of right labels", number(memorization["mean_right"])),
+        ("of wrong labels", number(memorization["mean_wrong"])),
+        (f"examples of {subsets.LEAST_MEMORIZATION} or more", f"{memorization['memorized']:,}"),
+        ("area under the curve for wrong labels", number(memorization["auc"])),
+        ("C-score, mean", number(summary["c_score"]["mean"])),
+        ("area under the curve of 1 − C-score", number(summary["c_score"]["auc"])),
+        ("rank correlation of two halves of the members", number(halves["rank_correlation"])),
+        ("overlap of what they memorize", number(halves["overlap"])),
+        ("memorized pairs", f"{pairs['count']:,}"),
+        ("test points in them", f"{pairs['test_points']:,}"),
+        ("with a single training example", f"{pairs['single']:,}"),
+        ("accuracy on a member's own examples", percent(summary["accuracy"]["own"])),
+        ("on the other training examples", percent(summary["accuracy"]["held_out"])),
+        ("on the test set", percent(summary["accuracy"]["test"])),
+    ]
+    if summary["exact"] is not None:
+        exact = summary["exact"]
+        rows += [
+            ("memorization in closed form, mean", number(exact["mean"])),
+            ("rank correlation with it", number(exact["rank_correlation"])),
+            ("mean squared difference from it", number(exact["mean_squared_difference"])),
+        ]
+    rows.append(("members a minute", "—" if rate is None else f"{rate:.1f}"))
+    title = "Memorization: {members:,} members ({learner}) on subsets of {examples:,} examples"
+    return title.format(**summary), ("", "value"), rows
+
+
+def draw(figure: Any, histogram: dict[str, list[float]]) -> None:
+    """Draws how many examples have which memorization on an empty figure of matplotlib's."""
+    axes = figure.subplots()
+    for kind, colour in (("right", "tab:blue"), ("wrong", "tab:orange")):
+        counts = np.asarray(histogram[kind])
+        if counts.sum():
+            axes.stairs(counts, histogram["edges"], color=colour, label=f"{kind} labels", lw=1.5)
+    axes.set(xlabel="memorization", ylabel="training examples", yscale="log", ylim=(0.7, None))
+    axes.legend()
+    axes.grid(alpha=0.3)
