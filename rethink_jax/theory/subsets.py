@@ -29,7 +29,6 @@ LEAST_MEMORIZATION, LEAST_INFLUENCE = 0.25, 0.15
 STRONGEST = 50
 
 _TEST_POINTS = 200
-_MEMBERS = 1000
 
 
 def subset_size(fraction: float, n: int) -> int:
@@ -176,32 +175,33 @@ def influence(
     """
     if is_member.ndim != 2 or correct.ndim != 2 or len(is_member) != len(correct):
         raise ValueError(f"is_member is {is_member.shape} and correct {correct.shape}")
-    differences = []
+    return _weights(is_member, groups).T @ correct.astype(np.float32)
+
+
+def _weights(is_member: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """Returns by which sum over members influence is estimated, float32 [t, n]; NaN where it has no value.
+
+    Of a group with k members trained on example i and l others, these have the weights 1/k and −1/l, divided by
+    the number of groups in which both are there. Influence is then one product of matrices.
+    """
+    weights = np.zeros(is_member.shape, np.float32)
+    count = np.zeros(is_member.shape[1], np.float32)
     for own in _split(groups, len(is_member)):
-        with_it = _counts(is_member, correct, own)
-        trained = is_member[own].sum(axis=0, dtype=np.float32)[:, None]
-        right = correct[own].sum(axis=0, dtype=np.float32)[None]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            difference = with_it / trained - (right - with_it) / (np.float32(len(own)) - trained)
-        differences.append(difference)
-    return differences[0] if len(differences) == 1 else _mean_over_groups(differences)
-
-
-def _counts(is_member: np.ndarray, correct: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Returns how many members have an example and are right on a point, float32 [n, m]: exact below 2**24."""
-    counts = np.zeros((is_member.shape[1], correct.shape[1]), np.float32)
-    for start in range(0, len(own), _MEMBERS):
-        rows = own[start : start + _MEMBERS]
-        counts += is_member[rows].astype(np.float32).T @ correct[rows].astype(np.float32)
-    return counts
+        trained = is_member[own].sum(axis=0)
+        others = len(own) - trained
+        has_both = (trained > 0) & (others > 0)
+        plus, minus = (has_both / np.maximum(number, 1) for number in (trained, others))
+        weights[own] = np.where(is_member[own], plus[None], -minus[None])
+        count += has_both
+    with np.errstate(invalid="ignore"):
+        return np.divide(weights, count[None], out=weights)
 
 
 class Pairs(NamedTuple):
     """Test points and the training examples that decide them.
 
     Attributes:
-      strongest: int32 [m, k], for each test point the ids of the most influential training examples, of equal
-        ones the first.
+      strongest: int32 [m, k], for each test point the ids of the most influential training examples.
       strongest_influence: float32 [m, k]; NaN counts as −1.
       train_ids, test_ids: int32 [pairs], of the same class, memorized and influential, by test point.
       influence: float32 [pairs].
@@ -225,7 +225,7 @@ def find_pairs(
     """Returns the most influential training examples of each test point, and all memorized pairs.
 
     A pair has one class, and at least a memorization of `LEAST_MEMORIZATION` and an influence of
-    `LEAST_INFLUENCE`. The matrix of influences is computed for some test points at a time and never whole.
+    `LEAST_INFLUENCE`. Influences are computed for some test points at a time and are never all in memory.
 
     Args:
       is_member, correct, groups: as for `influence`.
@@ -233,12 +233,13 @@ def find_pairs(
       labels, test_labels: integers [n] and [m].
     """
     is_memorized = scores >= LEAST_MEMORIZATION  # not where it is NaN
-    kept = min(STRONGEST, is_member.shape[1])
+    kept, weights = min(STRONGEST, is_member.shape[1]), _weights(is_member, groups)
+    is_scored = np.isfinite(weights[0])
     strongest, values, pairs = [], [], []
     for start in range(0, correct.shape[1], _TEST_POINTS):
-        part = influence(is_member, correct[:, start : start + _TEST_POINTS], groups)
-        part = np.nan_to_num(part, copy=False, nan=-1.0)
-        for test_id, column in enumerate(np.ascontiguousarray(part.T), start):
+        part = correct[:, start : start + _TEST_POINTS].astype(np.float32).T @ weights
+        part[:, ~is_scored] = -1
+        for test_id, column in enumerate(part, start):
             ids = _greatest(column, kept)
             strongest.append(ids)
             values.append(column[ids])

@@ -3,6 +3,10 @@
 import contextlib
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
@@ -19,7 +23,7 @@ from rethink_jax.theory import exact_learners, member_records, memorization, sub
 from rethink_jax.theory.networks import Trainer
 from rethink_jax.training import load, train as train_lib
 from tests.conftest import serve, use_devices
-from tests.entry_point import make_place
+from tests.entry_point import environment_of_a_command, make_place, start
 from tests.test_bad_input import assert_refused_at_once
 
 WRITTEN = ("members.npz", "influence.npz", "scores.csv", "pairs.csv")
@@ -27,7 +31,7 @@ FIELDS = {
     "model.width": 16,
     "epochs": 4,
     "optimizer.learning_rate": 0.05,
-    "memorization.members": 10,
+    "memorization.members": 8,
     "memorization.at_once": 4,
     "corruption.name": "partially_corrupted_labels",
     "corruption.probability": 0.2,
@@ -71,9 +75,9 @@ def test_what_a_run_leaves(whole, toy):
     assert summary == files.read_summary(files.epath.Path(whole))
     prepared = inputs.prepare(resolve_toy(toy), toy)
     records = records_of(whole, toy)
-    assert records.member.tolist() == [*range(10)]
-    assert records.is_member.sum(axis=1).tolist() == [210] * 10
-    np.testing.assert_array_equal(records.is_member, subsets.membership(0, range(10), 300, 210))
+    assert records.member.tolist() == [*range(8)]
+    assert records.is_member.sum(axis=1).tolist() == [210] * 8
+    np.testing.assert_array_equal(records.is_member, subsets.membership(0, range(8), 300, 210))
     scores = subsets.memorization(records.is_member, records.train_correct)
     with (whole / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -121,13 +125,13 @@ def test_a_finished_run_prints_its_results_again(whole, from_toy, capsys):
     summary = memorization.run(toy_config(), whole)
     assert summary == json.loads((whole / "summary.json").read_text())
     assert bytes_of(whole) == before
-    assert "10 members (mlp) on subsets of 300 examples" in capsys.readouterr().out
+    assert "8 members (mlp) on subsets of 300 examples" in capsys.readouterr().out
 
 
 def test_members_are_independent_of_devices_and_of_how_many_train_at_once(
     whole, from_toy, toy, devices, tmp_path
 ):
-    memorization.run(toy_config(**{"memorization.at_once": 3}), tmp_path)
+    memorization.run(toy_config(**{"memorization.at_once": 8}), tmp_path)
     expected, found = records_of(whole, toy), records_of(tmp_path, toy)
     np.testing.assert_array_equal(found.is_member, expected.is_member)
     for left, right in ((found[3], expected[3]), (found[4], expected[4])):
@@ -158,7 +162,7 @@ def stop_after(monkeypatch, count):
     monkeypatch.setattr(display, "show_parts", show_parts)
 
 
-@pytest.mark.parametrize(("count", "members"), [(2, 0), (9, 4), (16, 8), (21, 10)])
+@pytest.mark.parametrize(("count", "members"), [(2, 0), (9, 4), (14, 8)])
 def test_stopped_and_resumed(count, members, whole, from_toy, toy, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, count)
@@ -206,8 +210,9 @@ def test_a_member_is_a_run_on_its_subset(toy, tmp_path):
 
 
 def test_several_fractions(from_toy, toy, tmp_path):
-    fields = {"memorization.fractions": (0.3, 0.6), "memorization.members": 3, "model.depth": 2}
-    summary = memorization.run(toy_config(**fields, steps=5), tmp_path)
+    fields = {"memorization.fractions": (0.3, 0.6), "memorization.members": 3}
+    learner = {"memorization.learner": "nearest_neighbour"}
+    summary = memorization.run(toy_config(**fields, **learner), tmp_path)
     records = records_of(tmp_path, toy)
     assert records.fraction.tolist() == [0.3] * 3 + [0.6] * 3
     assert records.member.tolist() == [0, 2, 4, 1, 3, 5]
@@ -219,7 +224,7 @@ def test_several_fractions(from_toy, toy, tmp_path):
 
 @pytest.mark.parametrize("learner", ["nearest_neighbour", "kernel_ridge"])
 def test_learners_in_closed_form(learner, from_toy, toy, tmp_path, capsys):
-    fields = {"memorization.learner": learner, "memorization.members": 60}
+    fields = {"memorization.learner": learner, "memorization.members": 30}
     summary = memorization.run(toy_config(**fields), tmp_path)
     assert summary["exact"]["rank_correlation"] > 0.6
     assert summary["memorization"]["mean_wrong"] > 0.7
@@ -257,7 +262,7 @@ def test_a_loss_that_is_not_finite(from_toy, tmp_path):
 
 
 def test_other_members_are_refused(whole, from_toy):
-    for field, value in (("memorization.members", 11), ("epochs", 5)):
+    for field, value in (("memorization.members", 9), ("epochs", 5)):
         with pytest.raises(UserError, match=rf"another config \(config.{field} \d+ → {value}\)"):
             memorization.run(toy_config(**{field: value}), whole)
 
@@ -305,6 +310,40 @@ def test_too_many_examples_for_a_matrix(from_toy, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"config.data.examples is 300; it must be at most 299"):
         memorization.run(toy_config(**{"memorization.learner": "kernel_ridge"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def wait_for(process, holds):
+    """Waits until something holds while a process runs."""
+    while not holds():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+@pytest.mark.ci
+def test_killed_stopped_and_resumed_processes(tmp_path):
+    here = make_place(tmp_path / "here")
+    fields = {"memorization.members": 24, "memorization.at_once": 4, "epochs": 8}
+    arguments = ["--config=configs/memorization.py:smoke"]
+    arguments += [f"--config.{name}={value}" for name, value in fields.items()]
+    assert start([*arguments, "--workdir=whole"], here).code == 0
+    members, codes = here / "stopped" / "members.npz", []
+    for number, size in ((signal.SIGKILL, 0), (signal.SIGTERM, 1)):
+        before = members.stat().st_size if size else 0
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rethink_jax.main", *arguments, "--workdir=stopped"],
+            cwd=here,
+            env=environment_of_a_command(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        wait_for(process, lambda own=before: members.exists() and members.stat().st_size > own)
+        process.send_signal(number)
+        process.communicate()
+        codes.append(process.returncode)
+    assert codes == [-signal.SIGKILL, preemption.EXIT_CODE]
+    assert not (here / "stopped" / "summary.json").exists()
+    assert start([*arguments, "--workdir=stopped"], here).code == 0
+    assert bytes_of(here / "stopped") == bytes_of(here / "whole")
 
 
 @pytest.mark.ci
