@@ -25,9 +25,8 @@ from rethink_jax.pipeline import inputs
 from rethink_jax.runs import cpu_devices, display, effects, files, identity, opening
 from rethink_jax.runs.own_files import INFLUENCE, MEMBERS, PAIRS, SCORES, SECONDS
 from rethink_jax.runs.resolve import resolve
-from rethink_jax.theory import exact_learners, member_records, scores, subsets
+from rethink_jax.theory import exact_learners, member_records, networks, scores, subsets
 from rethink_jax.theory.member_records import Records
-from rethink_jax.theory.networks import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +90,18 @@ class Session(NamedTuple):
     info: data.DatasetInfo
     prepared: inputs.Inputs
     show: Callable[[str, float], None]
+
+
+class _Learner(NamedTuple):
+    """What is trained.
+
+    Attributes:
+      answer: a function of subsets, the members' numbers and a display to the answers on both splits.
+      exact: returns the memorization in closed form, float64 [n]; None where there is none.
+    """
+
+    answer: Callable[[np.ndarray, list[int], networks.Show], tuple[np.ndarray, np.ndarray]]
+    exact: Callable[[], np.ndarray | None]
 
 
 @jax_settings.pin_settings()
@@ -189,9 +200,10 @@ def _compute(
     session = Session(config, path, dataset.info, prepared, show)
     noted = {"num_train": dataset.info.num_train, "data_fingerprint": dataset.fingerprint}
     with opening.open_described(path, config, **noted):
-        records = train(session)
+        learner = _learner(session)
+        records = _train(session, learner)
         show("scores", 0.0)
-        found = scores.score(records, prepared, _exact(session))
+        found = scores.score(records, prepared, learner.exact())
         seconds = seconds_before(path)
         summary = {
             "status": "finished",
@@ -211,12 +223,12 @@ def _compute(
     return summary
 
 
-def train(session: Session) -> Records:
+def _train(session: Session, learner: _Learner) -> Records:
     """Trains the members that the run's directory does not have, some at a time, and returns all answers."""
     config, path, prepared = session.config.memorization, session.path, session.prepared
     sizes = len(prepared.train.labels), len(prepared.test.labels)
     records = member_records.restore(path / MEMBERS, *sizes)
-    answer, seconds = _learner(session), seconds_before(path) if len(records.member) else 0.0
+    seconds = seconds_before(path) if len(records.member) else 0.0
     total = len(config.fractions) * config.members
     while (done := len(records.member)) < total:
         started = time.monotonic()
@@ -232,7 +244,7 @@ def train(session: Session) -> Records:
             session.show("members", (done + part * count) / total)
 
         show(0.0)
-        on_train, on_test = answer(is_member, numbers, show)
+        on_train, on_test = learner.answer(is_member, numbers, show)
         records = member_records.add(
             records,
             numbers,
@@ -251,40 +263,33 @@ def _keep(path: epath.Path, records: Records, seconds: float) -> None:
     files.write_whole(path / MEMBERS, functools.partial(member_records.save, records))
 
 
-_Answer = Callable[[np.ndarray, list[int], Callable[[float], None]], tuple[np.ndarray, np.ndarray]]
-
-
-def _learner(session: Session) -> _Answer:
-    """Returns a function of subsets, the members' numbers and a display to the answers on both splits."""
-    config, prepared = session.config, session.prepared
-    if config.memorization.learner == "mlp":
-        trainer = Trainer(config, session.info, prepared)
-
-        def of_networks(
-            is_member: np.ndarray, numbers: list[int], show: Callable[[float], None]
-        ) -> tuple[np.ndarray, np.ndarray]:
-            return trainer.answer(is_member, subsets.member_seeds(config.seed, numbers), show)
-
-        return of_networks
-    train, test = prepared.train, prepared.test
+def _learner(session: Session) -> _Learner:
+    config, (train, test, _) = session.config, session.prepared
     if config.memorization.learner == "nearest_neighbour":
-        learner = exact_learners.nearest_neighbour(train, test)
-    else:
+        nearest = exact_learners.nearest_neighbour(train, test)
+        fractions = config.memorization.fractions
+
+        def exact() -> np.ndarray | None:
+            if len(fractions) > 1:
+                return None
+            size = subsets.subset_size(fractions[0], len(train.labels))
+            return exact_learners.nearest_neighbour_memorization(train.images, train.labels, size)
+
+        return _Learner(lambda is_member, numbers, show: nearest(is_member), exact)
+    if config.memorization.learner == "kernel_ridge":
         matrices = exact_learners.gaussian_matrices(train, test)
-        learner = exact_learners.kernel_ridge(matrices, train.labels)
-    return lambda is_member, numbers, show: learner(is_member)
-
-
-def _exact(session: Session) -> np.ndarray | None:
-    """Returns the memorization in closed form, float64 [n]; None for networks and for several fractions."""
-    config, train = session.config.memorization, session.prepared.train
-    if config.learner == "kernel_ridge":
-        matrix = exact_learners.gaussian_matrices(train, train).train
-        return exact_learners.leave_one_out(matrix, train.labels)
-    if config.learner == "nearest_neighbour" and len(config.fractions) == 1:
-        size = subsets.subset_size(config.fractions[0], len(train.labels))
-        return exact_learners.nearest_neighbour_memorization(train.images, train.labels, size)
-    return None
+        ridge = exact_learners.kernel_ridge(matrices, train.labels)
+        return _Learner(
+            lambda is_member, numbers, show: ridge(is_member),
+            lambda: exact_learners.leave_one_out(matrices.train, train.labels),
+        )
+    trainer = networks.Trainer(config, session.info, session.prepared)
+    return _Learner(
+        lambda is_member, numbers, show: trainer.answer(
+            is_member, subsets.member_seeds(config.seed, numbers), show
+        ),
+        lambda: None,
+    )
 
 
 def table(summary: dict[str, Any]) -> display.Rows:
@@ -319,7 +324,7 @@ def table(summary: dict[str, Any]) -> display.Rows:
         rows += [
             ("memorization in closed form, mean", number(exact["mean"])),
             ("rank correlation with it", number(exact["rank_correlation"])),
-            ("mean squared difference from it", number(exact["mean_squared_difference"])),
+            ("mean squared difference from it", f"{exact['mean_squared_difference']:.1e}"),
         ]
     rows.append(("members a minute", "—" if rate is None else f"{rate:.1f}"))
     title = "Memorization: {members:,} members ({learner}) on subsets of {examples:,} examples"
