@@ -225,7 +225,8 @@ def find_pairs(
     """Returns the most influential training examples of each test point, and all memorized pairs.
 
     A pair has one class, and at least a memorization of `LEAST_MEMORIZATION` and an influence of
-    `LEAST_INFLUENCE`. Influences are computed for some test points at a time and are never all in memory.
+    `LEAST_INFLUENCE`. Influences are computed for some test points at a time and are never all in memory;
+    what is there has t · n + 200 · n numbers of float32.
 
     Args:
       is_member, correct, groups: as for `influence`.
