@@ -186,6 +186,19 @@ def of_examples(
     return lax.all_gather(values, axis, tiled=True) if axis else values
 
 
+def _of_both(
+    logits: jax.Array,
+    labels: jax.Array,
+    true_labels: jax.Array,
+    ids: jax.Array,
+    axis: str | tuple[()],
+) -> Sums:
+    """Returns what `of_examples` does by the split's labels, and `margins_true` and `losses_true`."""
+    of_true = of_examples(logits, true_labels, ids, axis)
+    truly = {f"{name}_true": of_true[name] for name in ("margins", "losses")}
+    return of_examples(logits, labels, ids, axis) | truly
+
+
 def _cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
     """Returns each example's loss [n]; targets are (1 − ε)·one-hot + ε/K (Szegedy et al. 2015, section 7)."""
     if not smoothing:
@@ -263,13 +276,8 @@ def make_eval_steps(
             **sums(labels),
             **sums(true_labels, "_true"),
             **{name: total(values.astype(jnp.int32)) for name, values in counts.items()},
-            **(each(logits, labels, true_labels, ids) if per_example else {}),
+            **(_of_both(logits, labels, true_labels, ids, axis) if per_example else {}),
         }
-
-    def each(logits: jax.Array, labels: jax.Array, true_labels: jax.Array, ids: jax.Array) -> Sums:
-        of_true = of_examples(logits, true_labels, ids, axis)
-        truly = {f"{name}_true": of_true[name] for name in ("margins", "losses")}
-        return of_examples(logits, labels, ids, axis) | truly
 
     def eval_steps(state: TrainState, examples: Any, ids: jax.Array) -> Sums:
         if ids.shape[0] == 1:
