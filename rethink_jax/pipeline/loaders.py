@@ -66,6 +66,7 @@ class InMemoryLoader:
       fingerprint: of the corrupted data.
       gather: function `(examples, ids) -> (images, labels, true_labels)`, on one device.
       sharded_argnums: which arguments of a step have a leading axis of the local devices.
+      train_labels: int32 [n] those trained on, int32 [n] the true ones, and the examples' own ids.
     """
 
     gather = staticmethod(inputs.gather)
@@ -79,6 +80,8 @@ class InMemoryLoader:
         prepared = inputs.prepare(config, dataset)
         inputs.log_changes([prepared.train.labels], prepared.train.true_labels)
         self.fingerprint = prepared.fingerprint
+        of_train = prepared.train
+        self.train_labels = of_train.labels, of_train.true_labels, dataset.train.own_ids
         self._train, self._test = map(parallel.replicate, (prepared.train, prepared.test))
 
     def train(self, step: int, end: int, max_steps: Callable[[], int]) -> Iterator[Dispatch]:

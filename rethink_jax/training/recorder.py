@@ -14,9 +14,8 @@ from rethink_jax.data import DatasetInfo
 from rethink_jax.distributed import preemption, processes
 from rethink_jax.errors import Diverged, RunFailed, UserError
 from rethink_jax.runs import display, files, own_files, run_directory, writers
-from rethink_jax.training import metrics
+from rethink_jax.training import metrics, records, scores
 from rethink_jax.training.checkpoints import Checkpoints, Saved, restore_on_all
-from rethink_jax.training.records import Writer
 from rethink_jax.training.train_state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ class Recorder:
         self.history: list[metrics.Record] = []
         self.epoch_correct = 0
         self.newest = f"no checkpoint is in {path} yet"
-        self.records = Writer(path, dataset_info) if config.records.every_epochs else None
+        self.records = records.Writer(path, dataset_info) if config.records.every_epochs else None
         self._path = path
         self._config = config
         self._fingerprint = fingerprint
@@ -187,6 +186,23 @@ class Recorder:
 
         processes.on_primary(write)
         return summary
+
+    def write_scores(self, train_labels: tuple[np.ndarray, np.ndarray, np.ndarray | None]) -> None:
+        """Writes `scores.csv` of a run that keeps records.
+
+        Args:
+          train_labels: as `InMemoryLoader` has them.
+        """
+
+        def write() -> None:
+            found = records.read(self._path)
+            if found is not None:
+                of_examples = scores.all_scores(found.presented, train_labels[0])
+                text = scores.to_csv(of_examples, *train_labels)
+                files.write_text(self._path / own_files.SCORES, text)
+
+        if self.records:
+            processes.on_primary(write)
 
     def _set_newest(self, step: int) -> None:
         self.newest = f"step {step} is saved in {self._path}"

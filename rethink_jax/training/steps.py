@@ -242,10 +242,9 @@ def make_eval_steps(
       A function of the train state, what the examples come from, and ids int32 [k, batch per device], padding
       below 0, to sums over the examples of all devices: for each of the k batches the loss by the split's
       labels and by its true labels (`loss`, `loss_true`, float32 [k]), the correct answers likewise (`correct`,
-      `correct_true`, int32 [k]), the examples (`count`, int32 [k]), those whose label is not the true one
-      (`replaced`, int32 [k]), and the correct answers on these by the split's labels (`correct_replaced`, int32
-      [k]). Of more than ten classes also the labels among the model's first five answers (`top5`, `top5_true`,
-      int32 [k]).
+      `correct_true`, int32 [k]), the examples (`count`), those whose label is not the true one (`replaced`),
+      and the correct answers on these by the split's labels (`correct_replaced`). Of more than ten classes also
+      the labels among the model's first five answers (`top5`, `top5_true`).
     """
 
     def eval_batch(state: TrainState, examples: Any, ids: jax.Array) -> Sums:

@@ -132,6 +132,8 @@ def _run(
                 with contextlib.suppress(RunFailed):
                     recorder.summarize("failed", experiment.parameters)
                 raise
+            if is_finished and isinstance(experiment.loader, loaders.InMemoryLoader):
+                recorder.write_scores(experiment.loader.train_labels)
             status = "finished" if is_finished else "stopped"
             summary = recorder.summarize(status, experiment.parameters)
     if not is_finished:

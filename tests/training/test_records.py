@@ -1,3 +1,5 @@
+import csv
+
 import numpy as np
 import pytest
 from etils import epath
@@ -7,7 +9,7 @@ from rethink_jax.distributed import parallel
 from rethink_jax.errors import UserError
 from rethink_jax.pipeline import batching, inputs, preprocess
 from rethink_jax.runs.resolve import resolve
-from rethink_jax.training import load, records, train
+from rethink_jax.training import load, records, scores, train
 from tests.conftest import use_devices
 
 N, N_TEST, EPOCHS, BATCH = 90, 40, 4, 20
@@ -163,6 +165,16 @@ def test_stopped_and_resumed(recorded, tmp_path, steps):
         name: undisturbed[name] for name in of_steps
     }
     assert {name for name in resumed if name.startswith("step-")} == of_steps
+
+
+def test_table_of_scores(recorded):
+    config, _ = resolve(settings(), toy())
+    prepared = inputs.prepare(config, toy())
+    rows = [*csv.DictReader((recorded / "scores.csv").read_text().splitlines())]
+    assert [int(row["label"]) for row in rows] == prepared.train.labels.tolist()
+    assert [int(row["true_label"]) for row in rows] == prepared.train.true_labels.tolist()
+    found = scores.all_scores(load.load_run(recorded).records.presented, prepared.train.labels)
+    assert [float(row["cumulative_loss"]) for row in rows] == found["cumulative_loss"].tolist()
 
 
 def test_every_second_epoch(tmp_path):
