@@ -1,4 +1,4 @@
-"""Theorem 1 and Corollary 1 on a data set: constructs the network, runs it, and counts what it fits."""
+"""Theorem 1, Corollary 1 and Baum's on a data set: constructs networks, runs them, counts what they fit."""
 
 import logging
 import time
@@ -9,14 +9,15 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax import data, paper
+from rethink_jax import config as config_lib, data, paper
 from rethink_jax.config.base import COMPILATION_CACHE, DATA, EXPERIMENT, RANDOM_LABELS, SYNTHETIC
-from rethink_jax.config.fields import PAPER, SEED, Field, Fields, within
+from rethink_jax.config.fields import PAPER, SEED, Field, Fields, one_of, within
 from rethink_jax.distributed import jax_settings
 from rethink_jax.pipeline import inputs
+from rethink_jax.pipeline.preprocess import center_crop
 from rethink_jax.runs import display, run_once
 from rethink_jax.runs.resolve import resolve
-from rethink_jax.theory import theorem1
+from rethink_jax.theory import baum, theorem1
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,14 @@ FIELDS: Fields = {
     ),
     "theorem.sample_size": Field(
         10_000, "Points at which they are evaluated where there are more.", within(1, 10**6)
+    ),
+    "theorem.construction": Field(
+        None,
+        "The network: Theorem 1's of n units, or Baum's of about 4n/d beside it, on the central crop.",
+        one_of("theorem1", "baum"),
+        kind=str,
+        unset="theorem1",
+        is_later=True,
     ),
     "compilation_cache": COMPILATION_CACHE,
 }
@@ -70,23 +79,47 @@ def run(
         return None if config.data.name == SYNTHETIC else data.load(config.data)
 
     def compute(dataset: data.Dataset | None) -> tuple[dict[str, Any], int]:
+        if _is_baum(config):
+            return _run_baum(config, *_examples(config, dataset))
         points, labels = _points(config, dataset)
         return _run(config, points, labels), len(labels)
 
     return run_once.run_once(config, workdir, name, load, compute, table)
 
 
+def _is_baum(config: ConfigDict) -> bool:
+    return bool(config.theorem.construction == "baum")
+
+
 def _points(config: ConfigDict, dataset: data.Dataset | None) -> tuple[np.ndarray, np.ndarray]:
     """Returns points uint8 [n, d] and labels int32 [n], corrupted as the config says."""
+    points, labels, num_classes = _examples(config, dataset)
+    return points, inputs.corrupt_labels(config.corruption, "train", labels, num_classes)
+
+
+def _examples(
+    config: ConfigDict, dataset: data.Dataset | None
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Returns points uint8 [n, d], their own labels int32 [n] and the number of classes."""
     if dataset is None:
         made, rng = config.synthetic, np.random.default_rng([config.seed, _POINTS])
         points = rng.integers(0, 256, (made.points, made.dimension), dtype=np.uint8)
         labels = rng.integers(0, made.classes, made.points, dtype=np.int32)
-        num_classes = made.classes
-    else:
-        points = dataset.train.images.reshape(dataset.info.num_train, -1)
-        labels, num_classes = dataset.train.labels, dataset.info.num_classes
-    return points, inputs.corrupt_labels(config.corruption, "train", labels, num_classes)
+        return points, labels, made.classes
+    images = dataset.train.images
+    if _is_baum(config):
+        images = center_crop(images, config_lib.default_size(min(images.shape[1:3])))
+    points = images.reshape(dataset.info.num_train, -1)
+    return points, dataset.train.labels, dataset.info.num_classes
+
+
+def _run_baum(
+    config: ConfigDict, points: np.ndarray, labels: np.ndarray, num_classes: int
+) -> tuple[dict[str, Any], int]:
+    halves = (labels >= num_classes // 2).astype(labels.dtype)
+    halves = inputs.corrupt_labels(config.corruption, "train", halves, 2)
+    labels = inputs.corrupt_labels(config.corruption, "train", labels, num_classes)
+    return baum.summarize(points, halves, labels, config.seed), len(labels)
 
 
 def _run(config: ConfigDict, points: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -159,7 +192,9 @@ _WORDS = {
 
 
 def table(summary: dict[str, Any]) -> display.Rows:
-    """Returns what each way of running the network fits, in words."""
+    """Returns what each way of running the network fits, in words; of Baum's, what each network does."""
+    if summary.get("construction") == "baum":
+        return baum.table(summary)
     title = "Theorem 1: {points:,} points in {dimension:,} dimensions, {parameters:,} weights"
     rows = [
         (
