@@ -25,6 +25,7 @@ PUBLIC = {
     "rethink_jax.pipeline.preprocess": ["whiten"],
     "rethink_jax.report.contents": ["write"],
     "rethink_jax.theory.baum": ["construct"],
+    "rethink_jax.theory.gram": ["arc_cosine", "matrix"],
     "rethink_jax.theory.theorem1": ["construct"],
     "rethink_jax.training.load": ["load_run"],
     "rethink_jax.training.train": ["run"],

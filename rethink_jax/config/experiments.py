@@ -52,6 +52,7 @@ EXPERIMENTS = {
     "rademacher": Experiment("rethink_jax.theory.rademacher:run", "rademacher"),
     "stability": Experiment("rethink_jax.theory.stability:run", "stability"),
     "minimum_norm": Experiment("rethink_jax.theory.minimum_norm:run", "sgd"),
+    "fine_grained": Experiment("rethink_jax.theory.fine_grained:run", "fine_grained"),
 }
 
 

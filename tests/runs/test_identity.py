@@ -14,7 +14,7 @@ from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.kernels import interpolation
 from rethink_jax.runs import identity
 from rethink_jax.sweeps import sweep
-from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
+from rethink_jax.theory import expressivity, fine_grained, minimum_norm, rademacher, stability
 from rethink_jax.training import load, train
 from tests.conftest import use_devices
 from tests.data_helpers import kernel_config, png, random_examples, rows, write_images, write_set
@@ -299,6 +299,10 @@ def theory(name):
         config = config_lib.experiment("minimum_norm", "mine")
         config.data.examples, config.sgd.epochs = None, 10
         return minimum_norm.run, config
+    if name == "fine_grained":
+        config = config_lib.experiment("fine_grained", "mine")
+        config.fine_grained.update(sizes=(10,), widths=())
+        return fine_grained.run, config
     config = (
         config_lib.experiment("rademacher", "mine")
         if name == "rademacher"
@@ -327,7 +331,7 @@ def with_another_test_image(mine):
 
 
 @pytest.mark.parametrize(
-    "name", ["kernel", "expressivity", "rademacher", "stability", "minimum_norm"]
+    "name", ["kernel", "expressivity", "rademacher", "stability", "minimum_norm", "fine_grained"]
 )
 def test_every_experiment_refuses_other_data(name, loaded, tmp_path):
     run, config = theory(name)
