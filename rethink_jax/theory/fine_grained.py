@@ -16,7 +16,17 @@ from scipy.stats import spearmanr
 
 from rethink_jax import data
 from rethink_jax.config.base import COMPILATION_CACHE, DATA, EXPERIMENT
-from rethink_jax.config.fields import COUNT, SEED, Allowed, Field, Fields, of_numbers, within
+from rethink_jax.config.fields import (
+    COUNT,
+    FLOAT32,
+    POSITIVE,
+    SEED,
+    Allowed,
+    Field,
+    Fields,
+    of_numbers,
+    within,
+)
 from rethink_jax.distributed import jax_settings
 from rethink_jax.errors import require
 from rethink_jax.pipeline import inputs
@@ -69,6 +79,9 @@ FIELDS: Fields = {
                 lambda value: all(_is_whole(m, 2, 10**6) and m % 2 == 0 for m in value),
             ),
         ),
+    ),
+    "fine_grained.initial_std": Field(
+        10.0, "Standard deviation κ of their initial weights.", POSITIVE + FLOAT32
     ),
     "fine_grained.trained_examples": Field(1000, "Examples that they are trained on.", COUNT),
     "fine_grained.steps": Field(1000, "Steps of gradient descent.", within(1, 10**6)),
@@ -250,7 +263,7 @@ def _train(config: ConfigDict, examples: Examples) -> dict[str, Any]:
     h = gram.matrix(examples.train[:count], examples.ids)
     infinite = gram.spectrum(h, np.stack([*labels.values()], axis=1))
     training = two_layer.Training(examples.train[:count], labels, infinite, fields.steps)
-    return training.summarize(fields.widths, config.seed)
+    return training.summarize(fields.widths, fields.initial_std, config.seed)
 
 
 def table(summary: dict[str, Any]) -> display.Rows:

@@ -24,19 +24,21 @@ from rethink_jax.theory import gram
 logger = logging.getLogger(__name__)
 
 
-def start(vectors: np.ndarray, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws w ~ N(0, I) in pairs and returns w·x and a.
+def start(vectors: np.ndarray, width: int, std: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draws w ~ N(0, κ²I) in pairs and returns w·x and a.
 
     Args:
       vectors: floating [n, d], the inputs.
       width: the number of units, even.
+      std: κ. H∞ does not depend on it; the larger it is, the fewer units change between active and inactive.
       seed: of w, with the width.
 
     Returns:
       Z [n, width] and a [width], in the dtype of the vectors.
     """
     rng = np.random.default_rng([seed, width])
-    half = vectors @ rng.standard_normal((width // 2, vectors.shape[1])).astype(vectors.dtype).T
+    weights = std * rng.standard_normal((width // 2, vectors.shape[1]))
+    half = vectors @ weights.astype(vectors.dtype).T
     signs = np.repeat(np.array([1, -1], vectors.dtype), width // 2)
     return np.concatenate([half, half], axis=1), signs
 
@@ -101,15 +103,15 @@ class Training(NamedTuple):
     infinite: gram.Spectrum
     steps: int
 
-    def summarize(self, widths: Sequence[int], seed: int) -> dict[str, Any]:
-        """Trains a network of each width, from weights of the seed, on each of the labels, in float32."""
+    def summarize(self, widths: Sequence[int], std: float, seed: int) -> dict[str, Any]:
+        """Trains a network of each width on each of the labels, in float32, from weights of this κ and seed."""
         rate = float(1 / self.infinite.eigenvalues[0])
         predicted = self.infinite.residuals(rate, self.steps)
         vectors = self.vectors.astype(np.float32)
         products = (self.vectors @ self.vectors.T).astype(np.float32)
         networks = []
         for width in widths:
-            z, signs = start(vectors, width, seed)
+            z, signs = start(vectors, width, std, seed)
             for i, (kind, y) in enumerate(self.labels.items()):
                 y = y.astype(np.float32)
                 residuals = descend(products, z, signs, y, rate, self.steps)
@@ -118,6 +120,7 @@ class Training(NamedTuple):
         return {
             "examples": len(vectors),
             "learning_rate": rate,
+            "initial_std": std,
             "steps": self.steps,
             "recorded": recorded_steps(self.steps),
             "networks": networks,
@@ -148,7 +151,7 @@ def summarize_network(
 
 def table(training: dict[str, Any]) -> display.Rows:
     """Returns where each network ended and how far it was from the prediction, in words."""
-    title = "Gradient descent on {examples:,} examples, {steps:,} steps: ‖f − y‖ / ‖y‖"
+    title = "Gradient descent on {examples:,} examples, {steps:,} steps, κ = {initial_std:g}: ‖f − y‖ / ‖y‖"
     columns = (
         *("units", "labels", "at the end", "predicted", "largest difference"),
         *("steps to ½", "predicted"),
