@@ -172,3 +172,19 @@ def test_equal_images_are_named_and_nothing_is_written(toy, tmp_path, monkeypatc
 )
 def test_one_line_and_nothing_written(in_process, arguments, line, tmp_path):
     assert_refused_at_once(in_process, "fine_grained.py:smoke", arguments, line, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "ratio"), [("mnist", 10), ("cifar10_jpeg", 1.6)])
+def test_real_images(name, ratio, real_data, tmp_path):
+    config = config_lib.experiment("fine_grained", name)
+    config.data.data_dir = str(real_data)
+    config.fine_grained.update(sizes=(1000, 2000, 4000), widths=(), spectrum_up_to=1000)
+    subsets = fine_grained.run(config, tmp_path)["subsets"]
+    assert subsets[-1][RANDOM] / subsets[-1][TRUE] >= ratio
+    assert subsets[-1][TRUE] < subsets[0][TRUE]
+    assert np.all(np.diff([one["random_draws"] for one in subsets], axis=0) > 0)
+    for one in subsets:
+        assert one[RANDOM] == pytest.approx(one["trace"], rel=0.02)
+        assert one["spearman"] >= 0.98
+    assert subsets[0]["spectrum"]["difference"] < 1e-6
