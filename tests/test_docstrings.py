@@ -26,6 +26,7 @@ PUBLIC = {
     "rethink_jax.models": ["create"],
     "rethink_jax.pipeline.preprocess": ["whiten"],
     "rethink_jax.report.contents": ["write"],
+    "rethink_jax.theory.baum": ["construct"],
     "rethink_jax.theory.exact_learners": [
         "squared_distances",
         "nearest_neighbour_memorization",
@@ -42,6 +43,7 @@ PUBLIC = {
         "rank_correlation",
         "overlap",
     ],
+    "rethink_jax.theory.gram": ["arc_cosine", "matrix"],
     "rethink_jax.theory.theorem1": ["construct"],
     "rethink_jax.training.load": ["load_run"],
     "rethink_jax.training.train": ["run"],

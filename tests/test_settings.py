@@ -200,11 +200,18 @@ def test_the_defaults_are_jaxs():
 def test_every_experiment_is_pinned():
     from rethink_jax.kernels import interpolation
     from rethink_jax.sweeps import sweep
-    from rethink_jax.theory import expressivity, memorization, minimum_norm, rademacher, stability
+    from rethink_jax.theory import (
+        expressivity,
+        fine_grained,
+        memorization,
+        minimum_norm,
+        rademacher,
+        stability,
+    )
 
     for run in (
         *(train.run, train.evaluate, sweep.run, interpolation.run, expressivity.run),
-        *(rademacher.run, stability.run, minimum_norm.run, memorization.run),
+        *(rademacher.run, stability.run, minimum_norm.run, memorization.run, fine_grained.run),
     ):
         assert run.__wrapped__.__code__ is not run.__code__
         assert run.__code__.co_filename != run.__wrapped__.__code__.co_filename

@@ -8,6 +8,7 @@ from rethink_jax.config.base import (
     train as train,
 )
 from rethink_jax.config.defaults import (
+    default_size as default_size,
     fill_in as fill_in,
     steps_per_epoch as steps_per_epoch,
     total_steps as total_steps,

@@ -30,7 +30,7 @@ def fill_in(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
     config = ConfigDict(config.copy_and_resolve_references())
     small, cosine = num_train <= SMALL_SET, config.optimizer.schedule == "cosine"
     model = config.model.name or ("mlp" if small else "small_inception")
-    side = 28 if image_side == 32 else image_side
+    side = default_size(image_side)
     if config.data.stream:
         side = 299 if model.startswith("inception_") else 224
     defaults = {
@@ -55,6 +55,11 @@ def fill_in(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
         )
         require(config.epochs <= most, "epochs", config.epochs, allowed)
     return config
+
+
+def default_size(image_side: int) -> int:
+    """Returns the side of the square that is cut out of images in memory: 28 for images of 32 (paper)."""
+    return 28 if image_side == 32 else image_side
 
 
 def steps_per_epoch(config: ConfigDict, num_train: int) -> int:

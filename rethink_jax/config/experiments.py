@@ -53,6 +53,7 @@ EXPERIMENTS = {
     "stability": Experiment("rethink_jax.theory.stability:run", "stability"),
     "minimum_norm": Experiment("rethink_jax.theory.minimum_norm:run", "sgd"),
     "memorization": Experiment("rethink_jax.theory.memorization:run", "memorization"),
+    "fine_grained": Experiment("rethink_jax.theory.fine_grained:run", "fine_grained"),
 }
 
 

@@ -16,7 +16,15 @@ from rethink_jax.report.pages import Block, Heading, Text
 from rethink_jax.report.runs import ReportedRun, hardware_of
 from rethink_jax.report.tables import NOTHING, Table, describe_data, number
 from rethink_jax.runs import display
-from rethink_jax.theory import expressivity, memorization, minimum_norm, rademacher, stability
+from rethink_jax.theory import (
+    expressivity,
+    fine_grained,
+    memorization,
+    minimum_norm,
+    rademacher,
+    stability,
+    two_layer,
+)
 
 SUBJECT = "kernels and theory"
 
@@ -35,6 +43,11 @@ _MEMORIZATION = (
     "How many training examples have which memorization: the share of members trained on the example that are "
     "right on it, less the share of the others (Feldman and Zhang 2020)."
 )
+_MEASURE = (
+    "Above: √(2 yᵀ(H∞)⁻¹y / n) of true and of random labels. Below: the test error of the interpolation with "
+    "H∞ against it, with a share p of the labels drawn again as fair signs."
+)
+_SPEED = "Gradient descent on two-layer networks, and what the eigenvalues of H∞ predict."
 
 
 def blocks(runs: list[ReportedRun]) -> list[Block]:
@@ -81,6 +94,25 @@ def _of_memorization(runs: list[ReportedRun]) -> list[Block]:
     return page
 
 
+def _of_fine_grained(runs: list[ReportedRun]) -> list[Block]:
+    page = _of_theory(runs, fine_grained.table)
+    for run in runs:
+        fill = partial(fine_grained.draw_measure, summary=run.summary)
+        page.append(draw(f"{run.row}-measure", _MEASURE, fill, 5.6))
+        page += _of_rows(fine_grained.spectrum_table(run.summary))
+        training = run.summary["training"]
+        if training is not None:
+            page += _of_rows(two_layer.table(training))
+            fill = partial(two_layer.draw, training=training)
+            page.append(draw(f"{run.row}-speed", _SPEED, fill))
+    return page
+
+
+def _of_rows(read: display.Rows) -> list[Block]:
+    caption, columns, rows = read
+    return [Heading(caption), Table(list(columns), [list(row) for row in rows])] if rows else []
+
+
 # What the report says of runs of each experiment.
 EXPERIMENTS: dict[str, Callable[[list[ReportedRun]], list[Block]]] = {
     "kernel": _of_kernels,
@@ -89,6 +121,7 @@ EXPERIMENTS: dict[str, Callable[[list[ReportedRun]], list[Block]]] = {
     "stability": partial(_of_theory, read=stability.table),
     "minimum_norm": _of_minimum_norm,
     "memorization": _of_memorization,
+    "fine_grained": _of_fine_grained,
 }
 
 

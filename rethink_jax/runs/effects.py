@@ -77,6 +77,10 @@ def _uses(config: ConfigDict, info: DatasetInfo | None) -> Iterator[tuple[str, b
             yield f"synthetic.{field}", synthetic, allowed
         for field in ("data_dir", "examples", "fake"):
             yield f"data.{field}", not synthetic, f"left out for {config_lib.SYNTHETIC} points"
+    if "theorem" in config:
+        is_used = config.theorem.construction != "baum"
+        for field in ("depth", "evaluate_all_up_to", "sample_size"):
+            yield f"theorem.{field}", is_used, "left out for baum, it is for theorem1"
 
 
 def _uses_of_training(

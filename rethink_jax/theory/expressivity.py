@@ -1,5 +1,6 @@
-"""Theorem 1 and Corollary 1 on a data set: constructs the network, runs it, and counts what it fits."""
+"""Theorem 1, Corollary 1 and Baum's on a data set: constructs networks, runs them, counts what they fit."""
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable
@@ -9,14 +10,15 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethink_jax import data, paper
+from rethink_jax import config as config_lib, data, paper
 from rethink_jax.config.base import COMPILATION_CACHE, DATA, EXPERIMENT, RANDOM_LABELS, SYNTHETIC
-from rethink_jax.config.fields import PAPER, SEED, Field, Fields, within
+from rethink_jax.config.fields import PAPER, SEED, Field, Fields, one_of, within
 from rethink_jax.distributed import jax_settings
 from rethink_jax.pipeline import inputs
+from rethink_jax.pipeline.preprocess import center_crop
 from rethink_jax.runs import display, run_once
 from rethink_jax.runs.resolve import resolve
-from rethink_jax.theory import theorem1
+from rethink_jax.theory import baum, theorem1
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,14 @@ FIELDS: Fields = {
     ),
     "theorem.sample_size": Field(
         10_000, "Points at which they are evaluated where there are more.", within(1, 10**6)
+    ),
+    "theorem.construction": Field(
+        None,
+        "The network: Theorem 1's of n units, or Baum's of about 4n/d beside it, on the central crop.",
+        one_of("theorem1", "baum"),
+        kind=str,
+        unset="theorem1",
+        is_later=True,
     ),
     "compilation_cache": COMPILATION_CACHE,
 }
@@ -70,24 +80,54 @@ def run(
         return None if config.data.name == SYNTHETIC else data.load(config.data)
 
     def compute(dataset: data.Dataset | None) -> tuple[dict[str, Any], int]:
+        if _is_baum(config):
+            return _run_baum(config, info, *_examples(config, dataset))
         points, labels = _points(config, info, dataset)
         return _run(config, points, labels), len(labels)
 
     return run_once.run_once(config, workdir, name, load, compute, table)
 
 
+def _is_baum(config: ConfigDict) -> bool:
+    return bool(config.theorem.construction == "baum")
+
+
 def _points(
     config: ConfigDict, info: data.DatasetInfo, dataset: data.Dataset | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns points uint8 [n, d] and labels int32 [n], corrupted as the config says."""
+    points, labels, own_ids = _examples(config, dataset)
+    return points, inputs.corrupt_labels(config.corruption, "train", labels, info, own_ids)
+
+
+def _examples(
+    config: ConfigDict, dataset: data.Dataset | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Returns points uint8 [n, d], their own labels int32 [n], and what the data set calls them."""
     if dataset is None:
         made, rng = config.synthetic, np.random.default_rng([config.seed, _POINTS])
         points = rng.integers(0, 256, (made.points, made.dimension), dtype=np.uint8)
-        labels, own_ids = rng.integers(0, made.classes, made.points, dtype=np.int32), None
-    else:
-        points = dataset.train.images.reshape(dataset.info.num_train, -1)
-        labels, own_ids = dataset.train.labels, dataset.train.own_ids
-    return points, inputs.corrupt_labels(config.corruption, "train", labels, info, own_ids)
+        labels = rng.integers(0, made.classes, made.points, dtype=np.int32)
+        return points, labels, None
+    images = dataset.train.images
+    if _is_baum(config):
+        images = center_crop(images, config_lib.default_size(min(images.shape[1:3])))
+    points = images.reshape(dataset.info.num_train, -1)
+    return points, dataset.train.labels, dataset.train.own_ids
+
+
+def _run_baum(
+    config: ConfigDict,
+    info: data.DatasetInfo,
+    points: np.ndarray,
+    labels: np.ndarray,
+    own_ids: np.ndarray | None,
+) -> tuple[dict[str, Any], int]:
+    halves = (labels >= info.num_classes // 2).astype(labels.dtype)
+    two_classes = dataclasses.replace(info, num_classes=2)
+    halves = inputs.corrupt_labels(config.corruption, "train", halves, two_classes, own_ids)
+    labels = inputs.corrupt_labels(config.corruption, "train", labels, info, own_ids)
+    return baum.summarize(points, halves, labels, config.seed), len(labels)
 
 
 def _run(config: ConfigDict, points: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -160,7 +200,9 @@ _WORDS = {
 
 
 def table(summary: dict[str, Any]) -> display.Rows:
-    """Returns what each way of running the network fits, in words."""
+    """Returns what each way of running the network fits, in words; of Baum's, what each network does."""
+    if summary.get("construction") == "baum":
+        return baum.table(summary)
     title = "Theorem 1: {points:,} points in {dimension:,} dimensions, {parameters:,} weights"
     rows = [
         (

@@ -8,7 +8,14 @@ import pytest
 from rethink_jax import config as config_lib, data
 from rethink_jax.kernels import interpolation
 from rethink_jax.report import __main__ as command, contents, experiments
-from rethink_jax.theory import expressivity, minimum_norm, rademacher, stability
+from rethink_jax.theory import (
+    expressivity,
+    fine_grained,
+    minimum_norm,
+    rademacher,
+    stability,
+    two_layer,
+)
 from tests.data_helpers import kernel_config
 from tests.report.helpers import write
 
@@ -145,6 +152,27 @@ def test_theory(toy, tmp_path, monkeypatch):
     assert "Table 3" not in page
     assert (tmp_path / "report" / "sgd-paths.svg").exists()
     assert "sgd: toy, 20 examples; " in page
+
+
+def test_fine_grained(from_toy, tmp_path):
+    config = config_lib.experiment("fine_grained", "toy")
+    config.fine_grained.update(sizes=(20, 40), widths=(4,), trained_examples=20, steps=5)
+    summary = fine_grained.run(config, tmp_path / "h")
+    config.fine_grained.update(sizes=(30,), widths=(), spectrum_up_to=1)
+    fine_grained.run(config, tmp_path / "short")
+    contents.write(tmp_path)
+    page = (tmp_path / "report" / "report.md").read_text()
+    for title, _, rows in (
+        fine_grained.table(summary),
+        fine_grained.spectrum_table(summary),
+        two_layer.table(summary["training"]),
+    ):
+        assert f"## {title}" in page
+        assert all(cell in page for row in rows for cell in row)
+    for name in ("h-measure", "h-speed", "short-measure"):
+        assert (tmp_path / "report" / f"{name}.svg").exists()
+    assert not (tmp_path / "report" / "short-speed.svg").exists()
+    assert page.count("on the top eigenvectors of H∞") == 1
 
 
 def test_an_older_summary_is_told_in_one_line(table3, capsys, tmp_path):

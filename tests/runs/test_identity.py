@@ -14,7 +14,14 @@ from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.kernels import interpolation
 from rethink_jax.runs import identity
 from rethink_jax.sweeps import sweep
-from rethink_jax.theory import expressivity, memorization, minimum_norm, rademacher, stability
+from rethink_jax.theory import (
+    expressivity,
+    fine_grained,
+    memorization,
+    minimum_norm,
+    rademacher,
+    stability,
+)
 from rethink_jax.training import load, train
 from tests.conftest import use_devices
 from tests.data_helpers import kernel_config, png, random_examples, rows, write_images, write_set
@@ -304,6 +311,10 @@ def theory(name):
         learner = {"memorization.learner": "nearest_neighbour", "memorization.members": 4}
         config.update_from_flattened_dict(learner)
         return memorization.run, config
+    if name == "fine_grained":
+        config = config_lib.experiment("fine_grained", "mine")
+        config.fine_grained.update(sizes=(10,), widths=())
+        return fine_grained.run, config
     config = (
         config_lib.experiment("rademacher", "mine")
         if name == "rademacher"
@@ -332,7 +343,11 @@ def with_another_test_image(mine):
 
 
 @pytest.mark.parametrize(
-    "name", ["kernel", "expressivity", "rademacher", "stability", "minimum_norm", "memorization"]
+    "name",
+    [
+        *("kernel", "expressivity", "rademacher", "stability", "minimum_norm"),
+        *("memorization", "fine_grained"),
+    ],
 )
 def test_every_experiment_refuses_other_data(name, loaded, tmp_path):
     run, config = theory(name)

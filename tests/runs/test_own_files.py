@@ -17,7 +17,14 @@ from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.kernels import interpolation
 from rethink_jax.runs import files, own_files, run_directory
 from rethink_jax.sweeps import sweep
-from rethink_jax.theory import expressivity, memorization, minimum_norm, rademacher, stability
+from rethink_jax.theory import (
+    expressivity,
+    fine_grained,
+    memorization,
+    minimum_norm,
+    rademacher,
+    stability,
+)
 from rethink_jax.training import load, train
 from tests.conftest import use_devices
 
@@ -119,6 +126,7 @@ def experiments():
         "stability": (stability.run, config_lib.experiment("stability", "digits")),
         "minimum_norm": (minimum_norm.run, config_lib.experiment("minimum_norm", "digits")),
         "memorization": (memorization.run, config_lib.experiment("memorization", "digits")),
+        "fine_grained": (fine_grained.run, config_lib.experiment("fine_grained", "digits")),
     }
 
 

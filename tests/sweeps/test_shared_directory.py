@@ -228,6 +228,7 @@ KINDS = {
     "kernel": "configs/kernel_mnist.py:digits",
     "expressivity": "configs/expressivity.py:digits",
     "minimum_norm": "configs/minimum_norm.py:digits",
+    "fine_grained": "configs/fine_grained.py:smoke",
     "rademacher": "configs/rademacher.py:digits",
     "stability": "configs/stability.py:digits",
     "memorization": "configs/memorization.py:smoke",
