@@ -49,6 +49,26 @@ def test_agreement(compare, tmp_path):
     assert compare(shown, labels.tolist(), tmp_path / "truth.npz") == found
 
 
+def test_order_by_own_ids_and_another_score(tmp_path, monkeypatch, capsys):
+    """Ids count within a class, in the file's order; the table is that of a run with records."""
+    truth, labels = np.array([0.1, 0.2, 0.3, 0.4, 0.5]), np.array([0, 1, 0, 1, 1])
+    order = [4, 0, 3, 2, 1]
+    own_ids = ["train_b_0002", "train_a_0000", "train_b_0001", "train_a_0001", "train_b_0000"]
+    rows = [f"{i},{own_ids[i]},{labels[k]},{truth[k]}" for i, k in enumerate(order)]
+    (tmp_path / "scores.csv").write_text("\n".join(["id,own_id,label,share_right", *rows]) + "\n")
+    np.savez(tmp_path / "truth.npz", scores=truth, labels=labels)
+    script = str(ROOT / "docs" / "results" / "cscores.py")
+    arguments = [script, str(tmp_path), str(tmp_path / "truth.npz")]
+    monkeypatch.setattr(sys, "argv", [*arguments, "share_right"])
+    runpy.run_path(script, run_name="__main__")
+    assert json.loads(capsys.readouterr().out)["rank_correlation"] == 1.0
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(
+        SystemExit, match="has no column 'c_score'; it has id, own_id, label, share"
+    ):
+        runpy.run_path(script, run_name="__main__")
+
+
 def test_files_of_other_examples_are_refused(compare, tmp_path):
     np.save(tmp_path / "short.npy", np.ones(3))
     np.savez(tmp_path / "other.npz", scores=np.ones(4), labels=[0, 1, 1, 0])
