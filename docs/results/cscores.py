@@ -7,8 +7,8 @@ column of its `scores.csv`, by default `c_score`. The user brings TRUTH_FILE: a 
 training example in the order of the data set, or a `.npz` with `scores` and `labels`, in that order or in
 CIFAR-10's original one, which ids such as `train_cat_2970` tell. Jiang et al. publish such files. Prints JSON:
 the rank correlation over all examples, over those whose published score is below 0.99, and the mean of those
-within each class; beside them the last one after a shuffle within the classes, which is what no agreement gives.
-Not part of the paper.
+within each class; beside them the last one after a shuffle within the classes, as without agreement. Not in the
+paper.
 """
 
 import csv

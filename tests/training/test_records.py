@@ -66,10 +66,10 @@ def assert_values(values, logits, labels):
     others = logits.copy()
     others[rows, labels] = -np.inf
     np.testing.assert_allclose(
-        values.margin, logits[rows, labels] - others.max(1), rtol=1e-4, atol=1e-5
+        values.margin, logits[rows, labels] - others.max(1), rtol=1e-3, atol=1e-5
     )
     losses = np.log(np.exp(logits).sum(1)) - logits[rows, labels]
-    np.testing.assert_allclose(values.loss, losses, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(values.loss, losses, rtol=1e-3, atol=1e-5)
 
 
 def at(group, i):
@@ -101,7 +101,7 @@ def test_evaluations_agree_with_the_metrics(recorded):
         assert record["train_accuracy_online"] == np.mean(
             run.records.presented.answer[i] == prepared.train.labels
         )
-        np.testing.assert_allclose(record["train_loss"], run.records.train.loss[i].mean(), 1e-5)
+        np.testing.assert_allclose(record["train_loss"], run.records.train.loss[i].mean(), 1e-3)
 
 
 def test_presented_before_each_step(recorded):
@@ -141,8 +141,8 @@ def test_number_of_devices(recorded, tmp_path, monkeypatch, count):
     for group in ("presented", "train", "test"):
         one, two = getattr(own, group), getattr(other, group)
         np.testing.assert_array_equal(one.answer, two.answer)
-        np.testing.assert_allclose(one.margin, two.margin, rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(one.loss, two.loss, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(one.margin, two.margin, rtol=2e-3, atol=1e-4)
+        np.testing.assert_allclose(one.loss, two.loss, rtol=2e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("steps", [7, 10, 13])
