@@ -78,11 +78,13 @@ def _line(record: Record) -> str:
 
 def draw_curves(history: list[Record], num_classes: int, file: epath.Path) -> None:
     """Draws loss and accuracy of both splits against epochs into a PNG."""
+    is_corrupted = any("train_accuracy_replaced" in record for record in history)
 
     def fill(figure: Any) -> None:
         # To find the margins takes as long as the drawing.
         figure.set_layout_engine("none")
-        margins = {"left": 0.08, "right": 0.985, "bottom": 0.14, "top": 0.97, "wspace": 0.18}
+        margins = {"left": 0.08, "right": 0.985, "bottom": 0.14, "wspace": 0.18}
+        margins["top"] = 0.83 if is_corrupted else 0.97
         losses, accuracies = figure.subplots(1, 2, gridspec_kw=margins)
         epochs = [record["epoch"] for record in history]
         for split, colour in (("train", "tab:blue"), ("test", "tab:orange")):
@@ -102,6 +104,9 @@ def draw_curves(history: list[Record], num_classes: int, file: epath.Path) -> No
         for axes in (losses, accuracies):
             axes.legend(loc="center right")
             axes.grid(alpha=0.3)
+        if is_corrupted:  # a legend between the curves would hide some
+            place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3}
+            accuracies.legend(**place, fontsize="small")
 
     write_figure(file, (9, 3.6), fill)
 
