@@ -66,3 +66,5 @@ PARTIAL = (
 )
 # These read a file.
 FROM_FILE = ("transition_labels", "human_labels")
+# These draw another class.
+TO_OTHERS = ("symmetric_labels", "pair_flip_labels", "instance_dependent_labels")

@@ -99,6 +99,7 @@ def describe_as_asked(dataset: Dataset, data: ConfigDict) -> DatasetInfo:
 
 def _check_asked(dataset: Dataset, data: ConfigDict) -> None:
     given = "for a data set that is handed over"
+    require(data.label is None, "data.label", data.label, f"left out {given}")
     stream = data.get("stream", False)
     require(not stream, "data.stream", stream, f"False {given}: it is in memory")
     if dataset.loaded is not None:
@@ -147,6 +148,9 @@ def _check(data: ConfigDict) -> None:
     name, data_dir = data.name, data.data_dir
     require(bool(name), "data.name", name, "the name of a data set")
     require(data.channels in (None, 1, 3), "data.channels", data.channels, "1 or 3")
+    if name == image_folder.NAME or data.fake:
+        allowed = "left out for images of a folder, and for made-up ones"
+        require(data.label is None, "data.label", data.label, allowed)
     if name == image_folder.NAME and not data.fake:
         require(bool(data_dir), "data.data_dir", data_dir, "the folder that holds the images")
     if data_dir:

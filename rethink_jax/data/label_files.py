@@ -5,9 +5,11 @@ Labels are arrays of a NumPy archive (`.npz`), or of the file that CIFAR-10N's a
 the data set calls each example. Without it labels are in CIFAR-10's original order.
 """
 
+import hashlib
 import pickle
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,11 @@ ANNOTATORS = {
     "worst": "worse_label",
 }
 _CLEAN, _IDS = "clean_label", "ids"
+# What readers of archives, of arrays and of pickles raise for damaged files.
+_DAMAGED = (
+    *(OSError, ValueError, EOFError, TypeError, KeyError, IndexError, AttributeError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
+)
 _LABELS, _MATRICES = (".npz", ".pt"), (".npy", ".csv", ".txt")
 # TFDS counts over the data set, `train_16399`; the JPEG copy within a class, `train_cat_2970`.
 _OWN_ID = re.compile(r"train_(?:(\D+)_)?(\d+)")
@@ -37,6 +44,19 @@ _ADMITTED = {
 def holds_labels(file: str) -> bool:
     """Returns whether a file's name is that of labels, not of a matrix."""
     return Path(file).suffix in _LABELS
+
+
+def digest(file: str) -> str:
+    """Returns a file's SHA-256, by which a resumed run knows that its labels are the same.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    try:
+        with open(file, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise _wrong(file, one_line(error)) from error
 
 
 def read(file: str, annotator: str) -> dict[str, np.ndarray]:
@@ -61,11 +81,23 @@ def read(file: str, annotator: str) -> dict[str, np.ndarray]:
     for key, array in found.items():
         if array.shape != found[_CLEAN].shape or array.dtype.kind not in "iu" or array.ndim != 1:
             raise _wrong(file, f"{key} is {array.dtype} {array.shape}; it must be integers [n]")
-    return found | ({_IDS: arrays[_IDS].astype(str)} if _IDS in arrays else {})
+    if not found[_CLEAN].size:
+        raise _wrong(file, "it holds no labels")
+    if _IDS not in arrays:
+        return found
+    ids = arrays[_IDS].astype(str)
+    if ids.shape != found[_CLEAN].shape or len(np.unique(ids)) < len(ids):
+        raise _wrong(file, f"ids are {ids.shape}; they must be as many different texts as labels")
+    return found | {_IDS: ids}
 
 
 def human_labels(
-    file: str, annotator: str, labels: np.ndarray, own_ids: np.ndarray | None, name: str
+    file: str,
+    annotator: str,
+    labels: np.ndarray,
+    own_ids: np.ndarray | None,
+    name: str,
+    num_classes: int,
 ) -> np.ndarray:
     """Returns the labels that a file gives a training set's examples, matched by what they are called.
 
@@ -74,6 +106,7 @@ def human_labels(
       labels: int [n], the data set's own, which the file's clean ones must equal.
       own_ids: text [n], as in `Examples`.
       name: of the data set.
+      num_classes: of it.
 
     Returns:
       int32 [n].
@@ -94,7 +127,11 @@ def human_labels(
     wrong = int(np.sum(clean[places] != labels))
     if wrong:
         raise _wrong(file, f"its clean labels differ from {name}'s in {wrong:,} of {len(labels):,}")
-    return arrays["given"][places].astype(np.int32)
+    given = arrays["given"][places]
+    if given.min() < 0 or given.max() >= num_classes:
+        found = f"{annotator} labels go from {given.min()} to {given.max()}"
+        raise _wrong(file, f"{found}; they must be in [0, {num_classes})")
+    return given.astype(np.int32)
 
 
 def transition_matrix(file: str, annotator: str | None, num_classes: int) -> np.ndarray:
@@ -118,7 +155,7 @@ def transition_matrix(file: str, annotator: str | None, num_classes: int) -> np.
         matrix = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     else:
         matrix = _matrix(file)
-    sums_to_one = matrix.ndim == 2 and np.allclose(matrix.sum(axis=1), 1, atol=1e-6)
+    sums_to_one = matrix.ndim == 2 and np.allclose(matrix.sum(axis=1), 1, rtol=0, atol=1e-6)
     if matrix.shape != (num_classes, num_classes) or not sums_to_one or (matrix < 0).any():
         size = f"{num_classes}×{num_classes}"
         raise _wrong(file, f"it must hold {size} numbers, each row probabilities that sum to 1")
@@ -132,7 +169,7 @@ def _matrix(file: str) -> np.ndarray:
         if file.endswith(".npy"):
             return np.asarray(np.load(file, allow_pickle=False), np.float64)
         return np.loadtxt(file, np.float64, delimiter="," if file.endswith(".csv") else None)
-    except (OSError, ValueError) as error:
+    except _DAMAGED as error:
         raise _wrong(file, one_line(error)) from error
 
 
@@ -149,7 +186,7 @@ def _arrays(file: str) -> dict[str, np.ndarray]:
             if isinstance(found, dict) and all(type(one) is np.ndarray for one in found.values()):
                 return found
             raise ValueError("it holds something else than arrays with names")
-    except (OSError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise _wrong(file, one_line(error)) from error
     raise _wrong(file, f"it must end in {' or '.join(_LABELS)}")
 

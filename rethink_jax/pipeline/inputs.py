@@ -218,7 +218,8 @@ def corrupt_labels(
         return labels
     if name == "human_labels":
         given = label_files.human_labels(
-            corruption.file, corruption.annotator, labels, own_ids, info.name
+            *(corruption.file, corruption.annotator, labels, own_ids),
+            *(info.name, info.num_classes),
         )
     no_images = np.zeros((len(labels), 1, 1, 1), np.uint8)
     corrupt = from_config(corruption, info, given=given)

@@ -7,7 +7,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, corruptions, models
-from rethink_jax.data import DatasetInfo
+from rethink_jax.data import DatasetInfo, label_files
 from rethink_jax.errors import require
 from rethink_jax.runs import own_files
 
@@ -61,9 +61,10 @@ def _uses(config: ConfigDict, info: DatasetInfo | None) -> Iterator[tuple[str, b
         name = config.corruption.name
         partial = name in corruptions.PARTIAL
         yield "corruption.probability", partial, f"1.0 or left out for {name}"
-        for field in ("file", "annotator"):
-            needed = name in corruptions.FROM_FILE
-            yield f"corruption.{field}", needed, f"left out for {name}, which reads no file"
+        reads_file = name in corruptions.FROM_FILE
+        yield "corruption.file", reads_file, f"left out for {name}, which reads no file"
+        of_labels = reads_file and label_files.holds_labels(config.corruption.file or "")
+        yield "corruption.annotator", of_labels, f"left out for {name} without a file of labels"
     if "model" in config:
         yield from _uses_of_training(config, info)
     if "features" in config:

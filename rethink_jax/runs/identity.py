@@ -6,7 +6,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, data
-from rethink_jax.data import image_folder
+from rethink_jax.data import image_folder, label_files
 from rethink_jax.errors import UserError
 from rethink_jax.runs import files, own_files, run_directory
 
@@ -66,6 +66,13 @@ def check_same_data(
       UserError: they are others, with both fingerprints.
     """
     noted, place = files.read_environment(path), _changed_place(path, config)
+    if (of_file := noted.get(run_directory.CORRUPTION_FILE)) and config.corruption.file:
+        file = config.corruption.file
+        if label_files.digest(file) != of_file:
+            raise UserError(
+                f"{path} was made from another file than config.corruption.file, {file!r}, now is; "
+                "choose another --workdir"
+            )
     if KEY in noted:
         before, now = noted[KEY], fingerprint
     elif older is not None and "fingerprint" in noted:

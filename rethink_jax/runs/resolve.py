@@ -33,11 +33,11 @@ def resolve(
         _check_corruption(config, info)
         return ConfigDict(config.copy_and_resolve_references()), info
     _check_batch(config)
-    _check_records(config)
     info = _describe(config) if dataset is None else _describe_given(config, dataset)
     height, width, channels = info.image_shape
     resolved = config_lib.fill_in(config, info.num_train, min(height, width))
     resolved.data.name = config.data.name if dataset is None else info.name
+    _check_records(resolved)
     _check_model(resolved)
     _check_corruption(resolved, info)
     _check_images(resolved, info.name, min(height, width), channels)
@@ -69,6 +69,9 @@ def _check_records(config: ConfigDict) -> None:
     allowed = f"a multiple of config.evaluate.every_epochs, {evaluated}: records are of evaluations"
     is_multiple = every is None or every % evaluated == 0
     require(is_multiple, "records.every_epochs", every, allowed)
+    is_reached = every is None or config.steps is not None or every <= config.epochs
+    allowed = f"at most config.epochs, {config.epochs}"
+    require(is_reached, "records.every_epochs", every, allowed)
 
 
 def _describe(config: ConfigDict) -> data.DatasetInfo:
@@ -112,6 +115,10 @@ def _check_corruption(config: ConfigDict, info: data.DatasetInfo) -> None:
     has_targets = inputs.family(info.name) in known and info.num_classes == 10
     allowed = f"another corruption for {info.name}; asymmetric_labels knows {', '.join(known)}"
     require(name != "asymmetric_labels" or has_targets, "corruption.name", name, allowed)
+    allowed = f"another corruption for {info.name} of one class, where there is no other to draw"
+    has_others = info.num_classes > 1 or name not in corruptions.TO_OTHERS
+    require(has_others, "corruption.name", name, allowed)
+    _check_by_image(config, info)
     in_memory = name in ("human_labels", *corruptions.BY_IMAGE)
     require(not (in_memory and stream), "data.stream", stream, f"False for {name}")
     if name in corruptions.FROM_FILE:
@@ -123,6 +130,17 @@ def _check_corruption(config: ConfigDict, info: data.DatasetInfo) -> None:
             label_files.read(file, annotator)
         if name == "transition_labels":
             label_files.transition_matrix(file, annotator, info.num_classes)
+
+
+def _check_by_image(config: ConfigDict, info: data.DatasetInfo) -> None:
+    """Raises `UserError` where images are too large for a corruption that depends on them."""
+    name = config.corruption.name
+    if name in corruptions.BY_IMAGE:
+        is_whole = config.corruption.before_crop or config.augment.random_crop
+        height, width = info.image_shape[:2] if is_whole else 2 * (config.data.size,)
+        values = height * width * info.image_shape[-1]
+        allowed = f"another corruption for images of {values:,} values; it takes 65,536 at most"
+        require(values <= 2**16, "corruption.name", name, allowed)
 
 
 def _check_images(config: ConfigDict, data_name: str, side: int, channels: int) -> None:

@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from rethink_jax.config import may_change
+from rethink_jax.data import label_files
 from rethink_jax.errors import InUse, UserError
 from rethink_jax.runs import environment, files, own_files
 from rethink_jax.runs.files import is_in_bucket
@@ -131,6 +132,10 @@ def _take(file: TextIO, kind: int, path: epath.Path) -> bool:
     return True
 
 
+# In `run.json`, the SHA-256 of `config.corruption.file`, which is no part of the data's fingerprint.
+CORRUPTION_FILE = "corruption_file"
+
+
 def write_metadata(
     path: epath.Path, config: ConfigDict, start_step: int | None = None, **more: Any
 ) -> None:
@@ -150,6 +155,8 @@ def write_metadata(
         more["sessions"] = [*_earlier_sessions(path, tuple(description)), session]
     if digests := files.read_digests(path):
         more["digests"] = digests
+    if "corruption" in config and config.corruption.get("file"):
+        more[CORRUPTION_FILE] = label_files.digest(config.corruption.file)
     own_files.remove_partial(path)
     files.write_json(path / CONFIG, config.to_dict())
     files.write_json(path / ENVIRONMENT, description | more)

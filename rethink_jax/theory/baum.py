@@ -202,10 +202,11 @@ def summarize(
     Raises:
       UserError: as `construct` does.
     """
+    kept = _without_equal_points(points, labels)
     networks: dict[str, tuple[np.ndarray, Callable[[], Network]]] = {
         "two_classes": (halves, lambda: construct(points, halves)),
         "all_classes": (labels, lambda: construct(points, labels)),
-        "theorem1": (labels, lambda: of_theorem1(points, labels, seed)),
+        "theorem1": (labels, lambda: of_theorem1(points[kept], labels[kept], seed)),
     }
     return {
         "status": "finished",

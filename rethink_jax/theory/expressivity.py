@@ -13,7 +13,9 @@ from ml_collections import ConfigDict
 from rethink_jax import config as config_lib, data, paper
 from rethink_jax.config.base import COMPILATION_CACHE, DATA, EXPERIMENT, RANDOM_LABELS, SYNTHETIC
 from rethink_jax.config.fields import PAPER, SEED, Field, Fields, one_of, within
+from rethink_jax.corruptions import FROM_FILE
 from rethink_jax.distributed import jax_settings
+from rethink_jax.errors import require
 from rethink_jax.pipeline import inputs
 from rethink_jax.pipeline.preprocess import center_crop
 from rethink_jax.runs import display, run_once
@@ -75,6 +77,11 @@ def run(
       UserError: for a config or a directory that cannot be run, and for equal points.
     """
     config, info = resolve(config)
+    if _is_baum(config):
+        name = config.corruption.name
+        allowed = "another corruption for Baum's two classes, of which this one knows nothing"
+        of_classes = ("asymmetric_labels", *FROM_FILE)
+        require(name not in of_classes, "corruption.name", name, allowed)
 
     def load() -> data.Dataset | None:
         return None if config.data.name == SYNTHETIC else data.load(config.data)

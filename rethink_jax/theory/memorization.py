@@ -71,7 +71,10 @@ FIELDS: Fields = {
 }
 
 # Fields of a training run that say what members do not do: evaluations, checkpoints, an early end.
-_UNUSED = ("stop_when_fitted", *(name for name in TRAIN if name.startswith(("evaluate.", "check"))))
+_UNUSED = (
+    "stop_when_fitted",
+    *(name for name in TRAIN if name.startswith(("evaluate.", "checkpoint.", "records."))),
+)
 
 
 class Session(NamedTuple):
@@ -179,6 +182,10 @@ def check(config: ConfigDict, info: data.DatasetInfo) -> None:
         require(not has_convolutions, "model.name", model, allowed)
     if config.memorization.learner == "kernel_ridge":
         exact_learners.check_size(n)
+    crops = config.augment.random_crop
+    allowed = f"False for {config.memorization.learner}, which is not trained"
+    is_trained = config.memorization.learner == "mlp"
+    require(is_trained or not crops, "augment.random_crop", crops, allowed)
 
 
 def _refuse_unused(path: epath.Path, config: ConfigDict) -> None:

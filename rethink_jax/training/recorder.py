@@ -96,11 +96,9 @@ class Recorder:
             self._set_newest(int(state.step))
             logger.info("resuming from step %d in %s", state.step, self._path)
 
-        if self.records:
-            self.records.restore(int(state.step))
-
         def begin() -> None:
             if self.records:
+                self.records.restore(int(state.step))
                 self.records.cut_back(int(state.step))
             run_directory.write_metadata(
                 self._path,

@@ -6,16 +6,19 @@ margins and losses have half precision, three digits.
 """
 
 import re
+import zipfile
+import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
 from rethink_jax.data import DatasetInfo
-from rethink_jax.errors import UserError
+from rethink_jax.errors import UserError, one_line
 from rethink_jax.runs import files
 
 FOLDER = "records"
+_DAMAGED = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _WHEN = ("presented", "train", "test")
 _FILE = re.compile(r"(step|presented)-(\d{8})\.npz")
 
@@ -108,9 +111,9 @@ class Writer:
                 (self._folder / name).unlink()
 
     def restore(self, step: int) -> None:
-        """Restores what was presented before a checkpoint, on all processes."""
-        file = self._folder / f"presented-{step:08d}.npz"
-        if step and file.exists():
+        """Restores what was presented before a checkpoint; `UserError` where it is missing."""
+        if step:
+            file = self._folder / f"presented-{step:08d}.npz"
             arrays = _load(file)
             self._presented = OfExamples(
                 *(arrays[f"presented_{name}"] for name in OfExamples._fields)
@@ -175,5 +178,5 @@ def _load(file: epath.Path) -> dict[str, np.ndarray]:
                 name: array.astype(np.float32) if array.dtype == np.float16 else array
                 for name, array in archive.items()
             }
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from error
+    except _DAMAGED as error:
+        raise UserError(f"{file} cannot be read: {one_line(error)}") from error

@@ -9,6 +9,7 @@ from rethink_jax import config as config_lib, data
 from rethink_jax.data import label_files
 from rethink_jax.pipeline import inputs
 from rethink_jax.runs.resolve import resolve
+from rethink_jax.training import train
 from tests.data_helpers import error
 
 CLEAN = np.array([1, 0, 1, 1, 0, 2])
@@ -33,7 +34,7 @@ def write_pt(file, content, protocol=2):
 
 def human(file, own_ids=COUNTED, annotator="worst", labels=None):
     labels = CLEAN[PLACES] if labels is None else labels
-    return label_files.human_labels(file, annotator, labels, own_ids, "toy")
+    return label_files.human_labels(file, annotator, labels, own_ids, "toy", 3)
 
 
 @pytest.mark.parametrize("own_ids", [COUNTED, WITHIN])
@@ -115,6 +116,47 @@ def test_files_that_are_no_labels(tmp_path, name, content):
     assert line.startswith(f"config.corruption.file is '{tmp_path / name}'; ")
 
 
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_labels_of_no_class_are_refused(tmp_path, wrong):
+    given = GIVEN.copy()
+    given[0] = wrong
+    file = write_npz(tmp_path / "labels.npz", worse_label=given)
+    assert error(lambda: human(file)).endswith("; they must be in [0, 3)")
+
+
+@pytest.mark.parametrize("ids", [["a"] * 6, ["a", "b"]])
+def test_ids_that_name_no_label_are_refused(tmp_path, ids):
+    file = write_npz(tmp_path / "labels.npz", ids=np.array(ids))
+    assert "they must be as many different texts as labels" in error(
+        label_files.read, file, "worst"
+    )
+
+
+def test_rows_that_are_rounded_too_much(tmp_path):
+    """The corruption itself would refuse them later."""
+    np.savetxt(tmp_path / "m.csv", np.full((3, 3), 0.33333), delimiter=",")
+    line = error(label_files.transition_matrix, str(tmp_path / "m.csv"), None, 3)
+    assert line.endswith("each row probabilities that sum to 1")
+
+
+def test_another_file_is_noticed(tmp_path):
+    """Of a finished run, too, whose data are the same."""
+    images = np.arange(40 * 36, dtype=np.uint8).reshape(40, 6, 6)
+    dataset = data.from_arrays((images, np.arange(40) % 2), (images[:8], np.arange(8) % 2))
+    for name, matrix in (("one", np.eye(2)), ("other", np.eye(2)[::-1])):
+        np.save(tmp_path / f"{name}.npy", matrix)
+    config = config_lib.train("arrays", "transition_labels", file=str(tmp_path / "one.npy"))
+    config.model.width, config.epochs = 4, 1
+    train.run(config, tmp_path / "run", dataset)
+    (tmp_path / "moved.npy").write_bytes((tmp_path / "one.npy").read_bytes())
+    config.corruption.file = str(tmp_path / "moved.npy")
+    assert train.run(config, tmp_path / "run", dataset)["status"] == "finished"
+    config.corruption.file = str(tmp_path / "other.npy")
+    assert "was made from another file than config.corruption.file" in error(
+        train.run, config, tmp_path / "run", dataset
+    )
+
+
 def test_other_shapes_are_refused(tmp_path):
     file = write_npz(tmp_path / "short.npz", worse_label=GIVEN[:3])
     assert error(label_files.read, file, "worst").endswith("it must be integers [n]")
@@ -184,7 +226,7 @@ def test_permuted_file_is_refused(real_data, tmp_path):
     dataset = data.load(config.data)
     # Within a class any order agrees with the clean labels, so the file tells the order over all classes.
     counted = np.array([f"train_{i:05d}" for i in range(50_000)])
-    examples = dataset.train.labels, counted, "cifar10"
+    examples = dataset.train.labels, counted, "cifar10", 10
     assert "its clean labels differ from cifar10's in" in error(
         label_files.human_labels, str(file), "worst", *examples
     )

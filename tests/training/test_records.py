@@ -189,12 +189,26 @@ def test_records_are_of_evaluations():
         resolve(settings(**{"records.every_epochs": 3, "evaluate.every_epochs": 2}), toy())
 
 
-def test_a_damaged_record_is_named(recorded, tmp_path):
+@pytest.mark.parametrize("kept", [0, 2, 300, -1])
+def test_a_damaged_record_is_named(recorded, tmp_path, kept):
     path = epath.Path(tmp_path)
     (path / "records").mkdir()
-    (path / "records" / "step-00000005.npz").write_bytes(b"PK")
+    whole = (recorded / "records" / "step-00000005.npz").read_bytes()
+    (path / "records" / "step-00000005.npz").write_bytes(whole[:kept])
     with pytest.raises(UserError, match=r"step-00000005.npz cannot be read"):
         records.read(path)
+
+
+def test_what_was_presented_must_be_there(tmp_path):
+    train.run(settings(steps=7), tmp_path, toy())
+    (tmp_path / "records" / "presented-00000007.npz").unlink()
+    with pytest.raises(UserError, match=r"presented-00000007.npz cannot be read"):
+        train.run(settings(), tmp_path, toy())
+
+
+def test_records_come_before_the_end():
+    with pytest.raises(UserError, match=r"records\.every_epochs is 5; it must be at most config\."):
+        resolve(settings(**{"records.every_epochs": 5}), toy())
 
 
 def test_many_steps_in_one_dispatch(recorded, tmp_path, monkeypatch):
