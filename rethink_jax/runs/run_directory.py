@@ -14,6 +14,7 @@ from etils import epath
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from rethink_jax import corruptions
 from rethink_jax.config import may_change
 from rethink_jax.data import label_files
 from rethink_jax.errors import InUse, UserError
@@ -155,7 +156,7 @@ def write_metadata(
         more["sessions"] = [*_earlier_sessions(path, tuple(description)), session]
     if digests := files.read_digests(path):
         more["digests"] = digests
-    if "corruption" in config and config.corruption.get("file"):
+    if "corruption" in config and config.corruption.name in corruptions.FROM_FILE:
         more[CORRUPTION_FILE] = label_files.digest(config.corruption.file)
     own_files.remove_partial(path)
     files.write_json(path / CONFIG, config.to_dict())
