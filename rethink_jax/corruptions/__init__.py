@@ -21,6 +21,7 @@ from rethink_jax.corruptions.labels import (
 )
 from rethink_jax.corruptions.noise import (
     ASYMMETRIC_TARGETS as ASYMMETRIC_TARGETS,
+    MOST_VALUES as MOST_VALUES,
     asymmetric_labels as asymmetric_labels,
     human_labels as human_labels,
     instance_dependent_labels as instance_dependent_labels,

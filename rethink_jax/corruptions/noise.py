@@ -29,7 +29,7 @@ _BITS = 30
 # Of instance-dependent noise: rates in 1/1024, weights in 1/32, pixels in 1/64, Gumbel draws in 1/64.
 _RATES, _WEIGHTS, _PIXELS, _GUMBEL = 1024, 32, 64, 64
 _RATE_STD = 0.1
-_MOST_VALUES = 2**16  # of an image: the sums of products stay in int32
+MOST_VALUES = 2**16  # of an image: the sums of products stay in int32
 
 
 @pinned
@@ -216,9 +216,9 @@ def instance_dependent_labels(
     """
     ids, labels = _check(ids, images, labels, num_classes)
     pixels = images.reshape(images.shape[0], -1)
-    if pixels.dtype != np.uint8 or pixels.shape[1] > _MOST_VALUES:
+    if pixels.dtype != np.uint8 or pixels.shape[1] > MOST_VALUES:
         raise ValueError(
-            f"images are {images.dtype} {images.shape[1:]}; they must be uint8 of at most {_MOST_VALUES} values"
+            f"images are {images.dtype} {images.shape[1:]}; they must be uint8 of at most {MOST_VALUES} values"
         )
     if not 0 <= probability <= 1:
         raise ValueError(f"probability is {probability}; it must be in [0, 1]")

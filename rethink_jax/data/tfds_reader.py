@@ -208,16 +208,19 @@ def _array_record_split(
     def parse(record: bytes) -> tuple[bytes, int]:
         if not record:  # array_record returns this for a file that was cut between two blocks
             raise ValueError("the record is empty")
-        # TFDS's own parser is slow, and other features may need TensorFlow.
-        features = tf_example_pb2.Example.FromString(record).features.feature
+        features = _features_of(record)
         return features[image_key].bytes_list.value[0], features[label_key].int64_list.value[0]
 
     def own_id(record: bytes) -> str:
-        features = tf_example_pb2.Example.FromString(record).features.feature
-        return features[_OWN_ID].bytes_list.value[0].decode()
+        return _features_of(record)[_OWN_ID].bytes_list.value[0].decode()
 
     named = own_id if _has_own_ids(builder) else None
     return EncodedSplit(len(records), fetch, parse, _where(builder, split), own_id=named)
+
+
+def _features_of(record: bytes) -> Any:
+    """Parses a record. TFDS's own parser is slow, and other features may need TensorFlow."""
+    return tf_example_pb2.Example.FromString(record).features.feature
 
 
 def _tensorflow_split(

@@ -233,11 +233,8 @@ def log_changes(labels: Sequence[np.ndarray], true_labels: np.ndarray) -> None:
     counts = sorted(int(np.sum(seen != true_labels)) for seen in labels)
     if not counts[-1]:
         return
-    shown = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
-    shares = " to ".join(
-        f"{count / len(true_labels):.2%}" for count in dict.fromkeys((counts[0], counts[-1]))
+    n, ends = len(true_labels), dict.fromkeys((counts[0], counts[-1]))
+    shown, shares = (
+        " to ".join(form.format(k, k / n) for k in ends) for form in ("{:,}", "{1:.2%}")
     )
-    logger.info(
-        "%s of %s training labels differ from the true ones (%s)",
-        *(shown, f"{len(true_labels):,}", shares),
-    )
+    logger.info("%s of %s training labels differ from the true ones (%s)", shown, f"{n:,}", shares)

@@ -127,8 +127,9 @@ def _check_corruption(config: ConfigDict, info: data.DatasetInfo) -> None:
             annotators = ", ".join(label_files.ANNOTATORS)
             allowed = f"one of {annotators}, or the name of an array in {file}"
             require(bool(annotator), "corruption.annotator", annotator, allowed)
+        if name == "human_labels":
             label_files.read(file, annotator)
-        if name == "transition_labels":
+        else:
             label_files.transition_matrix(file, annotator, info.num_classes)
 
 
@@ -139,8 +140,9 @@ def _check_by_image(config: ConfigDict, info: data.DatasetInfo) -> None:
         is_whole = config.corruption.before_crop or config.augment.random_crop
         height, width = info.image_shape[:2] if is_whole else 2 * (config.data.size,)
         values = height * width * info.image_shape[-1]
-        allowed = f"another corruption for images of {values:,} values; it takes 65,536 at most"
-        require(values <= 2**16, "corruption.name", name, allowed)
+        most = corruptions.MOST_VALUES
+        allowed = f"another corruption for images of {values:,} values; it takes {most:,} at most"
+        require(values <= most, "corruption.name", name, allowed)
 
 
 def _check_images(config: ConfigDict, data_name: str, side: int, channels: int) -> None:

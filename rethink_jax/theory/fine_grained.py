@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
-from scipy.stats import spearmanr
 
 from rethink_jax import data
 from rethink_jax.config.base import COMPILATION_CACHE, DATA, EXPERIMENT
@@ -34,6 +33,7 @@ from rethink_jax.pipeline import inputs
 from rethink_jax.runs import display, run_once
 from rethink_jax.runs.resolve import resolve
 from rethink_jax.runs.writers import write_figure
+from rethink_jax.sweeps import estimates
 from rethink_jax.theory import gram, two_layer
 
 logger = logging.getLogger(__name__)
@@ -231,7 +231,6 @@ def summarize_subset(
     """
     count = len(LEVELS)
     measures, test_errors = found.measure[:count], errors[:count]
-    differ = min(len({*measures.tolist()}), len({*test_errors.tolist()})) > 1
     summary: dict[str, Any] = {
         "examples": len(found.weights),
         TRUE: float(found.measure[0]),
@@ -245,7 +244,7 @@ def summarize_subset(
             )
         ],
         "random_test_error": float(errors[count:].mean()),
-        "spearman": float(spearmanr(measures, test_errors).statistic) if differ else None,
+        "spearman": estimates.rank_correlation(measures.tolist(), test_errors.tolist()),
         "residual": found.residual,
     }
     if own is not None:

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from rethink_jax.corruptions import key_of, pinned
+from rethink_jax.sweeps import estimates
 
 # Folded into the seed's key beside those of `pipeline.preprocess`, so that no two uses share draws.
 MEMBERSHIP, MEMBER_SEED = 3, 4
@@ -293,12 +294,7 @@ def rank_correlation(left: np.ndarray, right: np.ndarray) -> float | None:
       1.0
     """
     both = np.isfinite(left) & np.isfinite(right)
-    if both.sum() < 2:
-        return None
-    ranks = [rankdata(values[both]) for values in (left, right)]
-    centered = [own - own.mean() for own in ranks]
-    norm = math.sqrt(float(np.square(centered[0]).sum()) * float(np.square(centered[1]).sum()))
-    return float(centered[0] @ centered[1]) / norm if norm else None
+    return estimates.rank_correlation(left[both].tolist(), right[both].tolist())
 
 
 def overlap(left: np.ndarray, right: np.ndarray) -> float | None:

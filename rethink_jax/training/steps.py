@@ -224,6 +224,14 @@ def _is_in_top5(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return is_number & (jnp.sum((logits > own) | ((logits == own) & is_lower), axis=-1) < 5)
 
 
+def _evaluate(model: nn.Module, size: int | None, state: TrainState, images: jax.Array) -> Any:
+    """Returns the logits of fixed weights on images, of which the model sees the central square."""
+    if size is not None:
+        images = center_crop(images, size)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    return model.apply(variables, whiten(images))
+
+
 def make_eval_steps(
     model: nn.Module,
     size: int | None = None,
@@ -249,11 +257,8 @@ def make_eval_steps(
 
     def eval_batch(state: TrainState, examples: Any, ids: jax.Array) -> Sums:
         mask = ids >= 0
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
         images, labels, true_labels = gather(examples, ids)
-        if size is not None:
-            images = center_crop(images, size)
-        logits: Any = model.apply(variables, whiten(images))
+        logits = _evaluate(model, size, state, images)
         answers = _answers(logits)
 
         def total(values: jax.Array) -> jax.Array:
@@ -301,10 +306,7 @@ def make_answer_steps(
 
     def answer_batch(state: TrainState, examples: Any, ids: jax.Array) -> jax.Array:
         images, _, _ = gather(examples, ids)
-        if size is not None:
-            images = center_crop(images, size)
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        return _answers(model.apply(variables, whiten(images)))  # type: ignore[arg-type]
+        return _answers(_evaluate(model, size, state, images))
 
     def answer_steps(state: TrainState, examples: Any, ids: jax.Array) -> jax.Array:
         return lax.map(lambda batch: answer_batch(state, examples, batch), ids)
