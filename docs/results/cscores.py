@@ -46,7 +46,9 @@ def read_truth(file: Path, labels: np.ndarray, own_ids: list[str]) -> np.ndarray
     ranks = [re.fullmatch(r"train_\D+_(\d+)", own_id) for own_id in own_ids]
     if file.suffix == ".npz" and all(ranks):
         places = {c: np.flatnonzero(loaded["labels"] == c) for c in np.unique(labels)}
-        return truth[[places[c][int(rank[1])] for c, rank in zip(labels, ranks, strict=True)]]
+        return truth[
+            [places[c][int(rank[1])] for c, rank in zip(labels, ranks, strict=True) if rank]
+        ]
     if file.suffix == ".npz" and (np.asarray(loaded["labels"]) != labels).any():
         sys.exit(f"{file} has other labels than the run; its order is another one")
     return truth

@@ -60,10 +60,10 @@ def main(data_dir: str, workdir: str) -> None:
     settings = config.train("cifar10_jpeg", corruption="true_labels")
     settings.data.data_dir = data_dir
     copy = data.load(settings.data)
-    train_images, train_labels = (array[:EXAMPLES] for array in copy.train)
+    train_images, train_labels = copy.train.images[:EXAMPLES], copy.train.labels[:EXAMPLES]
     sample = train_images[:1000]
     quality = min(range(5, 75), key=lambda q: abs(decibels(sample, as_jpeg(sample, q)) - DECIBELS))
-    once = (train_images, train_labels), tuple(copy.test)
+    once = (train_images, train_labels), (copy.test.images, copy.test.labels)
     twice = (
         (as_jpeg(train_images, quality), train_labels),
         (as_jpeg(copy.test.images, quality), copy.test.labels),

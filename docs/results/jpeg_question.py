@@ -45,18 +45,19 @@ def main(data_dir: str, workdir: str) -> None:
     settings.data.data_dir = data_dir
     copy = data.load(settings.data)
     rng = np.random.default_rng(0)
-    splits = [
+    made_up_train, made_up_test = (
         (np.stack([put_back(image, rng) for image in split.images]), split.labels)
         for split in (copy.train, copy.test)
-    ]
-    images, kept = splits[1][0], copy.test.images
+    )
+    images = made_up_test[0]
     copies = np.stack([as_jpeg(image) for image in images])
     print(f"{decibels(images, copies):.1f} dB from their JPEG copies")
-    print(f"{decibels(kept, copies):.1f} dB from these copies to cifar10_jpeg")
+    print(f"{decibels(copy.test.images, copies):.1f} dB from these copies to cifar10_jpeg")
     settings.data.data_dir = None
     settings.model.name = "mlp"
     settings.evaluate.every_epochs = 10
-    train.run(settings, workdir, data.from_arrays(*splits, name="cifar10_jpeg_put_back"))
+    dataset = data.from_arrays(made_up_train, made_up_test, name="cifar10_jpeg_put_back")
+    train.run(settings, workdir, dataset)
 
 
 if __name__ == "__main__":
