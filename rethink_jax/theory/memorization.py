@@ -25,7 +25,7 @@ from rethink_jax.pipeline import inputs
 from rethink_jax.runs import cpu_devices, display, effects, files, identity, opening
 from rethink_jax.runs.own_files import INFLUENCE, MEMBERS, PAIRS, SCORES, SECONDS
 from rethink_jax.runs.resolve import resolve
-from rethink_jax.theory import exact_learners, member_records, networks, scores, subsets
+from rethink_jax.theory import exact_learners, member_records, networks, removal, scores, subsets
 from rethink_jax.theory.member_records import Records
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,12 @@ FIELDS: Fields = {
         in_name=False,
         may_change=True,
         in_report=False,
+    ),
+    "memorization.removal_networks": Field(
+        0,
+        "Networks that are then trained on all examples, as many without those of memorized pairs, and as many "
+        "without others of the same classes; 0 for none.",
+        within(0, 10_000),
     ),
 }
 
@@ -211,11 +217,13 @@ def _compute(
         records = _train(session, learner)
         show("scores", 0.0)
         found = scores.score(records, prepared, learner.exact())
+        removed = _remove(session, learner, found.pairs)
         seconds = seconds_before(path)
         summary = {
             "status": "finished",
             "learner": config.memorization.learner,
             **found.summary,
+            "removal": removed,
             "seconds": seconds,
             "members_per_minute": 60 * len(records.member) / seconds if seconds else None,
         }
@@ -263,6 +271,31 @@ def _train(session: Session, learner: _Learner) -> Records:
         seconds += time.monotonic() - started
         processes.on_primary(functools.partial(_keep, path, records, seconds))
     return records
+
+
+def _remove(session: Session, learner: _Learner, pairs: subsets.Pairs) -> dict[str, Any] | None:
+    """Returns what the removal of memorized examples costs networks that are numbered after the members."""
+    config, (train, test, _) = session.config.memorization, session.prepared
+    count, first = config.removal_networks, len(config.fractions) * config.members
+    if not count:
+        return None
+
+    def correct(condition: str, is_member: np.ndarray) -> np.ndarray:
+        parts = []
+        for start in range(0, count, config.at_once):
+            numbers = [*range(first + start, first + min(start + config.at_once, count))]
+
+            def show(part: float, start: int = start) -> None:
+                session.show(condition.replace("_", " "), (start + part) / count)
+
+            show(0.0)
+            answers = learner.answer(is_member[start : start + config.at_once], numbers, show)[1]
+            parts.append(answers == test.true_labels[None])
+        return np.concatenate(parts)
+
+    numbers = [*range(first, first + count)]
+    draws = subsets.draws(session.config.seed, numbers, len(train.labels))
+    return removal.measure(session.path, draws, train.labels, pairs, correct)
 
 
 def _keep(path: epath.Path, records: Records, seconds: float) -> None:
@@ -333,6 +366,8 @@ def table(summary: dict[str, Any]) -> display.Rows:
             ("rank correlation with it", number(exact["rank_correlation"])),
             ("mean squared difference from it", f"{exact['mean_squared_difference']:.1e}"),
         ]
+    if summary["removal"] is not None:
+        rows += removal.rows(summary["removal"])
     rows.append(("members a minute", "—" if rate is None else f"{rate:.1f}"))
     title = "Memorization: {members:,} members ({learner}) on subsets of {examples:,} examples"
     return title.format(**summary), ("", "value"), rows

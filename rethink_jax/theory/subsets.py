@@ -68,11 +68,16 @@ def membership(seed: int, members: Sequence[int], n: int, size: int) -> np.ndarr
     """
     if not 0 <= size <= n:
         raise ValueError(f"size is {size}; it must be in [0, {n}]")
-    draws = np.asarray(_draws(np.uint32(seed), np.asarray(members, np.uint32), n))
-    lowest = np.argsort(draws, axis=1, kind="stable")[:, :size]
-    is_member = np.zeros(draws.shape, bool)
+    lowest = np.argsort(draws(seed, members, n), axis=1, kind="stable")[:, :size]
+    is_member = np.zeros((len(members), n), bool)
     np.put_along_axis(is_member, lowest, True, axis=1)
     return is_member
+
+
+@pinned
+def draws(seed: int, members: Sequence[int], n: int) -> np.ndarray:
+    """Returns the draw of each example for each member, uint32 [members, n]; arguments as for `membership`."""
+    return np.asarray(_draws(np.uint32(seed), np.asarray(members, np.uint32), n))
 
 
 @functools.partial(jax.jit, static_argnames="n")

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import operator
 import signal
 import subprocess
 import sys
@@ -175,6 +176,56 @@ def test_stopped_and_resumed(count, members, whole, from_toy, toy, tmp_path, mon
     assert bytes_of(tmp_path) == bytes_of(whole)
     undisturbed = json.loads((whole / "summary.json").read_text())
     assert without_clock(summary) == without_clock(undisturbed)
+
+
+def test_removal_trains_fresh_networks(tmp_path, monkeypatch):
+    """They are numbered after the members; a run that is stopped among them resumes there."""
+    config = config_lib.experiment("memorization", "digits")
+    fields = {"members": 20, "removal_networks": 3, "at_once": 2}
+    config.update_from_flattened_dict({f"memorization.{name}": x for name, x in fields.items()})
+    config.data.examples, config.optimizer.learning_rate = 256, 0.1
+    with monkeypatch.context() as patch:
+        stop_at(patch, "without others")
+        with pytest.raises(preemption.Stopped):
+            memorization.run(config, tmp_path)
+    with np.load(tmp_path / "removal.npz") as saved:
+        assert {*saved} == {"all", "without_memorized"}
+        stopped = {name: saved[name] for name in saved}
+    found = memorization.run(config, tmp_path)["removal"]
+    with np.load(tmp_path / "removal.npz") as saved:
+        assert {name: len(saved[name]) for name in saved} == dict.fromkeys(
+            ("all", "without_memorized", "without_others"), 3
+        )
+        for name, correct in stopped.items():
+            np.testing.assert_array_equal(saved[name], correct)
+    resolved, info = resolve(config)
+    dataset = data.load(resolved.data)
+    trainer = Trainer(resolved, info, inputs.prepare(resolved, dataset))
+    seeds = subsets.member_seeds(0, [20, 21, 22])
+    answers = trainer.answer(np.ones((3, 256), bool), seeds, lambda part: None)[1]
+    assert (stopped["all"] == (answers == dataset.test.labels)).mean() > 0.998
+    with (tmp_path / "pairs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert found["removed"] == len({row["train_id"] for row in rows})
+    assert found["affected"] == len({row["test_id"] for row in rows})
+    costs = (
+        found["cost"][name]["affected"]["mean"] for name in ("without_memorized", "without_others")
+    )
+    assert operator.gt(*costs)
+
+
+def stop_at(monkeypatch, part):
+    """Has a signal come when progress of this part is shown first."""
+
+    @contextlib.contextmanager
+    def show_parts():
+        def show(shown, fraction):
+            if shown == part:
+                preemption._active.signal_name = "SIGTERM"
+
+        yield show
+
+    monkeypatch.setattr(display, "show_parts", show_parts)
 
 
 def test_a_damaged_file_of_members_is_made_again(whole, from_toy, tmp_path, caplog):
