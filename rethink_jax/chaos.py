@@ -30,6 +30,7 @@ from rethink_jax import cli, output
 from rethink_jax.distributed import preemption
 from rethink_jax.errors import FAILED, InUse, UserError, exit_on_error, leave
 from rethink_jax.runs import files, run_directory
+from rethink_jax.training import records
 from rethink_jax.training.checkpoints import FOLDER, Checkpoints, half_written
 
 _KILLS = flags.DEFINE_integer("kills", 100, "SIGKILLs, half of them aimed at checkpoint writes.")
@@ -42,7 +43,11 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 _ROOT = Path(__file__).parents[1]
-_FIELDS = ("--config.model.width=64", "--config.checkpoint.every_steps=5")
+_FIELDS = (
+    "--config.model.width=64",
+    "--config.checkpoint.every_steps=5",
+    "--config.records.every_epochs=1",
+)
 EPOCHS = 20
 UV_RUN = ("uv", "run", "--no-sync")
 _STOPS_IN_A_ROW = 5
@@ -120,7 +125,8 @@ def differences(path: Path, reference: Path) -> list[str]:
     """Returns where a finished run differs from another, times aside; arrays are compared as bytes."""
     a, b = (_final_arrays(epath.Path(run)) for run in (path, reference))
     found = [name for name in sorted(a | b) if a.get(name) != b.get(name)]
-    for name, read in (("metrics.jsonl", _metrics), ("tensorboard", _events)):
+    parts = (("metrics.jsonl", _metrics), ("tensorboard", _events), ("records", _record_files))
+    for name, read in parts:
         if read(path) != read(reference):
             found.append(name)
     summaries = [files.read_json(epath.Path(run) / "summary.json") for run in (path, reference)]
@@ -322,6 +328,11 @@ def _final_arrays(path: epath.Path) -> dict[str, bytes]:
 
 def _metrics(path: Path) -> list[dict]:
     return [_without_clock(record) for record in files.read_metrics(epath.Path(path))]
+
+
+def _record_files(path: Path) -> dict[str, bytes]:
+    folder = path / records.FOLDER
+    return {file.name: file.read_bytes() for file in folder.glob("step-*.npz")}
 
 
 def _without_clock(record: dict) -> dict:

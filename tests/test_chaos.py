@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 
+import numpy as np
 import pytest
 
 from rethink_jax import chaos
@@ -48,11 +49,13 @@ def test_differences_are_found(reference, tmp_path):
     event_file.write_bytes(event_file.read_bytes() * 2)
     (other / "checkpoints" / "75.orbax-checkpoint-tmp").mkdir()
     shutil.rmtree(other / "checkpoints" / f"{EPOCHS * STEPS}")
+    (other / "records" / f"step-{STEPS:08d}.npz").unlink()
     found = chaos.differences(other, run)
     assert ".params" in str(found) or "['params']" in str(found)
-    assert found[-3:] == [
+    assert found[-4:] == [
         "metrics.jsonl",
         "tensorboard",
+        "records",
         "half-written ['75.orbax-checkpoint-tmp']",
     ]
 
@@ -99,9 +102,12 @@ def test_two_processes(folder, reference):
     outcome = chaos.kill_one_of_two(1, folder, random.Random(3))
     assert (outcome.passed, outcome.total) == (1, 1)
     chaos.finish(folder / "four", devices=4)
-    pair, four = (load.load_run(folder / name).metrics for name in ("pair", "four"))
-    assert len(pair) == len(four) == EPOCHS
-    for a, b in zip(pair, four, strict=True):
+    pair, four = (load.load_run(folder / name) for name in ("pair", "four"))
+    assert len(pair.metrics) == len(four.metrics) == len(four.records.steps) == EPOCHS
+    for group in ("presented", "train", "test"):
+        one, two = (getattr(run.records, group).answer for run in (pair, four))
+        np.testing.assert_array_equal(one, two)
+    for a, b in zip(pair.metrics, four.metrics, strict=True):
         for name in ("train_loss", "test_loss", "test_loss_corrupted"):
             assert a[name] == pytest.approx(b[name], rel=1e-5)
 
