@@ -20,12 +20,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--out", help="where to write; by default WORKDIR/report, and of several here in report"
     )
+    parser.add_argument(
+        "--c_scores", help="a file of published C-scores, for the page on single examples"
+    )
     # Models are only asked for their shapes; an accelerator may be busy with the next sweep.
     jax.config.update("jax_platforms", "cpu")
     try:
         with errors.exit_on_error(OSError):
             arguments = parser.parse_args(argv)
-            folder = contents.write(*arguments.workdir, out=arguments.out)
+            folder = contents.write(
+                *arguments.workdir, out=arguments.out, published=arguments.c_scores
+            )
     except Exception as error:  # an error of the report's own, which the runs are not to blame for
         line = errors.line_with_type(error)
         errors.print_error(f"the report failed, the runs are as they were: {line}")

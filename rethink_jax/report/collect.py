@@ -100,17 +100,17 @@ def _reported(
 
 
 def _read_all(top: epath.Path) -> list[ReportedRun]:
-    return [run for path in _runs_in(top) if (run := _read_run(path, top)) is not None]
+    return [run for path in runs_in(top) if (run := _read_run(path, top)) is not None]
 
 
-def _runs_in(path: epath.Path, depth: int = _DEPTH) -> Iterator[epath.Path]:
+def runs_in(path: epath.Path, depth: int = _DEPTH) -> Iterator[epath.Path]:
     """Finds the run directories in a directory, but not inside other runs."""
     if (path / own_files.CONFIG).exists():
         yield path
     elif depth:
         for inner in sorted(path.iterdir()):
             if inner.is_dir() and not inner.name.startswith("."):
-                yield from _runs_in(inner, depth - 1)
+                yield from runs_in(inner, depth - 1)
 
 
 def _read_run(path: epath.Path, top: epath.Path) -> ReportedRun | None:

@@ -9,6 +9,7 @@ from rethink_jax import paper
 from rethink_jax.errors import UserError
 from rethink_jax.report import (
     collect,
+    examples,
     experiments,
     figures,
     parameters,
@@ -31,7 +32,7 @@ from rethink_jax.report.runs import (
     warn_of_made_up,
     warn_of_parts,
 )
-from rethink_jax.runs import files, own_files
+from rethink_jax.runs import files, own_files, run_directory
 
 FOLDER = "report"
 
@@ -77,12 +78,17 @@ class Report(NamedTuple):
     content: dict[str, Any]
 
 
-def write(*workdirs: epath.PathLike, out: epath.PathLike | None = None) -> epath.Path:
+def write(
+    *workdirs: epath.PathLike,
+    out: epath.PathLike | None = None,
+    published: epath.PathLike | None = None,
+) -> epath.Path:
     """Writes the report on the runs in some directories, and returns where it is.
 
     Args:
       *workdirs: a sweep's directory, a run's, or ones with runs in them; or a report's `report.json`.
       out: the directory to write to; by default `report` in the only `workdir`, or in the current directory.
+      published: a file of C-scores, for the page on single examples.
 
     Raises:
       UserError: there is nothing to report in a directory, it is damaged, or of a kind that has no report; or
@@ -102,10 +108,14 @@ def write(*workdirs: epath.PathLike, out: epath.PathLike | None = None) -> epath
         where = ", ".join(map(str, workdirs))
         reason = f"is damaged, or was made by an older version (KeyError: {error})"
         raise UserError(f"a run in {where} {reason}") from error
-    pictures = [block for block in report.blocks if isinstance(block, figures.Picture)]
+    of_examples = _on_examples(workdirs, published)
+    whole = [*report.blocks, *of_examples]
+    pictures = [block for block in whole if isinstance(block, figures.Picture)]
     texts = {f"{picture.name}.svg": picture.svg for picture in pictures} | report.texts
-    texts["report.md"] = to_markdown(report.blocks)
-    texts["report.html"] = to_html(report.title, report.blocks)
+    pages = {"report": report.blocks, **({"examples": of_examples} if of_examples else {})}
+    for name, blocks in pages.items():
+        texts[f"{name}.md"] = to_markdown(blocks)
+        texts[f"{name}.html"] = to_html(report.title, blocks)
     first = epath.Path(workdirs[0]).expanduser()
     if out is None:
         alone = len(workdirs) == 1 and first.is_dir()
@@ -118,6 +128,19 @@ def write(*workdirs: epath.PathLike, out: epath.PathLike | None = None) -> epath
     for name, text in texts.items():
         files.write_text(folder / name, text)
     return folder
+
+
+def _on_examples(
+    workdirs: tuple[epath.PathLike, ...], published: epath.PathLike | None
+) -> list[Block]:
+    """Returns the page on single examples, empty where no run has scores of them."""
+    tops = [run_directory.path_of(workdir) for workdir in workdirs]
+    scored = examples.find(path for top in tops if top.is_dir() for path in collect.runs_in(top))
+    if scored:
+        return examples.page(scored, None if published is None else epath.Path(published))
+    if published is not None:
+        raise UserError(f"--c_scores is {published}; no run in --workdir has a scores.csv")
+    return []
 
 
 def _begin(folder: epath.Path, content: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from rethink_jax.distributed import jax_settings, parallel, preemption, processe
 from rethink_jax.errors import require
 from rethink_jax.kernels.session import seconds_before
 from rethink_jax.pipeline import inputs
-from rethink_jax.runs import cpu_devices, display, effects, files, identity, opening
+from rethink_jax.runs import cpu_devices, display, effects, files, identity, opening, score_table
 from rethink_jax.runs.own_files import INFLUENCE, MEMBERS, PAIRS, SCORES, SECONDS
 from rethink_jax.runs.resolve import resolve
 from rethink_jax.theory import exact_learners, member_records, networks, removal, scores, subsets
@@ -229,7 +229,10 @@ def _compute(
         }
 
         def write() -> None:
-            files.write_text(path / SCORES, scores.scores_csv(found, prepared.train))
+            by_name = {"memorization": found.memorization, "c_score": found.c_score}
+            labels = prepared.train.labels, prepared.train.true_labels
+            scored = score_table.ScoreTable(*labels, dataset.train.own_ids, by_name)
+            files.write_text(path / SCORES, score_table.to_csv(scored))
             files.write_text(path / PAIRS, scores.pairs_csv(found))
             files.write_whole(path / INFLUENCE, functools.partial(scores.save_influence, found))
             files.write_summary(path, summary)

@@ -130,23 +130,6 @@ def _compare(memorization: np.ndarray, exact: np.ndarray) -> dict[str, Any]:
     }
 
 
-def scores_csv(scores: Scores, train: inputs.Split) -> str:
-    """Returns `scores.csv`: a line for each training example; what has no value is empty."""
-    lines = ["id,label,given_label,wrong,memorization,c_score"]
-    for id_, (label, given, memorization, c_score) in enumerate(
-        zip(
-            train.true_labels.tolist(),
-            train.labels.tolist(),
-            scores.memorization.tolist(),
-            scores.c_score.tolist(),
-            strict=True,
-        )
-    ):
-        shown = _number(memorization), _number(c_score)
-        lines.append(f"{id_},{label},{given},{int(label != given)},{shown[0]},{shown[1]}")
-    return "\n".join(lines) + "\n"
-
-
 def pairs_csv(scores: Scores) -> str:
     """Returns `pairs.csv`: a line for each memorized pair, by test point."""
     lines, pairs = ["train_id,test_id,memorization,influence"], scores.pairs

@@ -292,13 +292,13 @@ def area_under_curve(scores: np.ndarray, is_wrong: np.ndarray) -> float | None:
 
 
 def rank_correlation(left: np.ndarray, right: np.ndarray) -> float | None:
-    """Returns Spearman's correlation over the entries where both are numbers; None where it has no value.
+    """Returns Spearman's correlation where neither is NaN, infinite values last; None where it has none.
 
     Example:
       >>> rank_correlation(np.array([0.1, 0.2, np.nan, 0.9]), np.array([1.0, 3.0, 0.0, 7.0]))
       1.0
     """
-    both = np.isfinite(left) & np.isfinite(right)
+    both = ~(np.isnan(left) | np.isnan(right))
     return estimates.rank_correlation(left[both].tolist(), right[both].tolist())
 
 

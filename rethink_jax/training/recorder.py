@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from rethink_jax.data import DatasetInfo
 from rethink_jax.distributed import preemption, processes
 from rethink_jax.errors import Diverged, RunFailed, UserError
-from rethink_jax.runs import display, files, own_files, run_directory, writers
+from rethink_jax.runs import display, files, own_files, run_directory, score_table, writers
 from rethink_jax.training import metrics, records, scores
 from rethink_jax.training.checkpoints import Checkpoints, Saved, restore_on_all
 from rethink_jax.training.train_state import TrainState
@@ -196,8 +196,8 @@ class Recorder:
             found = records.read(self._path)
             if found is not None:
                 of_examples = scores.all_scores(found.presented, train_labels[0])
-                text = scores.to_csv(of_examples, *train_labels)
-                files.write_text(self._path / own_files.SCORES, text)
+                table = score_table.ScoreTable(*train_labels, of_examples)
+                files.write_text(self._path / own_files.SCORES, score_table.to_csv(table))
 
         if self.records:
             processes.on_primary(write)

@@ -4,16 +4,12 @@
 axis 1 the example.
 """
 
-import csv
-import io
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from rethink_jax.runs.score_table import NEVER
 from rethink_jax.training.records import OfExamples
-
-NEVER = -1
 
 
 def learned(values: OfExamples, labels: np.ndarray) -> np.ndarray:
@@ -120,31 +116,3 @@ def all_scores(values: OfExamples, labels: np.ndarray) -> dict[str, np.ndarray]:
     """
     right = learned(values, labels)
     return {name: score(right, values) for name, score in SCORES.items()}
-
-
-def to_csv(
-    scores: dict[str, np.ndarray],
-    labels: np.ndarray,
-    true_labels: np.ndarray,
-    own_ids: np.ndarray | None,
-) -> str:
-    """Returns a table of an example a row: id, own id, label, true label, scores; cleanlab reads such tables.
-
-    Args:
-      scores: as `all_scores` returns them.
-      labels: int [n], those trained on.
-      true_labels: int [n].
-      own_ids: text [n], as in `rethink_jax.data.Examples`.
-    """
-    columns: dict[str, Any] = {
-        "id": range(len(labels)),
-        "own_id": [""] * len(labels) if own_ids is None else own_ids.tolist(),
-        "label": labels.tolist(),
-        "true_label": true_labels.tolist(),
-        **{name: values.tolist() for name, values in scores.items()},
-    }
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    return text.getvalue()

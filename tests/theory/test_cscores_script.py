@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 from tests.entry_point import ROOT
 
-HEAD = "id,label,given_label,wrong,memorization,c_score"
+HEAD = "id,own_id,label,true_label,memorization,c_score"
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def compare(tmp_path, monkeypatch, capsys):
 
     def call(scores, labels, file):
         examples = enumerate(zip(labels, scores, strict=True))
-        lines = [f"{i},{label},{label},0,,{score}" for i, (label, score) in examples]
+        lines = [f"{i},,{label},{label},,{score}" for i, (label, score) in examples]
         (tmp_path / "scores.csv").write_text("\n".join([HEAD, *lines]) + "\n")
         monkeypatch.setattr(sys, "argv", ["cscores.py", str(tmp_path), str(file)])
         runpy.run_path(str(ROOT / "docs" / "results" / "cscores.py"), run_name="__main__")
@@ -54,8 +54,10 @@ def test_order_by_own_ids_and_another_score(tmp_path, monkeypatch, capsys):
     truth, labels = np.array([0.1, 0.2, 0.3, 0.4, 0.5]), np.array([0, 1, 0, 1, 1])
     order = [4, 0, 3, 2, 1]
     own_ids = ["train_b_0002", "train_a_0000", "train_b_0001", "train_a_0001", "train_b_0000"]
-    rows = [f"{i},{own_ids[i]},{labels[k]},{truth[k]}" for i, k in enumerate(order)]
-    (tmp_path / "scores.csv").write_text("\n".join(["id,own_id,label,share_right", *rows]) + "\n")
+    rows = [f"{i},{own_ids[i]},0,{labels[k]},{truth[k]}" for i, k in enumerate(order)]
+    (tmp_path / "scores.csv").write_text(
+        "\n".join(["id,own_id,label,true_label,share_right", *rows]) + "\n"
+    )
     np.savez(tmp_path / "truth.npz", scores=truth, labels=labels)
     script = str(ROOT / "docs" / "results" / "cscores.py")
     arguments = [script, str(tmp_path), str(tmp_path / "truth.npz")]
@@ -63,9 +65,7 @@ def test_order_by_own_ids_and_another_score(tmp_path, monkeypatch, capsys):
     runpy.run_path(script, run_name="__main__")
     assert json.loads(capsys.readouterr().out)["rank_correlation"] == 1.0
     monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(
-        SystemExit, match="has no column 'c_score'; it has id, own_id, label, share"
-    ):
+    with pytest.raises(SystemExit, match="has no column 'c_score'; it has share_right"):
         runpy.run_path(script, run_name="__main__")
 
 

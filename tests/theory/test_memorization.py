@@ -83,9 +83,9 @@ def test_what_a_run_leaves(whole, toy):
     with (whole / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["id"]) for row in rows] == [*range(300)]
-    assert [int(row["given_label"]) for row in rows] == prepared.train.labels.tolist()
-    assert [int(row["label"]) for row in rows] == toy.train.labels.tolist()
-    wrong = np.array([row["wrong"] == "1" for row in rows])
+    assert [int(row["label"]) for row in rows] == prepared.train.labels.tolist()
+    assert [int(row["true_label"]) for row in rows] == toy.train.labels.tolist()
+    wrong = np.array([row["label"] != row["true_label"] for row in rows])
     np.testing.assert_array_equal(wrong, prepared.train.labels != toy.train.labels)
     written = [float(row["memorization"] or "nan") for row in rows]
     np.testing.assert_allclose(written, scores, atol=1e-6)

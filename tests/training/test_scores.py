@@ -4,8 +4,11 @@ import csv
 
 import numpy as np
 import pytest
+from etils import epath
 from hypothesis import given, strategies as st
 
+from rethink_jax.errors import UserError
+from rethink_jax.runs import score_table
 from rethink_jax.training import scores
 from rethink_jax.training.records import OfExamples
 
@@ -76,10 +79,47 @@ def test_means_against_loops():
 def test_table(own_ids):
     values, _, labels = random_values()
     found = scores.all_scores(values, labels)
-    text = scores.to_csv(found, labels, labels[::-1], own_ids)
+    table = score_table.ScoreTable(labels, labels[::-1], own_ids, found)
+    text = score_table.to_csv(table)
     rows = [*csv.DictReader(text.splitlines())]
     assert [int(row["id"]) for row in rows] == [*range(7)]
     assert [row["own_id"] for row in rows] == ([""] * 7 if own_ids is None else own_ids.tolist())
     assert [int(row["true_label"]) for row in rows] == labels[::-1].tolist()
     for name, column in found.items():
         np.testing.assert_array_equal([float(row[name]) for row in rows], column)
+
+
+@pytest.mark.parametrize("own_ids", [None, np.array(["a,b", 'c"d'])])
+def test_a_table_is_read_again(own_ids, tmp_path):
+    found = {"c_score": np.array([0.1, np.nan]), "first_learned": np.array([-1, 3])}
+    table = score_table.ScoreTable(np.array([1, 2]), np.array([1, 0]), own_ids, found)
+    file = epath.Path(tmp_path) / "scores.csv"
+    file.write_text(score_table.to_csv(table))
+    again = score_table.read(file)
+    for left, right in zip(table[:2], again[:2], strict=True):
+        np.testing.assert_array_equal(left, right)
+    assert (again.own_ids is None) == (own_ids is None)
+    if own_ids is not None:
+        assert again.own_ids.tolist() == own_ids.tolist()
+    assert {*again.scores} == {*found}
+    for name, values in found.items():
+        np.testing.assert_array_equal(again.scores[name], values)
+
+
+@pytest.mark.parametrize("text", ["", "id,label\n0,1\n", "id,own_id,label,true_label\n0,,x,1\n"])
+def test_other_files_are_no_tables(text, tmp_path):
+    file = epath.Path(tmp_path) / "scores.csv"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"scores\.csv is no table of scores: "):
+        score_table.read(file)
+
+
+def test_a_harder_example_has_a_greater_hardness():
+    """One that is right from the start against one that never is."""
+    right = np.array([[1, 0], [1, 0], [1, 0]], bool)
+    margin, loss = (np.array([[easy, hard]] * 3) for easy, hard in ((2.0, -2.0), (0.1, 2.0)))
+    values = OfExamples(np.where(right, 0, 1), margin, loss)
+    found = scores.all_scores(values, np.array([0, 0]))
+    for name in {*found} - {"variability"}:
+        easy, hard = score_table.hardness(name, found[name])
+        assert easy < hard, name
