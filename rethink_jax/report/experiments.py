@@ -19,9 +19,9 @@ from rethink_jax.runs import display
 from rethink_jax.theory import (
     expressivity,
     fine_grained,
-    memorization,
     minimum_norm,
     rademacher,
+    scores,
     stability,
     two_layer,
 )
@@ -87,9 +87,9 @@ def _of_minimum_norm(runs: list[ReportedRun]) -> list[Block]:
 
 
 def _of_memorization(runs: list[ReportedRun]) -> list[Block]:
-    page = _of_theory(runs, memorization.table)
+    page = _of_theory(runs, scores.table)
     for run in runs:
-        fill = partial(memorization.draw, histogram=run.summary["histogram"])
+        fill = partial(scores.draw, histogram=run.summary["histogram"])
         page.append(draw(f"{run.row}-memorization", _MEMORIZATION, fill, 5.6))
     return page
 

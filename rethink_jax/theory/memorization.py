@@ -45,13 +45,13 @@ FIELDS: Fields = {
     ),
     "memorization.fractions": Field(
         (0.7,),
-        "Shares of the training examples that a subset has.",
+        "Shares of the training examples that a subset has; of 1 only the spread of the answers is computed.",
         (
             Allowed(
-                "one or more different numbers in (0, 1)",
+                "one or more different numbers in (0, 1]",
                 lambda values: (
                     len(values) > 0
-                    and all(isinstance(x, float) and 0 < x < 1 for x in values)
+                    and all(isinstance(x, float) and 0 < x <= 1 for x in values)
                     and len({*values}) == len(values)
                 ),
             ),
@@ -165,7 +165,7 @@ def run(
                 show(part, fraction)
 
             summary = _compute(config, path, dataset, show_or_stop)
-    display.print_rows(*table(summary))
+    display.print_rows(*scores.table(summary))
     return summary
 
 
@@ -178,8 +178,10 @@ def check(config: ConfigDict, info: data.DatasetInfo) -> None:
     """
     n, fractions = info.num_train, config.memorization.fractions
     sizes = [subsets.subset_size(fraction, n) for fraction in fractions]
-    allowed = f"such that subsets of {n} examples have 1 to {n - 1} of them; they have {sizes}"
-    is_proper = all(1 <= size < n for size in sizes)
+    allowed = f"1, or such that subsets of {n} examples have 1 to {n - 1}; they have {sizes}"
+    is_proper = all(
+        fraction == 1 or 1 <= size < n for fraction, size in zip(fractions, sizes, strict=True)
+    )
     require(is_proper, "memorization.fractions", tuple(fractions), allowed)
     if config.memorization.learner == "mlp":
         model = config.model.name
@@ -333,56 +335,3 @@ def _learner(session: Session) -> _Learner:
         ),
         lambda: None,
     )
-
-
-def table(summary: dict[str, Any]) -> display.Rows:
-    """Returns the headline numbers in words."""
-    percent = display.percent
-
-    def number(value: float | None) -> str:
-        return "—" if value is None else f"{value:.3f}"
-
-    memorization, halves, pairs = (summary[name] for name in ("memorization", "halves", "pairs"))
-    rate = summary["members_per_minute"]
-    rows = [
-        ("wrong labels", f"{summary['wrong_labels']:,}"),
-        ("memorization, mean", number(memorization["mean"])),
-        ("of right labels", number(memorization["mean_right"])),
-        ("of wrong labels", number(memorization["mean_wrong"])),
-        (f"examples of {subsets.LEAST_MEMORIZATION} or more", f"{memorization['memorized']:,}"),
-        ("area under the curve for wrong labels", number(memorization["auc"])),
-        ("C-score, mean", number(summary["c_score"]["mean"])),
-        ("area under the curve of 1 − C-score", number(summary["c_score"]["auc"])),
-        ("rank correlation of two halves of the members", number(halves["rank_correlation"])),
-        ("overlap of what they memorize", number(halves["overlap"])),
-        ("memorized pairs", f"{pairs['count']:,}"),
-        ("test points in them", f"{pairs['test_points']:,}"),
-        ("with a single training example", f"{pairs['single']:,}"),
-        ("accuracy on a member's own examples", percent(summary["accuracy"]["own"])),
-        ("on the other training examples", percent(summary["accuracy"]["held_out"])),
-        ("on the test set", percent(summary["accuracy"]["test"])),
-    ]
-    if summary["exact"] is not None:
-        exact = summary["exact"]
-        rows += [
-            ("memorization in closed form, mean", number(exact["mean"])),
-            ("rank correlation with it", number(exact["rank_correlation"])),
-            ("mean squared difference from it", f"{exact['mean_squared_difference']:.1e}"),
-        ]
-    if summary["removal"] is not None:
-        rows += removal.rows(summary["removal"])
-    rows.append(("members a minute", "—" if rate is None else f"{rate:.1f}"))
-    title = "Memorization: {members:,} members ({learner}) on subsets of {examples:,} examples"
-    return title.format(**summary), ("", "value"), rows
-
-
-def draw(figure: Any, histogram: dict[str, list[float]]) -> None:
-    """Draws how many examples have which memorization on an empty figure of matplotlib's."""
-    axes = figure.subplots()
-    for kind, colour in (("right", "tab:blue"), ("wrong", "tab:orange")):
-        counts = np.asarray(histogram[kind])
-        if counts.sum():
-            axes.stairs(counts, histogram["edges"], color=colour, label=f"{kind} labels", lw=1.5)
-    axes.set(xlabel="memorization", ylabel="training examples", yscale="log", ylim=(0.7, None))
-    axes.legend()
-    axes.grid(alpha=0.3)

@@ -6,7 +6,8 @@ import numpy as np
 from etils import epath
 
 from rethink_jax.pipeline import inputs
-from rethink_jax.theory import subsets
+from rethink_jax.runs import display
+from rethink_jax.theory import removal, subsets
 from rethink_jax.theory.member_records import Records
 
 _EDGES = np.linspace(-1, 1, 41)
@@ -70,6 +71,7 @@ def score(records: Records, prepared: inputs.Inputs, exact: np.ndarray | None = 
         "halves": _halves(records),
         "pairs": _count(pairs),
         "accuracy": _accuracies(records),
+        "spread": _spread(records),
         "exact": None if exact is None else _compare(memorization, exact),
         "histogram": {
             "edges": _EDGES.round(3).tolist(),
@@ -112,11 +114,17 @@ def _count(pairs: subsets.Pairs) -> dict[str, int]:
     }
 
 
-def _accuracies(records: Records) -> dict[str, float]:
+def _spread(records: Records) -> dict[str, Any] | None:
+    """Returns how the members that were trained on all examples differ on them; None where there is none."""
+    correct = records.train_correct[records.fraction == 1]
+    return subsets.spread(correct) if len(correct) else None
+
+
+def _accuracies(records: Records) -> dict[str, float | None]:
     is_member, correct = records.is_member, records.train_correct
     return {
-        "own": float((is_member & correct).sum() / is_member.sum()),
-        "held_out": float((~is_member & correct).sum() / (~is_member).sum()),
+        "own": _mean(correct[is_member]),
+        "held_out": _mean(correct[~is_member]),
         "test": float(records.test_correct.mean()),
     }
 
@@ -150,3 +158,69 @@ def save_influence(scores: Scores, file: epath.Path) -> None:
     with file.open("wb") as stream:
         pairs = scores.pairs
         np.savez(stream, train_ids=pairs.strongest, influence=pairs.strongest_influence)
+
+
+def table(summary: dict[str, Any]) -> display.Rows:
+    """Returns the headline numbers in words."""
+    percent, nothing = display.percent, "—"
+
+    def number(value: float | None) -> str:
+        return nothing if value is None else f"{value:.3f}"
+
+    def share(value: float | None) -> str:
+        return nothing if value is None else percent(value)
+
+    memorization, halves, pairs = (summary[name] for name in ("memorization", "halves", "pairs"))
+    rate = summary["members_per_minute"]
+    rows = [
+        ("wrong labels", f"{summary['wrong_labels']:,}"),
+        ("memorization, mean", number(memorization["mean"])),
+        ("of right labels", number(memorization["mean_right"])),
+        ("of wrong labels", number(memorization["mean_wrong"])),
+        (f"examples of {subsets.LEAST_MEMORIZATION} or more", f"{memorization['memorized']:,}"),
+        ("area under the curve for wrong labels", number(memorization["auc"])),
+        ("C-score, mean", number(summary["c_score"]["mean"])),
+        ("area under the curve of 1 − C-score", number(summary["c_score"]["auc"])),
+        ("rank correlation of two halves of the members", number(halves["rank_correlation"])),
+        ("overlap of what they memorize", number(halves["overlap"])),
+        ("memorized pairs", f"{pairs['count']:,}"),
+        ("test points in them", f"{pairs['test_points']:,}"),
+        ("with a single training example", f"{pairs['single']:,}"),
+        ("accuracy on a member's own examples", share(summary["accuracy"]["own"])),
+        ("on the other training examples", share(summary["accuracy"]["held_out"])),
+        ("on the test set", percent(summary["accuracy"]["test"])),
+    ]
+    if summary["exact"] is not None:
+        exact = summary["exact"]
+        rows += [
+            ("memorization in closed form, mean", number(exact["mean"])),
+            ("rank correlation with it", number(exact["rank_correlation"])),
+            ("mean squared difference from it", f"{exact['mean_squared_difference']:.1e}"),
+        ]
+    if summary["spread"] is not None:
+        spread = summary["spread"]
+        rows += [
+            ("share of members that are wrong on an example, mean", number(spread["mean"])),
+            ("standard deviation over examples", number(spread["deviation"])),
+            ("the same, were all examples equally hard", number(spread["binomial_deviation"])),
+            ("examples on which no member is wrong", percent(spread["never_wrong"])),
+            ("on which all are", percent(spread["always_wrong"])),
+        ]
+    if summary["removal"] is not None:
+        rows += removal.rows(summary["removal"])
+    rows = [row for row in rows if row[1] != nothing]
+    rows.append(("members a minute", nothing if rate is None else f"{rate:.1f}"))
+    title = "Memorization: {members:,} members ({learner}) on subsets of {examples:,} examples"
+    return title.format(**summary), ("", "value"), rows
+
+
+def draw(figure: Any, histogram: dict[str, list[float]]) -> None:
+    """Draws how many examples have which memorization on an empty figure of matplotlib's."""
+    axes = figure.subplots()
+    for kind, colour in (("right", "tab:blue"), ("wrong", "tab:orange")):
+        counts = np.asarray(histogram[kind])
+        if counts.sum():
+            axes.stairs(counts, histogram["edges"], color=colour, label=f"{kind} labels", lw=1.5)
+    axes.set(xlabel="memorization", ylabel="training examples", yscale="log", ylim=(0.7, None))
+    axes.legend()
+    axes.grid(alpha=0.3)

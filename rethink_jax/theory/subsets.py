@@ -203,6 +203,38 @@ def _weights(is_member: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
         return np.divide(weights, count[None], out=weights)
 
 
+def spread(correct: np.ndarray) -> dict[str, Any]:
+    """Returns whether some examples are easier than others: how often members are wrong on each.
+
+    Arpit et al. 2017 (arXiv 1706.05394, figure 1), where members see all examples for one epoch. Were all
+    examples equally hard, the members' answers to one would be independent draws of the same chance.
+
+    Args:
+      correct: bool [t, n], of members that differ in their initial weights and order alone.
+
+    Returns:
+      Of the share of members that are wrong on an example: its mean and standard deviation over the examples,
+      the standard deviation of equally hard ones, √(p (1 − p) / t) for the mean p, and 101 quantiles; and of
+      how many examples no member and every member is wrong, as shares.
+
+    Example:
+      >>> found = spread(np.array([[1, 0, 1, 0], [1, 0, 0, 1]], bool))
+      >>> found["mean"], found["never_wrong"], found["always_wrong"], round(found["binomial_deviation"], 3)
+      (0.5, 0.25, 0.25, 0.354)
+    """
+    wrong = 1 - correct.mean(axis=0, dtype=np.float64)
+    mean = float(wrong.mean())
+    return {
+        "members": len(correct),
+        "mean": mean,
+        "deviation": float(wrong.std()),
+        "binomial_deviation": math.sqrt(mean * (1 - mean) / len(correct)),
+        "never_wrong": float(correct.all(axis=0).mean()),
+        "always_wrong": float((~correct).all(axis=0).mean()),
+        "quantiles": np.quantile(wrong, np.linspace(0, 1, 101)).round(6).tolist(),
+    }
+
+
 class Pairs(NamedTuple):
     """Test points and the training examples that decide them.
 

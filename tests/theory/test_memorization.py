@@ -20,7 +20,13 @@ from rethink_jax.pipeline import inputs
 from rethink_jax.report import contents
 from rethink_jax.runs import display, files
 from rethink_jax.runs.resolve import resolve
-from rethink_jax.theory import exact_learners, member_records, memorization, subsets
+from rethink_jax.theory import (
+    exact_learners,
+    member_records,
+    memorization,
+    scores as score_numbers,
+    subsets,
+)
 from rethink_jax.theory.networks import Trainer
 from rethink_jax.training import load, train as train_lib
 from tests.conftest import serve, use_devices
@@ -299,7 +305,7 @@ def test_the_report(whole, tmp_path):
     (tmp_path / "toy").symlink_to(whole)
     contents.write(tmp_path)
     page = (tmp_path / "report" / "report.md").read_text()
-    title, _, rows = memorization.table(json.loads((whole / "summary.json").read_text()))
+    title, _, rows = score_numbers.table(json.loads((whole / "summary.json").read_text()))
     assert f"## {title}" in page
     for row in rows:
         assert all(cell in page for cell in row)
@@ -331,13 +337,13 @@ def test_several_processes_are_refused(monkeypatch, from_toy, tmp_path):
         ("memorization.learner=svm", "'svm'", "one of mlp, nearest_neighbour, kernel_ridge"),
         ("memorization.members=1", "1", "in [2, 1000000]"),
         ("memorization.at_once=0", "0", "in [1, 10000]"),
-        ("memorization.fractions=()", "()", "one or more different numbers in (0, 1)"),
-        ("memorization.fractions=(1,)", "(1,)", "one or more different numbers in (0, 1)"),
+        ("memorization.fractions=()", "()", "one or more different numbers in (0, 1]"),
+        ("memorization.fractions=(1,)", "(1,)", "one or more different numbers in (0, 1]"),
         ("memorization.fractions=(.5,.5)", "(0.5, 0.5)", "one or more different numbers in …"),
         (
             "memorization.fractions=(.001,)",
             "(0.001,)",
-            "such that subsets of 256 examples have 1 to 255 of them; they have [0]",
+            "1, or such that subsets of 256 examples have 1 to 255; they have [0]",
         ),
         ("model.name=small_alexnet", "'small_alexnet'", "mlp; convolutions of several members …"),
         ("stop_when_fitted=true", "True", "False or left out for memorization, which does …"),
@@ -370,6 +376,25 @@ def wait_for(process, holds):
         time.sleep(0.01)
 
 
+def test_members_that_see_all_examples(from_toy, toy, tmp_path):
+    """Nothing can be said of memorization; how often they are wrong on each example can."""
+    fields = {"memorization.fractions": (1.0,), "epochs": 1}
+    summary = memorization.run(toy_config(**fields), tmp_path)
+    records = records_of(tmp_path, toy)
+    assert records.is_member.all()
+    wrong = [1 - column.mean() for column in records.train_correct.T]
+    found = summary["spread"]
+    assert found["mean"] == pytest.approx(np.mean(wrong))
+    assert found["deviation"] == pytest.approx(np.std(wrong))
+    assert found["never_wrong"] == np.mean(np.array(wrong) == 0)
+    assert found["always_wrong"] == np.mean(np.array(wrong) == 1)
+    assert summary["memorization"]["mean"] is summary["accuracy"]["held_out"] is None
+    assert summary["pairs"]["count"] == 0
+    shown = dict(row for row in score_numbers.table(summary)[2])
+    assert "standard deviation over examples" in shown
+    assert "memorization, mean" not in shown
+
+
 @pytest.mark.ci
 def test_killed_stopped_and_resumed_processes(tmp_path):
     here = make_place(tmp_path / "here")
@@ -398,7 +423,7 @@ def test_killed_stopped_and_resumed_processes(tmp_path):
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("file", ["memorization", "cscores"])
+@pytest.mark.parametrize("file", ["memorization", "cscores", "easy_examples"])
 def test_the_configs(file, entry_point, tmp_path):
     here = make_place(tmp_path / "here")
     outcome = entry_point.start(

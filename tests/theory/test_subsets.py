@@ -199,3 +199,12 @@ def test_measures_that_have_no_value():
     assert subsets.rank_correlation(np.ones(3), np.arange(3.0)) is None
     assert subsets.rank_correlation(np.array([1.0, np.nan]), np.arange(2.0)) is None
     assert subsets.overlap(np.zeros(3, bool), np.zeros(3, bool)) is None
+
+
+def test_the_spread_of_equally_hard_examples_is_a_binomial_one():
+    rng = np.random.default_rng(0)
+    found = subsets.spread(rng.random((100, 20_000)) < 0.7)
+    assert found["deviation"] == pytest.approx(found["binomial_deviation"], rel=0.02)
+    assert found["binomial_deviation"] == pytest.approx(np.sqrt(0.3 * 0.7 / 100), rel=0.02)
+    easy_and_hard = rng.random((100, 20_000)) < np.repeat([0.5, 0.9], 10_000)
+    assert subsets.spread(easy_and_hard)["deviation"] > 4 * found["deviation"]
