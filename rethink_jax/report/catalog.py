@@ -68,6 +68,10 @@ _FITTED = (
     "last epoch and given no number. As in the paper Inception's epochs are relative to those at p = 0, "
     f"which were {paper.INCEPTION_EPOCHS_AT_0} there."
 )
+_FITTED_RUNS = (
+    f"Epochs to fit: the first evaluation with a training loss below {metrics.FITTED_LOSS:g}; by accuracy, one "
+    f"with a training accuracy of at least {100 * metrics.FITTED_ACCURACY:g} %."
+)
 _TEST_LABELS = (
     "Figure 1c's errors are held against both kinds of test labels. The paper does not say which it took; "
     "its points agree with labels corrupted like the training labels: with a share p of the test labels "
@@ -217,3 +221,10 @@ SPECIFICATIONS = {
     "figure2a": FIGURE2A,
     "figure2b": FIGURE2B,
 }
+
+
+def specification_of(sweep: str) -> Specification:
+    """Returns the specification of a sweep by its name; of one that is not the paper's a table of its runs."""
+    quantities = (TRAIN, TRAIN_LOSS, TEST, TEST_CORRUPTED, BEST, EPOCHS, EPOCHS_BY_ACCURACY)
+    of_runs = Section(f"{sweep}: not in the paper", (), quantities, (_FITTED_RUNS,))
+    return SPECIFICATIONS.get(sweep, Specification((of_runs,)))

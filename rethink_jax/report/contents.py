@@ -18,7 +18,7 @@ from rethink_jax.report import (
     sections,
     tables,
 )
-from rethink_jax.report.catalog import SPECIFICATIONS
+from rethink_jax.report.catalog import SPECIFICATIONS, specification_of
 from rethink_jax.report.pages import Block, Bullets, Heading, Text, to_html, to_markdown
 from rethink_jax.report.runs import (
     LostField,
@@ -190,25 +190,24 @@ def _report(workdirs: tuple[epath.PathLike, ...]) -> Report:
 
 def _of_sweep(path: epath.Path) -> Report:
     sweep = read_sweep(path)
-    if sweep.name not in SPECIFICATIONS:
+    if sweep.name not in SPECIFICATIONS and not sweep.runs:
         raise UserError(
-            f"{path / own_files.SWEEP} is of {sweep.name!r}; "
-            f"there is a report of {', '.join(SPECIFICATIONS)}"
+            f"{path / own_files.SWEEP} is of {sweep.name!r}, which is no table of the paper, and lists no run"
         )
+    specified = specification_of(sweep.name).sections
     name = title(f"{sweep.name}, {sweep.size}", sweep.runs)
-    first = SPECIFICATIONS[sweep.name].sections[0]
     texts = [_counts(sweep), _HOW + _FINISHED, *sections.other_data(sweep)]
-    texts += [text for section in SPECIFICATIONS[sweep.name].sections for text in section.texts]
+    texts += [text for section in specified for text in section.texts]
     blocks: list[Block] = [
         Heading(name, 1),
         *map(Text, [*warn_of_made_up(sweep.runs), *warn_of_parts(sweep.runs), *texts]),
         *sections.of_sweep(sweep),
         Heading("How each row was measured"),
-        tables.how_measured(sweep, first),
+        tables.how_measured(sweep, specified[0]),
         *map(Text, versions(sweep.runs)),
         *_background(),
     ]
-    table = tables.to_csv([(sweep, SPECIFICATIONS[sweep.name].sections)])
+    table = tables.to_csv([(sweep, specified)])
     return Report(name, blocks, {"report.csv": table}, to_dict(sweep))
 
 
@@ -243,7 +242,7 @@ def _of_collection(collection: collect.Collection) -> Report:
         *map(Text, versions(runs)),
         *_background(),
     ]
-    measured = [(sweep, SPECIFICATIONS[sweep.name].sections) for sweep in sweeps]
+    measured = [(sweep, specification_of(sweep.name).sections) for sweep in sweeps]
     texts = {"report.csv": tables.to_csv(measured)}
     if computed:
         texts["experiments.csv"] = experiments.to_csv(experiment_blocks)
@@ -331,7 +330,7 @@ def _counts(sweep: Sweep) -> str:
     """Returns how the runs ended, and how many rows have none."""
     states = [run.state for run in sweep.runs]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    keys = SPECIFICATIONS[sweep.name].sections[0].row_keys(sweep)
+    keys = specification_of(sweep.name).sections[0].row_keys(sweep)
     missing = sum(not sweep.finished(key) for key in keys)
     return (
         f"{len(states)} runs" + (f": {counts}" if counts else "") + ". "

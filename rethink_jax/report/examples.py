@@ -57,7 +57,7 @@ class Scored(NamedTuple):
     """A finished run that has scores of its training examples.
 
     Attributes:
-      name: of its directory.
+      name: of its directory, numbered where another run's is equal.
       path: its directory.
       config: as it ran.
       table: its scores.
@@ -77,13 +77,15 @@ def find(paths: Iterable[epath.Path]) -> list[Scored]:
     Raises:
       UserError: naming a file that is damaged.
     """
-    found = []
+    found: list[Scored] = []
     for path in paths:
         if not (path / own_files.SCORES).exists() or not (path / own_files.SUMMARY).exists():
             continue
         config = ConfigDict(files.with_tuples(files.read_config(path)))
         table, summary = read(path / own_files.SCORES), files.read_json(path / own_files.SUMMARY)
-        found.append(Scored(path.name, path, config, table, summary))
+        equal = sum(run.path.name == path.name for run in found)
+        name = f"{path.name}-{equal + 1}" if equal else path.name
+        found.append(Scored(name, path, config, table, summary))
     return found
 
 
@@ -102,7 +104,8 @@ def page(runs: list[Scored], published: epath.Path | None = None) -> list[Block]
         labels = np.stack([run.table.labels, run.table.true_labels])
         groups.setdefault(labels.tobytes(), []).append(run)
     truths = _read_published([*groups.values()], published)
-    blocks: list[Block] = [Heading("Single examples", 1)]
+    blocks: list[Block] = [Heading("Single examples", 1), Text(_SCORES)]
+    blocks += [] if published is None else [Text(_PUBLISHED)]
     for group, truth in zip(groups.values(), truths, strict=True):
         blocks += _of_group(group, truth)
     return blocks
@@ -131,7 +134,6 @@ def _of_group(runs: list[Scored], published: np.ndarray | None) -> list[Block]:
     title = f"{runs[0].config.data.name}, {len(table.labels):,} training examples"
     blocks: list[Block] = [
         Heading(f"{title}, {wrong:,} wrong labels"),
-        Text(_SCORES + (" " + _PUBLISHED if published is not None else "")),
         correlations(runs, published),
     ]
     try:

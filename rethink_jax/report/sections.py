@@ -3,7 +3,7 @@
 import re
 
 from rethink_jax.report import tables
-from rethink_jax.report.catalog import SPECIFICATIONS
+from rethink_jax.report.catalog import specification_of
 from rethink_jax.report.figures import Picture
 from rethink_jax.report.pages import Block, Bullets, Heading, Text
 from rethink_jax.report.runs import ReportedRun, Sweep, data_of
@@ -13,7 +13,7 @@ from rethink_jax.report.specification import Section
 def of_sweep(sweep: Sweep) -> list[Block]:
     """Returns the tables and figures of a sweep, in order."""
     blocks: list[Block] = []
-    for section in SPECIFICATIONS[sweep.name].sections:
+    for section in specification_of(sweep.name).sections:
         blocks += [Heading(section.title), tables.results(sweep, section), *_drawn(section, sweep)]
     sentences = _sentences(sweep)
     return [*blocks, Bullets(sentences)] if sentences else blocks
@@ -23,7 +23,7 @@ def of_collected(sweep: Sweep) -> list[Block]:
     """Returns the same of collected runs of one table, and its texts; each data set has its own figures."""
     parts = _by_data(sweep)
     blocks: list[Block] = []
-    for section in SPECIFICATIONS[sweep.name].sections:
+    for section in specification_of(sweep.name).sections:
         table, alike = tables.without_alike(tables.results(sweep, section), ("data", "devices"))
         missing = tables.not_run(sweep, section)
         texts = [*section.texts, alike and f"All of ours: {alike}."]
@@ -42,7 +42,7 @@ def of_collected(sweep: Sweep) -> list[Block]:
 def _sentences(sweep: Sweep) -> list[str]:
     return [
         sentence
-        for section in SPECIFICATIONS[sweep.name].sections
+        for section in specification_of(sweep.name).sections
         if section.conclude
         for sentence in section.conclude(sweep, section)
     ]
@@ -63,7 +63,7 @@ def _by_data(sweep: Sweep) -> list[Sweep]:
     runs: dict[tuple[str, int], list[ReportedRun]] = {}
     for run in sweep.runs:
         runs.setdefault(data_of(run), []).append(run)
-    whole = SPECIFICATIONS[sweep.name].data.examples
+    whole = specification_of(sweep.name).data.examples
     return [
         sweep._replace(runs=tuple(of_data), size="full" if examples >= whole else "small")
         for (_, examples), of_data in sorted(runs.items(), key=lambda item: -item[0][1])
@@ -80,7 +80,7 @@ def _apart(part: Sweep, parts: list[Sweep]) -> tuple[str, str]:
 def other_data(sweep: Sweep) -> list[str]:
     """Returns a warning where runs are not on the paper's data set."""
     runs = [run for run in sweep.runs if run.state == "finished" or run.place]
-    original = SPECIFICATIONS[sweep.name].data
+    original = specification_of(sweep.name).data
     texts = []
     if any(
         data_of(run) not in [(name, original.examples) for name in original.names] for run in runs

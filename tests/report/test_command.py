@@ -41,7 +41,7 @@ def test_bad_input_is_told_in_one_line(tmp_path, capsys):
         ("[]", "it holds no object"),
         ('{"name": "table1", "runs": []}', "'size'"),
         ('{"name": "table1", "size": "full", "runs": [{"name": "mlp1"}]}', "is damaged: TypeError"),
-        ('{"name": "table9", "size": "full", "runs": []}', "there is a report of table1, "),
+        ('{"name": "table9", "size": "full", "runs": []}', "is of 'table9', which is no table of"),
         (
             '{"name": "table1", "size": "full", "runs": [{"name": "mlp1", "seed": 0, '
             '"directory": "a", "status": "lost"}]}',

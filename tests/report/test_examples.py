@@ -229,3 +229,13 @@ def test_a_damaged_table_is_named(tmp_path):
     (run / "scores.csv").write_text("id,label\n0,1\n")
     with pytest.raises(UserError, match=r"scores\.csv is no table of scores"):
         contents.write(run)
+
+
+def test_runs_of_equal_names_are_told_apart(tmp_path, from_data):
+    for place in ("x", "y"):
+        write_run(tmp_path / place / "run", some_table())
+    folder = contents.write(tmp_path)
+    text = (folder / "examples.md").read_text()
+    assert "| 1 cumulative loss (run) | " in text
+    assert "| 4 cumulative loss (run-2) | " in text
+    assert (folder / "run-2-extremes.png").exists()

@@ -337,3 +337,27 @@ def test_what_a_run_changes_beside_its_name(row, fields, changes):
     resolved = config_lib.fill_in(config, 50_000, 32).to_dict()
     run = runs.ReportedRun(row, 0, "finished", resolved, {"num_train": 50_000}, [], {})
     assert sorted(runs.changes_of(run).split(", ")) == sorted(changes.split(", "))
+
+
+def test_a_sweep_that_is_not_of_the_paper(tmp_path):
+    """Its runs have a table, with means over the seeds."""
+    more = {"test_accuracy_corrupted": 0.3, "epochs_to_fit": 20.0}
+    runs = [
+        (
+            "worst-human",
+            seed,
+            "finished",
+            {"train_accuracy": 1.0, "test_accuracy": 0.4 + seed / 100, **more},
+            {},
+        )
+        for seed in (0, 1)
+    ]
+    path = write_sweep(
+        tmp_path / "sweep", "human_labels", [*runs, ("worst-twin", 0, "not run", None, {})]
+    )
+    contents.write(path)
+    page = (path / "report" / "report.md").read_text()
+    assert "## human_labels: not in the paper" in page
+    (line,) = [line for line in page.splitlines() if line.startswith("| worst, human | 100.00")]
+    assert " 40.50 ± 0.71 " in line
+    assert "| worst, twin | not run | " in page
