@@ -68,6 +68,13 @@ _FITTED = (
     "last epoch and given no number. As in the paper Inception's epochs are relative to those at p = 0, "
     f"which were {paper.INCEPTION_EPOCHS_AT_0} there."
 )
+_WIDTH = (
+    "Belkin et al. (2019) find that the test error of one hidden layer peaks where parameters p are as many as "
+    "n·K, the training examples times the classes, and falls again beyond. Not in the paper."
+)
+_WIDTHS_DRAWN = (
+    "Errors at the end of training against p/(n·K); means over seeds and 95 % intervals."
+)
 _FITTED_RUNS = (
     f"Epochs to fit: the first evaluation with a training loss below {metrics.FITTED_LOSS:g}; by accuracy, one "
     f"with a training accuracy of at least {100 * metrics.FITTED_ACCURACY:g} %."
@@ -210,6 +217,19 @@ FIGURE2B = Specification(
     _cifar10,
 )
 
+WIDTH = Specification(
+    (
+        Section(
+            "Width of an MLP, noisy labels: does the test error peak where parameters are as many as n·K?",
+            (),
+            (TRAIN, TEST, BEST, EPOCHS_BY_ACCURACY),
+            (_WIDTH,),
+            Drawing("width", _WIDTHS_DRAWN, figures.width, needs_curves=False, has_papers=False),
+            sentences.peaks,
+        ),
+    ),
+)
+
 # By the names of the sweeps.
 SPECIFICATIONS = {
     "table1": TABLE1,
@@ -220,6 +240,7 @@ SPECIFICATIONS = {
     "figure1bc": FIGURES1BC,
     "figure2a": FIGURE2A,
     "figure2b": FIGURE2B,
+    "width": WIDTH,
 }
 
 

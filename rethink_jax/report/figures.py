@@ -14,6 +14,7 @@ from rethink_jax import paper
 from rethink_jax.report import measures
 from rethink_jax.report.measures import Censored, Quantity, Reading
 from rethink_jax.report.runs import Circumstances, ReportedRun, Sweep, circumstances, level_of
+from rethink_jax.sweeps.estimates import estimate
 
 # Narrow, so that the letters can be read on a phone.
 _WIDTH = 4.6
@@ -61,6 +62,7 @@ class Drawing(NamedTuple):
       fill: `(figure, sweep=sweep)` draws the runs and the paper's points.
       height: of the figure, in inches.
       needs_curves: whether it draws curves, which runs in an earlier report do not have.
+      has_papers: whether the paper's points are there, too.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Drawing(NamedTuple):
     fill: Callable[..., None]
     height: float = 3.6
     needs_curves: bool = True
+    has_papers: bool = True
 
     def draw(self, sweep: Sweep, suffix: str = "", more: str = "") -> Picture:
         """Returns the figure of a sweep's runs.
@@ -77,7 +80,8 @@ class Drawing(NamedTuple):
           suffix: of the files' names.
           more: what the caption says besides.
         """
-        caption = f"{self.caption} Hollow: the paper's, read from its figure.{more}"
+        hollow = " Hollow: the paper's, read from its figure." if self.has_papers else ""
+        caption = f"{self.caption}{hollow}{more}"
         if any(run.state != "finished" and run.summary for run in sweep.runs):
             caption += " Crosses: runs that did not finish, as far as they came."
         return draw(self.name + suffix, caption, partial(self.fill, sweep=sweep), self.height)
@@ -146,6 +150,31 @@ def figure2(figure: Figure, sweep: Sweep, rows: tuple[paper.Row, ...]) -> None:
             theirs = [100 * (row.values[quantity] or 0)]
             axes.plot([last_step], theirs, marker, color=colour, markersize=width, **_HOLLOW)
     axes.set(xlabel="steps", ylabel="test accuracy (%)")
+    _finish(axes)
+
+
+def width(figure: Figure, sweep: Sweep) -> None:
+    """Draws test and training errors of MLPs against p/(n·K), their means with 95 % intervals."""
+    axes = figure.subplots()
+    lines = [
+        line for row in dict.fromkeys(run.row for run in sweep.runs) for line in sweep.lines(row)
+    ]
+    finished = [line for line in lines if line and line[0].state == "finished"]
+    ordered = sorted(finished, key=lambda line: measures.parameters_over_targets(line[0]))
+    ratios_of_lines = [measures.parameters_over_targets(line[0]) for line in ordered]
+    for name, colour in (("test", _COLOURS[0]), ("train", _COLOURS[1])):
+        found = [
+            estimate([100 * (1 - run.summary[f"{name}_accuracy"]) for run in line])
+            for line in ordered
+        ]
+        half = [0.0 if one.high is None else one.high - one.mean for one in found]
+        label = {"test": "test, true labels", "train": "training"}[name]
+        means = [one.mean for one in found]
+        axes.errorbar(
+            ratios_of_lines, means, half, color=colour, label=label, marker=".", lw=1, capsize=2
+        )
+    axes.axvline(1, color="black", linestyle="--", label="p = n·K")
+    axes.set(xlabel="parameters p over n·K", ylabel="error (%)", xscale="log")
     _finish(axes)
 
 

@@ -84,6 +84,12 @@ class Measure(NamedTuple):
         return self.estimate.mean - self.paper
 
 
+def parameters_over_targets(run: ReportedRun) -> float:
+    """Returns a run's parameters over n·K, its training examples times its classes."""
+    targets = run.environment["num_train"] * run.environment["num_classes"]
+    return float(run.summary["parameters"] / targets)
+
+
 def from_summary(key: str) -> Callable[[ReportedRun, Sweep], Reading]:
     """Returns a reader of one of the summary's numbers."""
     return lambda run, sweep: run.summary.get(key)

@@ -5,7 +5,7 @@ from rethink_jax.report import measures, tables
 from rethink_jax.report.measures import Censored
 from rethink_jax.report.runs import ReportedRun, Sweep, circumstances, level_of
 from rethink_jax.report.specification import Section
-from rethink_jax.sweeps.estimates import rank_correlation
+from rethink_jax.sweeps.estimates import Estimate, estimate, rank_correlation
 
 _NEVER = float("inf")
 
@@ -62,3 +62,36 @@ def fits(sweep: Sweep, section: Section) -> list[str]:
             + "."
         )
     return lines or ([] if sweep.collected else ["No run is finished."])
+
+
+def peaks(sweep: Sweep, section: Section) -> list[str]:
+    """Returns whether the test error of a sweep of widths rises and falls again, with intervals."""
+    lines = [line for row in section.row_keys(sweep) for line in sweep.lines(row)]
+    finished = [line for line in lines if line and tables.finished(line)]
+    if len(finished) < 3:
+        return []
+    found = sorted(
+        (
+            measures.parameters_over_targets(line[0]),
+            estimate([1 - run.summary["test_accuracy"] for run in line]),
+        )
+        for line in finished
+    )
+    inner = found[1:-1]
+    ratio, top = max(inner, key=lambda one: one[1].mean)
+    place = found.index((ratio, top))
+    before = min((one for _, one in found[:place]), key=lambda one: one.mean)
+    after = min((one for _, one in found[place + 1 :]), key=lambda one: one.mean)
+    is_peak = all(_above(top, other) for other in (before, after))
+    shown = [f"{100 * one.mean:.2f} %" for one in (before, top, after)]
+    return [
+        f"Between the ends the test error is largest at p/(n·K) = {ratio:.2f}, {shown[1]}; before it at least "
+        f"{shown[0]}, after it {shown[2]}. {'A peak.' if is_peak else 'No peak.'}"
+    ]
+
+
+def _above(one: Estimate, other: Estimate) -> bool:
+    """Returns whether a mean is above another one, with intervals apart where both have one."""
+    if one.low is None or other.high is None:
+        return one.mean > other.mean
+    return one.low > other.high

@@ -105,6 +105,7 @@ class Recorder:
                 self._config,
                 start_step=int(state.step),
                 num_train=self._dataset_info.num_train,
+                num_classes=self._dataset_info.num_classes,
                 fingerprint=self._fingerprint,
                 data_fingerprint=self._data_fingerprint,
             )

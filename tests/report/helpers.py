@@ -47,6 +47,7 @@ def write_run(path, status, summary):
             "cores": 2,
             "matmul_precision": "default",
             "num_train": summary.pop("num_train", 50_000),
+            "num_classes": 10,
         },
         "summary.json": SUMMARY | {"status": status} | summary,
     }

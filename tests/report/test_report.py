@@ -361,3 +361,32 @@ def test_a_sweep_that_is_not_of_the_paper(tmp_path):
     (line,) = [line for line in page.splitlines() if line.startswith("| worst, human | 100.00")]
     assert " 40.50 ± 0.71 " in line
     assert "| worst, twin | not run | " in page
+
+
+@pytest.mark.parametrize(
+    ("spread", "errors", "is_peak"),
+    [
+        (0.001, {2: 0.3, 8: 0.1, 48: 0.2, 512: 0.12}, True),
+        (0.05, {2: 0.3, 8: 0.1, 48: 0.2, 512: 0.12}, False),  # the intervals overlap
+        (0.001, {2: 0.3, 8: 0.2, 48: 0.15, 512: 0.12}, False),
+    ],
+)
+def test_widths(spread, errors, is_peak, tmp_path):
+    runs = []
+    for width, error in errors.items():
+        for seed in (0, 1, 2):
+            accuracy = {"test_accuracy": 1 - error + (seed - 1) * spread, "train_accuracy": 0.9}
+            more = {"parameters": 785 * width + 10 * (width + 1), "num_train": 4000}
+            runs.append((f"width{width}", seed, "finished", accuracy | more, {}))
+    path = write_sweep(tmp_path / "sweep", "width", runs[::-1])
+    contents.write(path)
+    page = (path / "report" / "report.md").read_text()
+    assert ("A peak." in page, "No peak." in page) == (is_peak, not is_peak)
+    ratio = (785 * 48 + 490) / 40_000
+    if is_peak:
+        assert (
+            f"largest at p/(n·K) = {ratio:.2f}, 20.00 %; before it at least 10.00 %, after it 12.00 %"
+            in page
+        )
+    assert "](width.png)" in page
+    assert "Hollow" not in page
