@@ -110,7 +110,8 @@ def gaussian_kl(
       0.5
     """
     squares, logs, count = _moments(means, log_variances, prior_means)
-    return 0.5 * (squares / prior_variance - count + count * np.log(prior_variance) - logs)
+    log_prior = float(np.log(prior_variance))
+    return 0.5 * (squares / prior_variance - count + count * log_prior - logs)
 
 
 def _moments(
