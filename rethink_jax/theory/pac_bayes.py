@@ -67,7 +67,7 @@ FIELDS: Fields = {
     "pac_bayes.sgd_learning_rate": Field(
         0.01, "Rate of SGD, whose momentum is 0.9.", POSITIVE + FLOAT32
     ),
-    "pac_bayes.epochs": Field(60, "Epochs in which the bound is lowered.", within(1, 10**6)),
+    "pac_bayes.epochs": Field(30, "Epochs in which the bound is lowered.", within(1, 10**6)),
     "pac_bayes.batch_size": Field(500, "Examples of a step of theirs.", within(1, 2**20)),
     "pac_bayes.learning_rate": Field(
         0.003,
