@@ -47,7 +47,7 @@ from rethink_jax.theory.rademacher import two_classes
 logger = logging.getLogger(__name__)
 
 _PROBABILITY = (Allowed("in (0, 0.5)", lambda value: 0 < value < 0.5),)
-_LABELS = ("true_labels", "random_labels", "partially_corrupted_labels")
+_LABELS = ("true_labels", "random_labels")
 
 FIELDS: Fields = {
     "experiment": EXPERIMENT._replace(default="pac_bayes"),
