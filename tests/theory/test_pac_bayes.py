@@ -18,7 +18,7 @@ from rethink_jax.distributed import preemption
 from rethink_jax.errors import Diverged, UserError
 from rethink_jax.report import contents
 from rethink_jax.runs import display, files
-from rethink_jax.theory import pac_bayes, posterior as lib
+from rethink_jax.theory import pac_bayes, pac_bayes_bounds as bounds, posterior as lib
 from rethink_jax.training.checkpoints import Checkpoints
 from tests.config.test_config import load
 from tests.conftest import serve
@@ -342,3 +342,23 @@ def test_mnist(real_data, tmp_path):
     config.pac_bayes.update(sgd_epochs=5, epochs=10)
     found = pac_bayes.run(config, tmp_path)["optimized"]
     assert found["test_error"] <= 0.05 < found["bound"] <= 0.25
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "docs" / "results" / "theory").glob("pac_bayes*.json"))
+)
+def test_the_records_hold(file):
+    """The bounds in the docs follow from the errors, draws and KL beside them."""
+    summary = json.loads(file.read_text())["summary"]
+    for kind in ("start", "optimized"):
+        one = summary[kind]
+        j = round(100 * math.log(0.1 / one["prior_variance"]))
+        n, delta = summary["examples"], summary["delta"]
+        limit = (one["kl"] + math.log(n * (math.pi * j) ** 2 / (6 * delta))) / (n - 1)
+        assert one["limit"] == pytest.approx(limit, rel=1e-9)
+        found = bounds.bound_error(
+            one["train_error"], one["draws"], limit, summary["sampling_delta"]
+        )
+        assert found == pytest.approx(
+            [one[name] for name in ("train_error_bound", "pinsker", "bound")]
+        )
