@@ -19,7 +19,7 @@ def get_config(argument: str = "mnist") -> ConfigDict:
     pac_bayes = config.experiment("pac_bayes", data)
     if argument == "random_labels":
         pac_bayes.corruption.name = "random_labels"
-        # With 20 epochs at 0.01, as for true labels, it has not fitted them.
+        # Random labels take longer to fit.
         pac_bayes.pac_bayes.update(sgd_epochs=100, sgd_learning_rate=0.03)
     if argument == "smoke":
         pac_bayes.pac_bayes.update(width=32, epochs=30, batch_size=50)
