@@ -44,6 +44,9 @@ PUBLIC = {
         "overlap",
     ],
     "rethink_jax.theory.gram": ["arc_cosine", "matrix"],
+    "rethink_jax.theory.pac_bayes_bounds": [
+        *("binary_kl", "invert_kl", "bound_mean", "gaussian_kl", "bound_error"),
+    ],
     "rethink_jax.theory.theorem1": ["construct"],
     "rethink_jax.training.load": ["load_run"],
     "rethink_jax.training.train": ["run"],

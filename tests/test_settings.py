@@ -205,6 +205,7 @@ def test_every_experiment_is_pinned():
         fine_grained,
         memorization,
         minimum_norm,
+        pac_bayes,
         rademacher,
         stability,
     )
@@ -212,6 +213,7 @@ def test_every_experiment_is_pinned():
     for run in (
         *(train.run, train.evaluate, sweep.run, interpolation.run, expressivity.run),
         *(rademacher.run, stability.run, minimum_norm.run, memorization.run, fine_grained.run),
+        pac_bayes.run,
     ):
         assert run.__wrapped__.__code__ is not run.__code__
         assert run.__code__.co_filename != run.__wrapped__.__code__.co_filename

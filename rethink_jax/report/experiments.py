@@ -20,6 +20,7 @@ from rethink_jax.theory import (
     expressivity,
     fine_grained,
     minimum_norm,
+    pac_bayes,
     rademacher,
     scores,
     stability,
@@ -108,6 +109,13 @@ def _of_fine_grained(runs: list[ReportedRun]) -> list[Block]:
     return page
 
 
+def _of_pac_bayes(runs: list[ReportedRun]) -> list[Block]:
+    page: list[Block] = []
+    for run in runs:
+        page += [*_of_theory([run], pac_bayes.table), Text(pac_bayes.verdict(run.summary))]
+    return page
+
+
 def _of_rows(read: display.Rows) -> list[Block]:
     caption, columns, rows = read
     return [Heading(caption), Table(list(columns), [list(row) for row in rows])] if rows else []
@@ -122,6 +130,7 @@ EXPERIMENTS: dict[str, Callable[[list[ReportedRun]], list[Block]]] = {
     "minimum_norm": _of_minimum_norm,
     "memorization": _of_memorization,
     "fine_grained": _of_fine_grained,
+    "pac_bayes": _of_pac_bayes,
 }
 
 

@@ -19,6 +19,7 @@ from rethink_jax.theory import (
     fine_grained,
     memorization,
     minimum_norm,
+    pac_bayes,
     rademacher,
     stability,
 )
@@ -315,6 +316,10 @@ def theory(name):
         config = config_lib.experiment("fine_grained", "mine")
         config.fine_grained.update(sizes=(10,), widths=())
         return fine_grained.run, config
+    if name == "pac_bayes":
+        config = config_lib.experiment("pac_bayes", "mine")
+        config.pac_bayes.update(width=4, sgd_epochs=1, epochs=1, batch_size=10, passes=1)
+        return pac_bayes.run, config
     config = (
         config_lib.experiment("rademacher", "mine")
         if name == "rademacher"
@@ -346,7 +351,7 @@ def with_another_test_image(mine):
     "name",
     [
         *("kernel", "expressivity", "rademacher", "stability", "minimum_norm"),
-        *("memorization", "fine_grained"),
+        *("memorization", "fine_grained", "pac_bayes"),
     ],
 )
 def test_every_experiment_refuses_other_data(name, loaded, tmp_path):

@@ -22,6 +22,7 @@ from rethink_jax.theory import (
     fine_grained,
     memorization,
     minimum_norm,
+    pac_bayes,
     rademacher,
     stability,
 )
@@ -127,6 +128,7 @@ def experiments():
         "minimum_norm": (minimum_norm.run, config_lib.experiment("minimum_norm", "digits")),
         "memorization": (memorization.run, config_lib.experiment("memorization", "digits")),
         "fine_grained": (fine_grained.run, config_lib.experiment("fine_grained", "digits")),
+        "pac_bayes": (pac_bayes.run, config_lib.experiment("pac_bayes", "digits")),
     }
 
 
