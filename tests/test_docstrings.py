@@ -13,6 +13,7 @@ PUBLIC = {
     "rethink_jax.corruptions.labels": [
         "partially_corrupted_labels",
         "random_labels",
+        "replacement_chances",
         "true_labels",
     ],
     "rethink_jax.corruptions.noise": [
@@ -44,6 +45,7 @@ PUBLIC = {
         "overlap",
     ],
     "rethink_jax.theory.gram": ["arc_cosine", "matrix"],
+    "rethink_jax.theory.ratt": ["certificate", "leading_term", "simulate"],
     "rethink_jax.theory.theorem1": ["construct"],
     "rethink_jax.training.load": ["load_run"],
     "rethink_jax.training.train": ["run"],
