@@ -33,7 +33,7 @@ from rethink_jax.training import records
 # Our choice: the first epochs leave the random labels alone, and the last ones fit them.
 _RECIPE = with_defaults(
     OF_MLP1,
-    epochs=40,
+    epochs=60,
     stop_when_fitted=False,
     optimizer__learning_rate=0.05,
     optimizer__schedule="cosine",
