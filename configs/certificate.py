@@ -17,7 +17,7 @@ def get_config(data: str = "mnist") -> ConfigDict:
     is_small = data in ("digits", "smoke")
     certificate = config.experiment("certificate", "digits" if is_small else data)
     if data.startswith("cifar"):
-        certificate.optimizer.learning_rate = 0.01
+        certificate.optimizer.learning_rate = 0.03
     if is_small:
         certificate.certificate.random_examples = 400
     if data == "smoke":
