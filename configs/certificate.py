@@ -20,6 +20,7 @@ def get_config(data: str = "mnist") -> ConfigDict:
         certificate.optimizer.learning_rate = 0.03
     if is_small:
         certificate.certificate.random_examples = 400
+        certificate.batch_size = 128
     if data == "smoke":
         certificate.certificate.draws = 2
         certificate.epochs = 20

@@ -63,7 +63,7 @@ def certificate(
     Example:
       >>> found = certificate(np.array([1500, 0]), 50_000, np.array([4900, 0]), 10_000, delta=0.05, looks=60)
       >>> found.round(3)
-      array([0.111, 1.031])
+      array([0.111, 1.03 ])
     """
     n, m = labelled, randomly_labelled
     a, b = np.asarray(labelled_errors), np.asarray(random_errors)
