@@ -77,7 +77,8 @@ class History(NamedTuple):
       random: its error on the randomly labelled ones, by their labels.
       certificate: of its test error.
       test: its test error.
-      wrong: its error on the randomly labelled examples whose label is not that of their class.
+      wrong: its error on the randomly labelled examples whose label is wrong; on all of them where the others'
+        labels are random, too, and any half may count as wrong.
       slack: what the assumption allows that error to be above the error on new wrong labels.
       n, m: how many examples are labelled and randomly labelled.
     """
@@ -208,7 +209,10 @@ def history_of(config: ConfigDict, one: sweep.PlannedRun, dataset: data.Dataset)
     is_random = _chances(corruption, n) < _threshold(
         corruption, n, config.certificate.random_examples
     )
-    is_wrong_label = is_random & (labels != dataset.train.labels)
+    is_wrong_label, wrong_labels = is_random, is_random.sum() / 2
+    if config.corruption.name == TRUE:
+        is_wrong_label = is_random & (labels != dataset.train.labels)
+        wrong_labels = is_wrong_label.sum()
     errors = found.train.answer != labels[None]
     n, m = int((~is_random).sum()), int(is_random.sum())
     number = looks(one.config, n + m)
@@ -220,7 +224,7 @@ def history_of(config: ConfigDict, one: sweep.PlannedRun, dataset: data.Dataset)
         ratt.certificate(counts[0], n, counts[1], m, delta, number),
         np.mean(found.test.answer != test_labels[None], axis=1),
         errors[:, is_wrong_label].mean(axis=1),
-        ratt.hoeffding(delta / (3 * number), is_wrong_label.sum()),
+        ratt.hoeffding(delta / (3 * number), wrong_labels),
         n,
         m,
     )

@@ -181,6 +181,9 @@ def test_random_labels_everywhere(from_toy, toy, tmp_path):
     assert found["histories"][1]["test"] == pytest.approx(expected)
     assert 0.2 < np.mean(labels != halves.test.labels) < 0.8
     assert (found["labels"], found["random_examples"]) == ("random_labels", 90)
+    for history in found["histories"]:  # any half of the random labels may count as wrong
+        assert history["wrong"] == history["random"]
+    assert found["assumption"]["slack"] == pytest.approx(math.sqrt(math.log(3 * 6 / 0.05) / 90))
     assert min(one["least"] for one in (found["chosen"]["certificate"],)) > 0.5
 
 
