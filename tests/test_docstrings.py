@@ -13,6 +13,7 @@ PUBLIC = {
     "rethink_jax.corruptions.labels": [
         "partially_corrupted_labels",
         "random_labels",
+        "replacement_chances",
         "true_labels",
     ],
     "rethink_jax.corruptions.noise": [
@@ -47,6 +48,7 @@ PUBLIC = {
     "rethink_jax.theory.pac_bayes_bounds": [
         *("binary_kl", "invert_kl", "bound_mean", "gaussian_kl", "bound_error"),
     ],
+    "rethink_jax.theory.ratt": ["certificate", "leading_term", "simulate"],
     "rethink_jax.theory.theorem1": ["construct"],
     "rethink_jax.training.load": ["load_run"],
     "rethink_jax.training.train": ["run"],

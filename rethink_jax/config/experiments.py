@@ -55,6 +55,7 @@ EXPERIMENTS = {
     "memorization": Experiment("rethink_jax.theory.memorization:run", "memorization"),
     "fine_grained": Experiment("rethink_jax.theory.fine_grained:run", "fine_grained"),
     "pac_bayes": Experiment("rethink_jax.theory.pac_bayes:run", "pac_bayes"),
+    "certificate": Experiment("rethink_jax.theory.certificate:run", "certificate"),
 }
 
 

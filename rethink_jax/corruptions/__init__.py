@@ -17,6 +17,7 @@ from rethink_jax.corruptions.keys import (
 from rethink_jax.corruptions.labels import (
     partially_corrupted_labels as partially_corrupted_labels,
     random_labels as random_labels,
+    replacement_chances as replacement_chances,
     true_labels as true_labels,
 )
 from rethink_jax.corruptions.noise import (

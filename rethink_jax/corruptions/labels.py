@@ -79,16 +79,39 @@ def partially_corrupted_labels(
     if not isinstance(probability, jax.core.Tracer) and not 0 <= probability <= 1:
         raise ValueError(f"probability is {probability}; it must be in [0, 1]")
 
-    def draw(example_id: jax.Array) -> tuple[jax.Array, jax.Array]:
-        chance, label = jax.random.split(jax.random.fold_in(key, example_id))
-        return (
-            jax.random.uniform(chance, (), jnp.float32),
-            jax.random.randint(label, (), 0, num_classes, jnp.int32),
-        )
+    def draw(example_id: jax.Array) -> jax.Array:
+        _, label = _keys_of_example(key, example_id)
+        return jax.random.randint(label, (), 0, num_classes, jnp.int32)
 
-    chances, drawn = jax.vmap(draw)(ids)
-    replaced = chances < jnp.asarray(probability, jnp.float32)
+    drawn = jax.vmap(draw)(ids)
+    replaced = replacement_chances(key, ids) < jnp.asarray(probability, jnp.float32)
     return images, jnp.where(replaced, drawn.astype(labels.dtype), labels)
+
+
+def _keys_of_example(key: jax.Array, example_id: jax.Array) -> jax.Array:
+    """Returns two keys [2]: of whether the label is replaced, and of the new one."""
+    return jax.random.split(jax.random.fold_in(key, example_id))
+
+
+@pinned
+def replacement_chances(key: jax.Array, ids: jax.Array) -> jax.Array:
+    """Returns the probability above which `partially_corrupted_labels` replaces each label, float32 [n].
+
+    Args:
+      key: as there.
+      ids: integers [n], the examples' positions in their split.
+
+    Example:
+      >>> import numpy as np
+      >>> from rethink_jax.corruptions import corruption_key
+      >>> np.asarray(replacement_chances(corruption_key(0, "train"), np.arange(4))).round(3)
+      array([0.072, 0.016, 0.044, 0.439], dtype=float32)
+    """
+
+    def draw(example_id: jax.Array) -> jax.Array:
+        return jax.random.uniform(_keys_of_example(key, example_id)[0], (), jnp.float32)
+
+    return jax.vmap(draw)(jnp.asarray(ids))
 
 
 def random_labels(

@@ -17,6 +17,7 @@ from rethink_jax.report.runs import ReportedRun, hardware_of
 from rethink_jax.report.tables import NOTHING, Table, describe_data, number
 from rethink_jax.runs import display
 from rethink_jax.theory import (
+    certificate,
     expressivity,
     fine_grained,
     minimum_norm,
@@ -47,6 +48,11 @@ _MEMORIZATION = (
 _MEASURE = (
     "Above: √(2 yᵀ(H∞)⁻¹y / n) of true and of random labels. Below: the test error of the interpolation with "
     "H∞ against it, with a share p of the labels drawn again as fair signs."
+)
+_CERTIFICATE = (
+    "A network trained on labelled and on randomly labelled examples that is right on the first and no better "
+    "than chance on the others has a low test error, at most the certificate (Garg et al. 2021). It rises as "
+    "the random labels are fitted. Assumption: wrong labels trained on are fitted at least as well as new ones."
 )
 _SPEED = "Gradient descent on two-layer networks, and what the eigenvalues of H∞ predict."
 
@@ -116,6 +122,14 @@ def _of_pac_bayes(runs: list[ReportedRun]) -> list[Block]:
     return page
 
 
+def _of_certificate(runs: list[ReportedRun]) -> list[Block]:
+    page = _of_theory(runs, certificate.table)
+    for run in runs:
+        fill = partial(certificate.draw, summary=run.summary)
+        page.append(draw(f"{run.row}-certificate", _CERTIFICATE, fill, 5.6))
+    return page
+
+
 def _of_rows(read: display.Rows) -> list[Block]:
     caption, columns, rows = read
     return [Heading(caption), Table(list(columns), [list(row) for row in rows])] if rows else []
@@ -131,6 +145,7 @@ EXPERIMENTS: dict[str, Callable[[list[ReportedRun]], list[Block]]] = {
     "memorization": _of_memorization,
     "fine_grained": _of_fine_grained,
     "pac_bayes": _of_pac_bayes,
+    "certificate": _of_certificate,
 }
 
 

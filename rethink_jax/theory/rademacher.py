@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 from etils import epath
@@ -93,7 +94,11 @@ def table(summary: dict[str, Any]) -> display.Rows:
 
 
 def begin(
-    config: ConfigDict, group: str, workdir: epath.PathLike | None, name: str
+    config: ConfigDict,
+    group: str,
+    workdir: epath.PathLike | None,
+    name: str,
+    sweep_of: Callable[[ConfigDict, data.Dataset], ConfigDict] | None = None,
 ) -> tuple[epath.Path, ConfigDict, data.Dataset]:
     """Checks an experiment that trains several networks, and writes its `config.json` and `run.json`.
 
@@ -102,6 +107,8 @@ def begin(
       group: the name of that group.
       workdir: the experiment's directory, if it is named.
       name: of the config file, for the default directory.
+      sweep_of: returns the sweep of its networks from their config and the data set; by default the first ones
+        on random and on true labels.
 
     Returns:
       The directory, the config of the training runs in it, and the data set in two classes.
@@ -121,7 +128,8 @@ def begin(
     processes.on_primary(lambda: opening.check_new(path, resolved, info))
     processes.on_primary(lambda: run_directory.check_usable(path, config))
     dataset = load()
-    planned = processes.all_or_fail(lambda: sweep.plan(_both(settings, 1), path / RUNS, dataset))
+    networks = sweep_of(settings, dataset) if sweep_of is not None else _both(settings, 1)
+    planned = processes.all_or_fail(lambda: sweep.plan(networks, path / RUNS, dataset))
 
     def check() -> None:
         identity.check_same_data(path, config, dataset.fingerprint)

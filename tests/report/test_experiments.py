@@ -9,6 +9,7 @@ from rethink_jax import config as config_lib, data
 from rethink_jax.kernels import interpolation
 from rethink_jax.report import __main__ as command, contents, experiments
 from rethink_jax.theory import (
+    certificate,
     expressivity,
     fine_grained,
     minimum_norm,
@@ -173,6 +174,21 @@ def test_fine_grained(from_toy, tmp_path):
         assert (tmp_path / "report" / f"{name}.svg").exists()
     assert not (tmp_path / "report" / "short-speed.svg").exists()
     assert page.count("on the top eigenvectors of H∞") == 1
+
+
+def test_certificate(from_toy, tmp_path):
+    config = config_lib.experiment("certificate", "toy")
+    config.certificate.update(random_examples=90, draws=2)
+    config.update_from_flattened_dict({"epochs": 2, "model.width": 16})
+    summary = certificate.run(config, tmp_path / "c")
+    contents.write(tmp_path)
+    page = (tmp_path / "report" / "report.md").read_text()
+    title, _, rows = certificate.table(summary)
+    assert f"## {title}" in page
+    assert all(cell in page for row in rows for cell in row)
+    assert "| certificate, under the assumption |" in page
+    assert "Assumption: wrong labels trained on are fitted at least as well as new ones." in page
+    assert (tmp_path / "report" / "c-certificate.svg").exists()
 
 
 def test_an_older_summary_is_told_in_one_line(table3, capsys, tmp_path):

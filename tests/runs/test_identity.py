@@ -15,6 +15,7 @@ from rethink_jax.kernels import interpolation
 from rethink_jax.runs import identity
 from rethink_jax.sweeps import sweep
 from rethink_jax.theory import (
+    certificate,
     expressivity,
     fine_grained,
     memorization,
@@ -320,6 +321,11 @@ def theory(name):
         config = config_lib.experiment("pac_bayes", "mine")
         config.pac_bayes.update(width=4, sgd_epochs=1, epochs=1, batch_size=10, passes=1)
         return pac_bayes.run, config
+    if name == "certificate":
+        config = config_lib.experiment("certificate", "mine")
+        config.certificate.update(random_examples=20, draws=1)
+        config.update_from_flattened_dict({"model.width": 8, "epochs": 1})
+        return certificate.run, config
     config = (
         config_lib.experiment("rademacher", "mine")
         if name == "rademacher"
@@ -351,7 +357,7 @@ def with_another_test_image(mine):
     "name",
     [
         *("kernel", "expressivity", "rademacher", "stability", "minimum_norm"),
-        *("memorization", "fine_grained", "pac_bayes"),
+        *("memorization", "fine_grained", "pac_bayes", "certificate"),
     ],
 )
 def test_every_experiment_refuses_other_data(name, loaded, tmp_path):
@@ -362,9 +368,10 @@ def test_every_experiment_refuses_other_data(name, loaded, tmp_path):
     refused(lambda: run(config, tmp_path / "run"), tmp_path / "run")
     loaded.append(arrays())
     (tmp_path / "run" / "run.json").unlink()
-    if name in ("rademacher", "stability"):  # what is trained tells
+    if name in ("rademacher", "stability", "certificate"):  # what is trained tells
         loaded.append(arrays(1))
-        line = "{path}/runs/random_labels-seed0 was made from other data"
+        trained = "draw0" if name == "certificate" else "random_labels"
+        line = f"{{path}}/runs/{trained}-seed0 was made from other data"
     else:
         line = "{path} does not say which data its run was made from"
     refused(lambda: run(config, tmp_path / "run"), tmp_path / "run", line)

@@ -18,6 +18,7 @@ from rethink_jax.kernels import interpolation
 from rethink_jax.runs import files, own_files, run_directory
 from rethink_jax.sweeps import sweep
 from rethink_jax.theory import (
+    certificate,
     expressivity,
     fine_grained,
     memorization,
@@ -129,6 +130,7 @@ def experiments():
         "memorization": (memorization.run, config_lib.experiment("memorization", "digits")),
         "fine_grained": (fine_grained.run, config_lib.experiment("fine_grained", "digits")),
         "pac_bayes": (pac_bayes.run, config_lib.experiment("pac_bayes", "digits")),
+        "certificate": (certificate.run, config_lib.experiment("certificate", "digits")),
     }
 
 

@@ -230,6 +230,7 @@ KINDS = {
     "minimum_norm": "configs/minimum_norm.py:digits",
     "fine_grained": "configs/fine_grained.py:smoke",
     "pac_bayes": "configs/pac_bayes.py:smoke",
+    "certificate": "configs/certificate.py:smoke",
     "rademacher": "configs/rademacher.py:digits",
     "stability": "configs/stability.py:digits",
     "memorization": "configs/memorization.py:smoke",
