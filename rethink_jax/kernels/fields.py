@@ -17,7 +17,7 @@ FIELDS: Fields = {
     "experiment": EXPERIMENT._replace(default="kernel"),
     "seed": Field(
         0,
-        "Seed of the validation part, the preconditioner's pivots and random filters.",
+        "Seed of the validation part, the preconditioner's pivots, random filters and replaced labels.",
         SEED,
         in_report=False,
     ),
@@ -63,6 +63,15 @@ FIELDS: Fields = {
     ),
     "kernel.selection_examples": Field(
         SMALL_SET, "Examples of the rest, at most, that candidates are solved on.", within(1, 10**6)
+    ),
+    "noise.probabilities": Field(
+        None,
+        "Probabilities with which labels are replaced by a uniform random class; the same matrix is solved for "
+        "each.",
+        of_numbers("one or more numbers in (0, 1]", lambda p: 0 < p <= 1),
+        kind=tuple,
+        unset="true labels alone",
+        is_later=True,
     ),
     "solver.dtype": Field(
         None,

@@ -114,8 +114,13 @@ def targets_of(labels: np.ndarray, classes: int) -> np.ndarray:
     """Returns one-hot targets and a column of ones, float64 [n, classes + 1].
 
     The solutions of targets ±1 are linear combinations of theirs.
+
+    Args:
+      labels: int32 [n]; or [n, k], which has k sets of targets before the column, float64 [n, k · classes + 1].
+      classes: how many there are.
     """
-    return np.concatenate([np.eye(classes)[labels], np.ones((len(labels), 1))], axis=1)
+    one_hot = np.eye(classes)[labels].reshape(len(labels), -1)
+    return np.concatenate([one_hot, np.ones((len(labels), 1))], axis=1)
 
 
 def solve_to_tolerance(
@@ -132,7 +137,7 @@ def solve_to_tolerance(
     Args:
       session: of the run.
       matrix: K.
-      labels: int32 [n].
+      labels: int32 [n], or [n, k].
       ridge: added to K's diagonal.
       title: of what is shown.
       file: keeps the iterates, and may have one to resume from.
