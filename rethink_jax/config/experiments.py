@@ -54,6 +54,7 @@ EXPERIMENTS = {
     "minimum_norm": Experiment("rethink_jax.theory.minimum_norm:run", "sgd"),
     "memorization": Experiment("rethink_jax.theory.memorization:run", "memorization"),
     "fine_grained": Experiment("rethink_jax.theory.fine_grained:run", "fine_grained"),
+    "double_descent": Experiment("rethink_jax.theory.double_descent:run", "double_descent"),
 }
 
 

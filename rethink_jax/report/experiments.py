@@ -17,6 +17,7 @@ from rethink_jax.report.runs import ReportedRun, hardware_of
 from rethink_jax.report.tables import NOTHING, Table, describe_data, number
 from rethink_jax.runs import display
 from rethink_jax.theory import (
+    double_descent,
     expressivity,
     fine_grained,
     memorization,
@@ -54,6 +55,16 @@ _MEMORIZATION = (
 _MEASURE = (
     "Above: √(2 yᵀ(H∞)⁻¹y / n) of true and of random labels. Below: the test error of the interpolation with "
     "H∞ against it, with a share p of the labels drawn again as fair signs."
+)
+_DESCENT = (
+    "The test error of least squares, of least norm where there are several solutions, peaks where features "
+    "are as many as examples, and with more of them falls below the best with fewer (Belkin et al. 2019, arXiv "
+    "1812.11118). It came out where the largest test error is at N = n and at least three times the best of "
+    "either side, and the last one is below the best with N < n."
+)
+_DESCENT_DRAWN = (
+    "Errors, squared loss and norms against N / n, N real features and n examples; dotted: the threshold "
+    "N = n. Training labels are replaced with probability p; test labels are true."
 )
 _SPEED = "Gradient descent on two-layer networks, and what the eigenvalues of H∞ predict."
 
@@ -132,6 +143,15 @@ def _of_fine_grained(runs: list[ReportedRun]) -> list[Block]:
     return page
 
 
+def _of_double_descent(runs: list[ReportedRun]) -> list[Block]:
+    page = _of_theory(runs, double_descent.table)
+    for run in runs:
+        fill = partial(double_descent.draw, summary=run.summary)
+        page += map(Text, [_DESCENT, *double_descent.conclude(run.summary)])
+        page.append(draw(f"{run.row}-double-descent", _DESCENT_DRAWN, fill, 7.2))
+    return page
+
+
 def _of_rows(read: display.Rows) -> list[Block]:
     caption, columns, rows = read
     return [Heading(caption), Table(list(columns), [list(row) for row in rows])] if rows else []
@@ -146,6 +166,7 @@ EXPERIMENTS: dict[str, Callable[[list[ReportedRun]], list[Block]]] = {
     "minimum_norm": _of_minimum_norm,
     "memorization": _of_memorization,
     "fine_grained": _of_fine_grained,
+    "double_descent": _of_double_descent,
 }
 
 
