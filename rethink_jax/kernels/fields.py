@@ -81,7 +81,12 @@ FIELDS: Fields = {
         unset="float64 up to 20,000 examples, float32 beyond",
         may_change=True,
     ),
-    "solver.rank": Field(2000, "Rank of the preconditioner.", within(1, 100_000), may_change=True),
+    "solver.rank": Field(
+        2000,
+        "Rank of the preconditioner; with as many as examples, and in float64, it is the matrix's own inverse.",
+        within(1, 100_000),
+        may_change=True,
+    ),
     "solver.tolerance": Field(
         1e-3, "Relative residual at which a solve ends.", within(1e-12, 0.5), may_change=True
     ),
