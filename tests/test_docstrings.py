@@ -44,6 +44,7 @@ PUBLIC = {
         "overlap",
     ],
     "rethink_jax.theory.gram": ["arc_cosine", "matrix"],
+    "rethink_jax.theory.random_features": ["features"],
     "rethink_jax.theory.theorem1": ["construct"],
     "rethink_jax.training.load": ["load_run"],
     "rethink_jax.training.train": ["run"],

@@ -201,6 +201,7 @@ def test_every_experiment_is_pinned():
     from rethink_jax.kernels import interpolation
     from rethink_jax.sweeps import sweep
     from rethink_jax.theory import (
+        double_descent,
         expressivity,
         fine_grained,
         memorization,
@@ -212,6 +213,7 @@ def test_every_experiment_is_pinned():
     for run in (
         *(train.run, train.evaluate, sweep.run, interpolation.run, expressivity.run),
         *(rademacher.run, stability.run, minimum_norm.run, memorization.run, fine_grained.run),
+        double_descent.run,
     ):
         assert run.__wrapped__.__code__ is not run.__code__
         assert run.__code__.co_filename != run.__wrapped__.__code__.co_filename

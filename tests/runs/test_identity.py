@@ -15,6 +15,7 @@ from rethink_jax.kernels import interpolation
 from rethink_jax.runs import identity
 from rethink_jax.sweeps import sweep
 from rethink_jax.theory import (
+    double_descent,
     expressivity,
     fine_grained,
     memorization,
@@ -315,6 +316,10 @@ def theory(name):
         config = config_lib.experiment("fine_grained", "mine")
         config.fine_grained.update(sizes=(10,), widths=())
         return fine_grained.run, config
+    if name == "double_descent":
+        config = config_lib.experiment("double_descent", "mine")
+        config.double_descent.update(ratios=(0.1, 1.0, 1.5), bandwidth=1.0)
+        return double_descent.run, config
     config = (
         config_lib.experiment("rademacher", "mine")
         if name == "rademacher"
@@ -346,7 +351,7 @@ def with_another_test_image(mine):
     "name",
     [
         *("kernel", "expressivity", "rademacher", "stability", "minimum_norm"),
-        *("memorization", "fine_grained"),
+        *("memorization", "fine_grained", "double_descent"),
     ],
 )
 def test_every_experiment_refuses_other_data(name, loaded, tmp_path):

@@ -18,6 +18,7 @@ from rethink_jax.kernels import interpolation
 from rethink_jax.runs import files, own_files, run_directory
 from rethink_jax.sweeps import sweep
 from rethink_jax.theory import (
+    double_descent,
     expressivity,
     fine_grained,
     memorization,
@@ -127,6 +128,7 @@ def experiments():
         "minimum_norm": (minimum_norm.run, config_lib.experiment("minimum_norm", "digits")),
         "memorization": (memorization.run, config_lib.experiment("memorization", "digits")),
         "fine_grained": (fine_grained.run, config_lib.experiment("fine_grained", "digits")),
+        "double_descent": (double_descent.run, config_lib.experiment("double_descent", "digits")),
     }
 
 

@@ -229,6 +229,7 @@ KINDS = {
     "expressivity": "configs/expressivity.py:digits",
     "minimum_norm": "configs/minimum_norm.py:digits",
     "fine_grained": "configs/fine_grained.py:smoke",
+    "double_descent": "configs/double_descent.py:smoke",
     "rademacher": "configs/rademacher.py:digits",
     "stability": "configs/stability.py:digits",
     "memorization": "configs/memorization.py:smoke",
