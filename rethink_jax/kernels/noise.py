@@ -149,10 +149,12 @@ def draw(figure: Any, runs: dict[str, dict[str, Any]]) -> None:
             ("train_error", "x:", "training labels"),
         ):
             errors = [100 * one[key] for one in levels]
-            of_errors.plot(p, errors, line, color=colour, label=f"{name}, {words}")
+            # One legend for the lines and one for the colours: six entries would hide half of the curves.
+            of_errors.plot(p, errors, line, color=colour, label="" if i else words)
         of_norms.plot(p, [one["norm_one_hot"] for one in levels], "o-", color=colour, label=name)
     of_errors.set(xlabel="p", ylabel="error (%)", ylim=(-2, 100))
     of_norms.set(xlabel="p", ylabel="norm, one-hot targets", ylim=(0, None))
+    of_errors.legend(loc="upper left")
+    of_norms.legend()
     for axes in (of_errors, of_norms):
-        axes.legend()
         axes.grid(alpha=0.3)
