@@ -133,7 +133,7 @@ def run(
                 show(part, fraction)
 
             summary = _compute(config, path, load(), show_or_stop)
-    display.print_rows(*table(summary))
+    display.print_rows(*peaks_table(summary))
     return summary
 
 
@@ -294,6 +294,25 @@ def conclude(summary: dict[str, Any]) -> list[str]:
         f"{peak['end']:.2%} with the most features. Double descent: {'yes' if peak['came_out'] else 'no'}."
         for peak in summary["peaks"]
     ]
+
+
+def peaks_table(summary: dict[str, Any]) -> display.Rows:
+    """Returns what `conclude` says, as a table for a terminal, which is too narrow for `table`."""
+    columns = (
+        "p",
+        "peak at N",
+        "error there",
+        "best, N < n",
+        "best, N > n",
+        "at the end",
+        "descends twice",
+    )
+    rows = []
+    for peak in summary["peaks"]:
+        errors = [peak[name] for name in ("error", "best_below", "best_above", "end")]
+        cells = (f"{peak['probability']:g}", f"{peak['features']:,}", *map(display.percent, errors))
+        rows.append((*cells, "yes" if peak["came_out"] else "no"))
+    return f"Test error, {summary['examples']:,} examples", columns, rows
 
 
 def table(summary: dict[str, Any]) -> display.Rows:

@@ -54,6 +54,12 @@ def test_digits_descend_twice(digits):
     title, columns, rows = double_descent.table(summary)
     assert title == "Random Fourier features, 500 examples"
     assert {len(columns)} == {len(row) for row in rows}
+    _, columns, rows = double_descent.peaks_table(summary)
+    assert {len(columns)} == {len(row) for row in rows}
+    assert [(row[0], row[1], row[-1]) for row in rows] == [
+        ("0", "500", "yes"),
+        ("0.2", "500", "no"),
+    ]
 
 
 def test_what_is_measured_by_a_plain_solve(from_toy, toy, tmp_path):
