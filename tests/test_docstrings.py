@@ -49,6 +49,7 @@ PUBLIC = {
         *("binary_kl", "invert_kl", "bound_mean", "gaussian_kl", "bound_error"),
     ],
     "rethink_jax.theory.ratt": ["certificate", "leading_term", "simulate"],
+    "rethink_jax.theory.random_features": ["features"],
     "rethink_jax.theory.theorem1": ["construct"],
     "rethink_jax.training.load": ["load_run"],
     "rethink_jax.training.train": ["run"],

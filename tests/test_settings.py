@@ -202,6 +202,7 @@ def test_every_experiment_is_pinned():
     from rethink_jax.sweeps import sweep
     from rethink_jax.theory import (
         certificate,
+        double_descent,
         expressivity,
         fine_grained,
         memorization,
@@ -216,6 +217,7 @@ def test_every_experiment_is_pinned():
         *(rademacher.run, stability.run, minimum_norm.run, memorization.run, fine_grained.run),
         pac_bayes.run,
         certificate.run,
+        double_descent.run,
     ):
         assert run.__wrapped__.__code__ is not run.__code__
         assert run.__code__.co_filename != run.__wrapped__.__code__.co_filename

@@ -17,7 +17,7 @@ FIELDS: Fields = {
     "experiment": EXPERIMENT._replace(default="kernel"),
     "seed": Field(
         0,
-        "Seed of the validation part, the preconditioner's pivots and random filters.",
+        "Seed of the validation part, the preconditioner's pivots, random filters and replaced labels.",
         SEED,
         in_report=False,
     ),
@@ -64,6 +64,15 @@ FIELDS: Fields = {
     "kernel.selection_examples": Field(
         SMALL_SET, "Examples of the rest, at most, that candidates are solved on.", within(1, 10**6)
     ),
+    "noise.probabilities": Field(
+        None,
+        "Probabilities with which labels are replaced by a uniform random class; the same matrix is solved for "
+        "each.",
+        of_numbers("one or more numbers in (0, 1]", lambda p: 0 < p <= 1),
+        kind=tuple,
+        unset="true labels alone",
+        is_later=True,
+    ),
     "solver.dtype": Field(
         None,
         "Type of the matrix.",
@@ -72,7 +81,12 @@ FIELDS: Fields = {
         unset="float64 up to 20,000 examples, float32 beyond",
         may_change=True,
     ),
-    "solver.rank": Field(2000, "Rank of the preconditioner.", within(1, 100_000), may_change=True),
+    "solver.rank": Field(
+        2000,
+        "Rank of the preconditioner; with as many as examples, and in float64, it is the matrix's own inverse.",
+        within(1, 100_000),
+        may_change=True,
+    ),
     "solver.tolerance": Field(
         1e-3, "Relative residual at which a solve ends.", within(1e-12, 0.5), may_change=True
     ),

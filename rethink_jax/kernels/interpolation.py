@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from rethink_jax import data
 from rethink_jax.distributed import jax_settings, preemption, processes
 from rethink_jax.errors import RunFailed, require
-from rethink_jax.kernels import features as features_lib, solve
+from rethink_jax.kernels import features as features_lib, noise, solve
 from rethink_jax.kernels.features import Features
 from rethink_jax.kernels.fields import FIELDS as FIELDS
 from rethink_jax.kernels.kernel import of_points
@@ -27,7 +27,7 @@ from rethink_jax.kernels.session import (
     seconds_before,
     solver_settings,
 )
-from rethink_jax.kernels.summary import is_done, measure, table
+from rethink_jax.kernels.summary import is_done, solutions, table
 from rethink_jax.pipeline import inputs
 from rethink_jax.runs import display, files, identity, opening
 from rethink_jax.runs.own_files import PRODUCTS, SOLUTION, WITH_RIDGE
@@ -90,6 +90,9 @@ def run(
         else:
             logger.info("%s is finished", path)
     display.print_rows(*table(summary))
+    for solution in solutions(summary):
+        if "noise" in solution:
+            display.print_rows(*noise.table(solution))
     return summary
 
 
@@ -175,11 +178,14 @@ def _solve(
     distance = products.mean_square_distance
     kernel = of_points(session.config, entry["gamma"], distance, products.n)
     matrix = products.matrix(kernel)
+    info = session.dataset.info
+    levels = noise.levels(session.config, prepared, info)
+    labels = np.stack([level.train for level in levels], axis=1)
     iterate = solve.solve_to_tolerance(
-        session, matrix, prepared.labels, ridge, "all examples", file, _text(entry)
+        session, matrix, labels, ridge, "all examples", file, _text(entry)
     )
-    classes = session.dataset.info.num_classes
-    return {**entry, **measure(prepared, kernel, matrix, iterate, ridge, classes)}
+    measured = (levels, prepared, kernel, matrix, iterate, ridge, info.num_classes)
+    return {**entry, **noise.summarize(*measured)}
 
 
 def _features_of(entry: Entry) -> str:

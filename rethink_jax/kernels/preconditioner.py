@@ -1,4 +1,4 @@
-"""A preconditioner of low rank for a kernel matrix; it is on the host."""
+"""Preconditioners for a kernel matrix, on the host: one of low rank, and the matrix's own factor."""
 
 from typing import NamedTuple
 
@@ -6,6 +6,8 @@ import numpy as np
 from scipy import linalg
 
 from rethink_jax.kernels.matrix import KernelMatrix
+
+_COLUMNS = 1000  # that are copied at a time
 
 
 class Preconditioner(NamedTuple):
@@ -34,6 +36,41 @@ class Preconditioner(NamedTuple):
 
     def _expand(self, within: np.ndarray) -> np.ndarray:
         return (self.vectors @ within.astype(self.vectors.dtype)).astype(np.float64)
+
+
+class Factor(NamedTuple):
+    """The inverse of K + ridge I itself.
+
+    Attributes:
+      lower: its Cholesky factor, float64 [n, n].
+    """
+
+    lower: np.ndarray
+
+    def __matmul__(self, vectors: np.ndarray) -> np.ndarray:
+        """Returns (K + ridge I)⁻¹ V for V float64 [n, k]."""
+        solved: np.ndarray = linalg.cho_solve((self.lower, True), vectors, check_finite=False)
+        return solved
+
+
+def factorize(matrix: KernelMatrix, ridge: float) -> Factor | None:
+    """Returns the Cholesky factor of K + ridge I, None where it is singular in float64.
+
+    Args:
+      matrix: K, of which a whole copy is made.
+      ridge: added to its diagonal.
+    """
+    whole = np.empty((matrix.n, matrix.n), order="F")
+    for start in range(0, matrix.n, _COLUMNS):
+        some = np.arange(start, min(start + _COLUMNS, matrix.n))
+        whole[:, some] = matrix.columns(some)
+    whole[np.diag_indices(matrix.n)] += ridge
+    smallest = matrix.n * float(np.finfo(np.float64).eps) * float(whole.diagonal().max())
+    try:
+        lower = linalg.cholesky(whole, lower=True, overwrite_a=True, check_finite=False)
+    except linalg.LinAlgError:
+        return None
+    return Factor(lower) if np.square(lower.diagonal()).min() > smallest else None
 
 
 def precondition(matrix: KernelMatrix, ridge: float, rank: int, seed: int) -> Preconditioner:

@@ -12,7 +12,7 @@ from etils import epath
 from rethink_jax.distributed import processes
 from rethink_jax.errors import RunFailed
 from rethink_jax.kernels.matrix import KernelMatrix, read_arrays
-from rethink_jax.kernels.preconditioner import Preconditioner, precondition
+from rethink_jax.kernels.preconditioner import Factor, Preconditioner, factorize, precondition
 from rethink_jax.kernels.session import Session
 from rethink_jax.runs import files
 
@@ -39,7 +39,7 @@ def conjugate_gradients(
     matrix: KernelMatrix,
     targets: np.ndarray,
     ridge: float,
-    preconditioner: Preconditioner,
+    preconditioner: Preconditioner | Factor,
     tolerance: float,
     start: Iterate | None = None,
 ) -> Iterator[Iterate]:
@@ -55,7 +55,7 @@ def conjugate_gradients(
       matrix: K.
       targets: Y, float64 [n, k].
       ridge: added to K's diagonal.
-      preconditioner: as `precondition` returns it.
+      preconditioner: as `precondition` or `factorize` returns it.
       tolerance: a residual up to this is the solution's own; a column that has it is left as it is.
       start: an iterate to resume from.
 
@@ -114,8 +114,13 @@ def targets_of(labels: np.ndarray, classes: int) -> np.ndarray:
     """Returns one-hot targets and a column of ones, float64 [n, classes + 1].
 
     The solutions of targets ±1 are linear combinations of theirs.
+
+    Args:
+      labels: int32 [n]; or [n, k], which has k sets of targets before the column, float64 [n, k · classes + 1].
+      classes: how many there are.
     """
-    return np.concatenate([np.eye(classes)[labels], np.ones((len(labels), 1))], axis=1)
+    one_hot = np.eye(classes)[labels].reshape(len(labels), -1)
+    return np.concatenate([one_hot, np.ones((len(labels), 1))], axis=1)
 
 
 def solve_to_tolerance(
@@ -132,7 +137,7 @@ def solve_to_tolerance(
     Args:
       session: of the run.
       matrix: K.
-      labels: int32 [n].
+      labels: int32 [n], or [n, k].
       ridge: added to K's diagonal.
       title: of what is shown.
       file: keeps the iterates, and may have one to resume from.
@@ -143,7 +148,11 @@ def solve_to_tolerance(
     """
     solver = session.config.solver
     session.show(f"{title}: preconditioner", 0)
-    preconditioner = precondition(matrix, ridge, solver.rank, session.config.seed)
+    preconditioner: Preconditioner | Factor | None = None
+    if solver.rank >= matrix.n and matrix.dtype == np.float64:
+        preconditioner = factorize(matrix, ridge)
+    if preconditioner is None:
+        preconditioner = precondition(matrix, ridge, solver.rank, session.config.seed)
     targets = targets_of(labels, session.dataset.info.num_classes)
     start = None if file is None else _restore(file, choice, targets.shape)
     saved_at, best, iterate = time.monotonic(), 1.0, None

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from rethink_jax import paper
 from rethink_jax.config import SYNTHETIC
-from rethink_jax.kernels import interpolation, summary
+from rethink_jax.kernels import interpolation, noise, summary
 from rethink_jax.report.figures import Picture, draw
 from rethink_jax.report.pages import Block, Heading, Text
 from rethink_jax.report.runs import ReportedRun, hardware_of
@@ -18,6 +18,7 @@ from rethink_jax.report.tables import NOTHING, Table, describe_data, number
 from rethink_jax.runs import display
 from rethink_jax.theory import (
     certificate,
+    double_descent,
     expressivity,
     fine_grained,
     minimum_norm,
@@ -37,6 +38,14 @@ _TABLE3 = (
     f"{interpolation.EXACT_ROWS} equations in float64."
 )
 _NORMS = "Test error against the norm with one-hot targets. Hollow: the paper's, whichever norm it means."
+_NOISE = (
+    "A kernel machine that fits corrupted labels without an error is still right on new points, although its "
+    "norm grows (Belkin et al. 2018, arXiv 1802.01396). A classifier that is right on every true test label "
+    "would have, against corrupted ones, an error of the share of these that are wrong."
+)
+_NOISE_DRAWN = (
+    "Errors, and the norm of the interpolation, against the probability that a label is replaced."
+)
 _SGD = (
     "SGD from zero and from a random start as long as the solution of least norm. Every gradient lies in "
     "the span of the examples: what a start has outside of it stays."
@@ -54,6 +63,16 @@ _CERTIFICATE = (
     "than chance on the others has a low test error, at most the certificate (Garg et al. 2021). It rises as "
     "the random labels are fitted. Assumption: wrong labels trained on are fitted at least as well as new ones."
 )
+_DESCENT = (
+    "The test error of least squares, of least norm where there are several solutions, peaks where features "
+    "are as many as examples, and with more of them falls below the best with fewer (Belkin et al. 2019, arXiv "
+    "1812.11118). It came out where the largest test error is at N = n and at least three times the best of "
+    "either side, and the last one is below the best with N < n."
+)
+_DESCENT_DRAWN = (
+    "Errors, squared loss and norms against N / n, N real features and n examples; dotted: the threshold "
+    "N = n. Training labels are replaced with probability p; test labels are true."
+)
 _SPEED = "Gradient descent on two-layer networks, and what the eigenvalues of H∞ predict."
 
 
@@ -70,7 +89,23 @@ def _experiment_of(runs: list[ReportedRun]) -> str:
 
 
 def _of_kernels(runs: list[ReportedRun]) -> list[Block]:
-    return [Heading("Table 3"), Text(_TABLE3), table3(runs), norms(runs)]
+    noisy = [run for run in runs if "noise" in run.summary]
+    others = [run for run in runs if "noise" not in run.summary]
+    page: list[Block] = []
+    if others:
+        page += [Heading("Table 3"), Text(_TABLE3), table3(others), norms(others)]
+    return page + (_of_noise(noisy) if noisy else [])
+
+
+def _of_noise(runs: list[ReportedRun]) -> list[Block]:
+    page: list[Block] = [Heading("Kernels on corrupted labels"), Text(_NOISE)]
+    for run in runs:
+        for solution in summary.solutions(run.summary):
+            _, columns, rows = noise.table(solution)
+            page += [Text(_how(run)), Table(list(columns), [list(row) for row in rows])]
+            page.append(Text(noise.conclude(solution)))
+    fill = partial(noise.draw, runs={run.row: run.summary for run in runs})
+    return [*page, draw("kernel-noise", _NOISE_DRAWN, fill, 5.6)]
 
 
 def _of_theory(
@@ -130,6 +165,15 @@ def _of_certificate(runs: list[ReportedRun]) -> list[Block]:
     return page
 
 
+def _of_double_descent(runs: list[ReportedRun]) -> list[Block]:
+    page = _of_theory(runs, double_descent.table)
+    for run in runs:
+        fill = partial(double_descent.draw, summary=run.summary)
+        page += map(Text, [_DESCENT, *double_descent.conclude(run.summary)])
+        page.append(draw(f"{run.row}-double-descent", _DESCENT_DRAWN, fill, 7.2))
+    return page
+
+
 def _of_rows(read: display.Rows) -> list[Block]:
     caption, columns, rows = read
     return [Heading(caption), Table(list(columns), [list(row) for row in rows])] if rows else []
@@ -146,6 +190,7 @@ EXPERIMENTS: dict[str, Callable[[list[ReportedRun]], list[Block]]] = {
     "fine_grained": _of_fine_grained,
     "pac_bayes": _of_pac_bayes,
     "certificate": _of_certificate,
+    "double_descent": _of_double_descent,
 }
 
 

@@ -16,11 +16,11 @@ SELECTION, SOLUTION, PRODUCTS = "selection.json", "solution.npz", "products.npz"
 SECONDS, EVALUATION, CURVES = "seconds.json", "evaluation.json", "curves.png"
 WITH_RIDGE = "with_ridge"
 MEMBERS, INFLUENCE, SCORES, PAIRS = "members.npz", "influence.npz", "scores.csv", "pairs.csv"
-REMOVAL = "removal.npz"
+REMOVAL, POINTS = "removal.npz", "points.json"
 FILES = (
     *(CONFIG, ENVIRONMENT, METRICS, SUMMARY, SWEEP, EVALUATION, CURVES),
     *(SELECTION, SOLUTION, f"{WITH_RIDGE}-{SOLUTION}", PRODUCTS, SECONDS),
-    *(MEMBERS, INFLUENCE, SCORES, PAIRS, REMOVAL),
+    *(MEMBERS, INFLUENCE, SCORES, PAIRS, REMOVAL, POINTS),
 )
 PARTIAL = ".partial"
 _PARTIALS = tuple(name + PARTIAL for name in FILES)

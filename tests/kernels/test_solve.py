@@ -6,7 +6,7 @@ from scipy import linalg
 
 from rethink_jax.errors import RunFailed
 from rethink_jax.kernels.kernel import Kernel, gaussian, linear
-from rethink_jax.kernels.preconditioner import precondition
+from rethink_jax.kernels.preconditioner import factorize, precondition
 from rethink_jax.kernels.solve import conjugate_gradients
 from tests.kernels.test_matrix import POINTS, TARGETS, exact, make
 
@@ -45,6 +45,23 @@ def test_interpolates_without_a_ridge():
     missing = TARGETS - exact() @ found.solution
     relative = np.linalg.norm(missing, axis=0) / np.linalg.norm(TARGETS, axis=0)
     assert relative.max() < 1e-7
+
+
+def test_a_factor_is_the_inverse_and_solves_in_one_iteration():
+    matrix = make()
+    whole = matrix.columns(np.arange(203)) + 0.1 * np.eye(203)
+    factor = factorize(matrix, 0.1)
+    np.testing.assert_allclose(factor @ (whole @ TARGETS), TARGETS, atol=1e-9)
+    iterates = conjugate_gradients(matrix, TARGETS, 0.1, factor, 1e-9)
+    first, second = next(iterates), next(iterates)
+    assert (first.residual, second.iterations) == (1.0, 1)
+    assert second.residual < 1e-9
+
+
+def test_a_matrix_that_is_singular_has_no_factor():
+    matrix = make(kernel=linear())
+    assert factorize(matrix, 0.0) is None
+    assert factorize(matrix, 1.0) is not None
 
 
 def test_a_preconditioner_saves_iterations():

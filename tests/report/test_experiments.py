@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from rethink_jax import config as config_lib, data
-from rethink_jax.kernels import interpolation
+from rethink_jax.kernels import interpolation, noise
 from rethink_jax.report import __main__ as command, contents, experiments
 from rethink_jax.theory import (
     certificate,
+    double_descent,
     expressivity,
     fine_grained,
     minimum_norm,
@@ -189,6 +190,41 @@ def test_certificate(from_toy, tmp_path):
     assert "| certificate, under the assumption |" in page
     assert "Assumption: wrong labels trained on are fitted at least as well as new ones." in page
     assert (tmp_path / "report" / "c-certificate.svg").exists()
+
+
+def test_double_descent(from_toy, tmp_path):
+    config = config_lib.experiment("double_descent", "toy")
+    config.double_descent.update(ratios=(0.5, 1.0, 2.0), bandwidth=2.0)
+    summary = double_descent.run(config, tmp_path / "curve")
+    contents.write(tmp_path)
+    page = (tmp_path / "report" / "report.md").read_text()
+    title, columns, rows = double_descent.table(summary)
+    assert f"## {title}" in page
+    assert [row[0] for row in rows] == ["150", "300", "600"]
+    assert all(cell in page for row in (columns, *rows) for cell in row)
+    sentences = double_descent.conclude(summary)
+    assert len(sentences) == 2
+    assert all(sentence in page for sentence in sentences)
+    assert (tmp_path / "report" / "curve-double-descent.svg").exists()
+
+
+def test_kernels_on_corrupted_labels_stand_apart_from_table_3(table3, from_toy, tmp_path):
+    config = kernel_config("toy", (0.1,))
+    config.noise.probabilities = (0.5,)
+    summary = interpolation.run(config, tmp_path / "noisy")
+    contents.write(tmp_path)
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert "## Table 3" not in page
+    assert "## Kernels on corrupted labels" in page
+    _, columns, rows = noise.table(summary)
+    assert [row[0] for row in rows] == ["0", "0.5"]
+    assert all(cell in page for row in (columns, *rows) for cell in row)
+    assert noise.conclude(summary) in page
+    assert (tmp_path / "report" / "kernel-noise.png").read_bytes().startswith(b"\x89PNG")
+    contents.write(table3, tmp_path, out=tmp_path / "both")
+    page = (tmp_path / "both" / "report.md").read_text()
+    assert page.index("## Table 3") < page.index("## Kernels on corrupted labels")
+    assert "noisy" not in page[: page.index("## Kernels on corrupted labels")]
 
 
 def test_an_older_summary_is_told_in_one_line(table3, capsys, tmp_path):

@@ -16,6 +16,7 @@ from rethink_jax.runs import identity
 from rethink_jax.sweeps import sweep
 from rethink_jax.theory import (
     certificate,
+    double_descent,
     expressivity,
     fine_grained,
     memorization,
@@ -326,6 +327,10 @@ def theory(name):
         config.certificate.update(random_examples=20, draws=1)
         config.update_from_flattened_dict({"model.width": 8, "epochs": 1})
         return certificate.run, config
+    if name == "double_descent":
+        config = config_lib.experiment("double_descent", "mine")
+        config.double_descent.update(ratios=(0.1, 1.0, 1.5), bandwidth=1.0)
+        return double_descent.run, config
     config = (
         config_lib.experiment("rademacher", "mine")
         if name == "rademacher"
@@ -357,7 +362,7 @@ def with_another_test_image(mine):
     "name",
     [
         *("kernel", "expressivity", "rademacher", "stability", "minimum_norm"),
-        *("memorization", "fine_grained", "pac_bayes", "certificate"),
+        *("memorization", "fine_grained", "pac_bayes", "certificate", "double_descent"),
     ],
 )
 def test_every_experiment_refuses_other_data(name, loaded, tmp_path):

@@ -19,6 +19,7 @@ from rethink_jax.runs import files, own_files, run_directory
 from rethink_jax.sweeps import sweep
 from rethink_jax.theory import (
     certificate,
+    double_descent,
     expressivity,
     fine_grained,
     memorization,
@@ -131,6 +132,7 @@ def experiments():
         "fine_grained": (fine_grained.run, config_lib.experiment("fine_grained", "digits")),
         "pac_bayes": (pac_bayes.run, config_lib.experiment("pac_bayes", "digits")),
         "certificate": (certificate.run, config_lib.experiment("certificate", "digits")),
+        "double_descent": (double_descent.run, config_lib.experiment("double_descent", "digits")),
     }
 
 
