@@ -335,15 +335,6 @@ def test_killed_stopped_and_resumed_processes(tmp_path, monkeypatch):
     assert lines_of(stopped) == lines_of(here / "whole")
 
 
-@pytest.mark.slow
-def test_mnist(real_data, tmp_path):
-    config = config_lib.experiment("pac_bayes", "mnist")
-    config.data.data_dir = str(real_data)
-    config.pac_bayes.update(sgd_epochs=5, epochs=10)
-    found = pac_bayes.run(config, tmp_path)["optimized"]
-    assert found["test_error"] <= 0.05 < found["bound"] <= 0.25
-
-
 @pytest.mark.parametrize(
     "file", sorted((ROOT / "docs" / "results" / "theory").glob("pac_bayes*.json"))
 )
