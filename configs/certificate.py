@@ -17,10 +17,9 @@ def get_config(data: str = "mnist") -> ConfigDict:
     is_small = data in ("digits", "smoke")
     certificate = config.experiment("certificate", "digits" if is_small else data)
     if data.startswith("cifar"):
-        certificate.optimizer.learning_rate = 0.03
+        certificate.optimizer.learning_rate = 0.01
     if is_small:
         certificate.certificate.random_examples = 400
-        certificate.batch_size = 128
     if data == "smoke":
         certificate.certificate.draws = 2
         certificate.epochs = 20

@@ -35,10 +35,8 @@ _RECIPE = with_defaults(
     OF_MLP1,
     epochs=60,
     stop_when_fitted=False,
-    batch_size=512,
-    optimizer__learning_rate=0.1,
-    optimizer__decay_per_epoch=1.0,
-    optimizer__drop_epochs=(50,),
+    optimizer__learning_rate=0.05,
+    optimizer__schedule="cosine",
 )
 # δ is divided among the evaluations of a run, whose number must not change once it has begun.
 _FIXED = ("epochs", "steps", "evaluate.every_epochs")

@@ -27,8 +27,7 @@ RANDOM_EXAMPLES = 90
 def toy_config(**fields):
     config = config_lib.experiment("certificate", "toy")
     config.certificate.update(random_examples=RANDOM_EXAMPLES, draws=2)
-    recipe = {"model.width": 32, "epochs": 6, "batch_size": 128, "optimizer.learning_rate": 0.05}
-    config.update_from_flattened_dict({**recipe, **fields})
+    config.update_from_flattened_dict({"model.width": 32, "epochs": 6, **fields})
     return config
 
 
