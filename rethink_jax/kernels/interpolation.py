@@ -5,7 +5,6 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from rethink_jax import data
-from rethink_jax.distributed import jax_settings, preemption, processes
+from rethink_jax.distributed import jax_settings, processes
 from rethink_jax.errors import RunFailed, require
 from rethink_jax.kernels import features as features_lib, noise, solve
 from rethink_jax.kernels.features import Features
@@ -29,9 +28,10 @@ from rethink_jax.kernels.session import (
 )
 from rethink_jax.kernels.summary import is_done, solutions, table
 from rethink_jax.pipeline import inputs
-from rethink_jax.runs import display, files, identity, opening
+from rethink_jax.runs import display, files, opening
 from rethink_jax.runs.own_files import PRODUCTS, SOLUTION, WITH_RIDGE
 from rethink_jax.runs.resolve import resolve
+from rethink_jax.runs.run_in_parts import Show, run_in_parts
 
 logger = logging.getLogger(__name__)
 
@@ -60,35 +60,11 @@ def run(
     """
     config, _ = resolve(config)
     processes.check_one_process(config)
-    load = functools.cache(lambda: data.load(config.data))
-    path = identity.path_of(workdir, config, lambda: load().fingerprint, name, config.data.name)
-    with contextlib.ExitStack() as stack:
-        stop_request = stack.enter_context(preemption.stop_on_signals())
-        stop_request.grace_seconds = config.grace_seconds
-        opening.check_new(path, config)
-        summary, is_same = opening.find_summary(
-            path, config, lambda: load().fingerprint, lambda: inputs.digest([load().train[:2]])
-        )
-        dataset = load()
-        if summary is not None and not is_same:
-            raise identity.unnoted(path)
-        if summary is None or not is_done(summary, config):
-            features_lib.check_images(config, dataset.info.image_shape)
-            n = dataset.info.num_train
-            require(n > 1, "data.examples", n, "2 or more for a kernel")
-            stack.enter_context(stop_request.defer())
-            stop_request.saved = (
-                f"stopped; what is done is saved in {path}; run the same command again"
-            )
-            show = stack.enter_context(display.show_parts())
-
-            def show_or_stop(part: str, fraction: float) -> None:
-                stop_request.raise_if_stopped()
-                show(part, fraction)
-
-            summary = _compute(config, path, dataset, show_or_stop)
-        else:
-            logger.info("%s is finished", path)
+    summary = run_in_parts(
+        *(config, workdir, name, functools.partial(_compute, config), "what is done is"),
+        is_done=lambda summary: is_done(summary, config),
+        older=lambda dataset: inputs.digest([dataset.train[:2]]),
+    )
     display.print_rows(*table(summary))
     for solution in solutions(summary):
         if "noise" in solution:
@@ -97,9 +73,12 @@ def run(
 
 
 def _compute(
-    config: ConfigDict, path: epath.Path, dataset: data.Dataset, show: Callable[[str, float], None]
+    config: ConfigDict, path: epath.Path, dataset: data.Dataset, show: Show
 ) -> dict[str, Any]:
     """Computes in a run directory what it does not have yet, and writes and returns the summary."""
+    features_lib.check_images(config, dataset.info.image_shape)
+    n = dataset.info.num_train
+    require(n > 1, "data.examples", n, "2 or more for a kernel")
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
 

@@ -2,7 +2,6 @@
 
 import functools
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from rethink_jax.kernels.features import Features
 from rethink_jax.kernels.matrix import NO_CHOICE, InnerProducts, default_dtype
 from rethink_jax.runs import files
 from rethink_jax.runs.own_files import SECONDS
+from rethink_jax.runs.run_in_parts import Show
 
 # The file has gigabytes.
 _SAVE_PRODUCTS_SECONDS = 600
@@ -34,7 +34,7 @@ class Session(NamedTuple):
     config: ConfigDict
     path: epath.Path
     dataset: data.Dataset
-    show: Callable[[str, float], None]
+    show: Show
     started: float
 
     def seconds(self) -> float:

@@ -4,12 +4,11 @@ Belkin et al. 2019 (arXiv 1812.11118, figure 2): the test error peaks where the 
 examples, and falls beyond. True labels, and labels of which a share is replaced, share one factorization.
 """
 
-import contextlib
 import functools
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,11 +18,12 @@ from ml_collections import ConfigDict
 from rethink_jax import data
 from rethink_jax.config.base import COMPILATION_CACHE, DATA, EXPERIMENT, GRACE_SECONDS
 from rethink_jax.config.fields import POSITIVE, SEED, Allowed, Field, Fields, of_numbers
-from rethink_jax.distributed import jax_settings, preemption, processes
+from rethink_jax.distributed import jax_settings, processes
 from rethink_jax.pipeline import inputs
-from rethink_jax.runs import display, files, identity, opening
+from rethink_jax.runs import display, files, opening
 from rethink_jax.runs.own_files import CURVES, POINTS
 from rethink_jax.runs.resolve import resolve
+from rethink_jax.runs.run_in_parts import Show, run_in_parts
 from rethink_jax.runs.writers import write_figure
 from rethink_jax.theory import random_features
 from rethink_jax.theory.random_features import Above, Below, Sides, Solution
@@ -110,29 +110,10 @@ def run(
     """
     config, _ = resolve(config)
     processes.check_one_process(config)
-    load = functools.cache(lambda: data.load(config.data))
-    path = identity.path_of(workdir, config, lambda: load().fingerprint, name, config.data.name)
-    with contextlib.ExitStack() as stack:
-        stop_request = stack.enter_context(preemption.stop_on_signals())
-        stop_request.grace_seconds = config.grace_seconds
-        opening.check_new(path, config)
-        summary, is_same = opening.find_summary(path, config, lambda: load().fingerprint)
-        if summary is not None:
-            if not is_same:
-                raise identity.unnoted(path)
-            logger.info("%s is finished", path)
-        else:
-            # Nothing to wait for at a signal: what is done is saved already.
-            stop_request.saved = (
-                f"stopped; what is done is saved in {path}; run the same command again"
-            )
-            show = stack.enter_context(display.show_parts())
-
-            def show_or_stop(part: str, fraction: float) -> None:
-                stop_request.raise_if_stopped()
-                show(part, fraction)
-
-            summary = _compute(config, path, load(), show_or_stop)
+    # Nothing to wait for at a signal: what is done is saved already.
+    summary = run_in_parts(
+        config, workdir, name, functools.partial(_compute, config), "what is done is", defer=False
+    )
     display.print_rows(*peaks_table(summary))
     return summary
 
@@ -161,7 +142,7 @@ def prepare(config: ConfigDict, dataset: data.Dataset) -> Problem:
 
 
 def _compute(
-    config: ConfigDict, path: epath.Path, dataset: data.Dataset, show: Callable[[str, float], None]
+    config: ConfigDict, path: epath.Path, dataset: data.Dataset, show: Show
 ) -> dict[str, Any]:
     """Solves for the numbers of features that the directory does not have yet, and writes the summary."""
     noted = {"num_train": dataset.info.num_train, "data_fingerprint": dataset.fingerprint}
@@ -193,9 +174,7 @@ def _compute(
     return summary
 
 
-def _solutions(
-    problem: Problem, done: set[int], show: Callable[[str, float], None]
-) -> Iterator[tuple[int, Solution]]:
+def _solutions(problem: Problem, done: set[int], show: Show) -> Iterator[tuple[int, Solution]]:
     """Yields the solution of each number of features that is not done, in rising order."""
     n, targets = len(problem.labels), problem.targets
     below = [count for count in problem.counts if count <= n and count not in done]

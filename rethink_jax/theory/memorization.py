@@ -6,7 +6,6 @@ Feldman and Zhang 2020 (arXiv 2008.03703) and, with several sizes of the subset,
 
 import contextlib
 import functools
-import logging
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,17 +17,16 @@ from ml_collections import ConfigDict
 from rethink_jax import data, models
 from rethink_jax.config.base import EXPERIMENT, TRAIN
 from rethink_jax.config.fields import Allowed, Field, Fields, one_of, with_defaults, within
-from rethink_jax.distributed import jax_settings, parallel, preemption, processes
+from rethink_jax.distributed import jax_settings, parallel, processes
 from rethink_jax.errors import require
 from rethink_jax.kernels.session import seconds_before
 from rethink_jax.pipeline import inputs
-from rethink_jax.runs import cpu_devices, display, effects, files, identity, opening, score_table
+from rethink_jax.runs import cpu_devices, display, effects, files, opening, score_table
 from rethink_jax.runs.own_files import INFLUENCE, MEMBERS, PAIRS, SCORES, SECONDS
 from rethink_jax.runs.resolve import resolve
+from rethink_jax.runs.run_in_parts import Show, run_in_parts
 from rethink_jax.theory import exact_learners, member_records, networks, removal, scores, subsets
 from rethink_jax.theory.member_records import Records
-
-logger = logging.getLogger(__name__)
 
 _OF_MEMBERS = with_defaults(TRAIN, model__name="mlp", epochs=25, stop_when_fitted=False)
 _LEARNERS = ("mlp", "nearest_neighbour", "kernel_ridge")
@@ -98,7 +96,7 @@ class Session(NamedTuple):
     path: epath.Path
     info: data.DatasetInfo
     prepared: inputs.Inputs
-    show: Callable[[str, float], None]
+    show: Show
 
 
 class _Learner(NamedTuple):
@@ -135,36 +133,17 @@ def run(
     config, info = resolve(config)
     processes.check_one_process(config)
     check(config, info)
-    load = functools.cache(lambda: data.load(config.data))
-    path = identity.path_of(workdir, config, lambda: load().fingerprint, name, config.data.name)
     with contextlib.ExitStack() as stack:
         stack.enter_context(cpu_devices.use(config))
         most = parallel.most_cpu_devices()
         if most is not None and config.cpu_devices is None:
             at_once = min(config.memorization.at_once, config.memorization.members)
             stack.enter_context(parallel.use_cpu_devices(min(most, at_once)))
-        stop_request = stack.enter_context(preemption.stop_on_signals())
-        stop_request.grace_seconds = config.grace_seconds
-        opening.check_new(path, config, info)
-        _refuse_unused(path, config)
-        summary, is_same = opening.find_summary(path, config, lambda: load().fingerprint)
-        dataset = load()
-        if summary is not None:
-            if not is_same:
-                raise identity.unnoted(path)
-            logger.info("%s is finished", path)
-        else:
-            stack.enter_context(stop_request.defer())
-            stop_request.saved = (
-                f"stopped; finished members are saved in {path}; run the same command again"
-            )
-            show = stack.enter_context(display.show_parts())
-
-            def show_or_stop(part: str, fraction: float) -> None:
-                stop_request.raise_if_stopped()
-                show(part, fraction)
-
-            summary = _compute(config, path, dataset, show_or_stop)
+        summary = run_in_parts(
+            *(config, workdir, name, functools.partial(_compute, config), "finished members are"),
+            info=info,
+            check=functools.partial(_refuse_unused, config=config),
+        )
     display.print_rows(*scores.table(summary))
     return summary
 
@@ -208,7 +187,7 @@ def _refuse_unused(path: epath.Path, config: ConfigDict) -> None:
 
 
 def _compute(
-    config: ConfigDict, path: epath.Path, dataset: data.Dataset, show: Callable[[str, float], None]
+    config: ConfigDict, path: epath.Path, dataset: data.Dataset, show: Show
 ) -> dict[str, Any]:
     """Trains the members that the directory does not have yet, and writes scores and the summary."""
     prepared = inputs.prepare(config, dataset)

@@ -5,11 +5,8 @@ where the PAC-Bayes bound is lowest. The bound is then computed with a training 
 estimate.
 """
 
-import contextlib
 import functools
-import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -35,16 +32,15 @@ from rethink_jax.config.fields import (
     one_of,
     within,
 )
-from rethink_jax.distributed import jax_settings, preemption, processes
+from rethink_jax.distributed import jax_settings, processes
 from rethink_jax.errors import require
 from rethink_jax.kernels.session import seconds_before
 from rethink_jax.pipeline import inputs
-from rethink_jax.runs import display, files, identity, opening
+from rethink_jax.runs import display, files, opening
 from rethink_jax.runs.resolve import resolve
+from rethink_jax.runs.run_in_parts import Show, run_in_parts
 from rethink_jax.theory import pac_bayes_training as training, posterior as lib
 from rethink_jax.theory.rademacher import two_classes
-
-logger = logging.getLogger(__name__)
 
 _PROBABILITY = (Allowed("in (0, 0.5)", lambda value: 0 < value < 0.5),)
 _LABELS = ("true_labels", "random_labels")
@@ -114,30 +110,9 @@ def run(
     config, info = resolve(config)
     processes.check_one_process(config)
     check(config, info)
-    load = functools.cache(lambda: data.load(config.data))
-    path = identity.path_of(workdir, config, lambda: load().fingerprint, name, config.data.name)
-    with contextlib.ExitStack() as stack:
-        stop_request = stack.enter_context(preemption.stop_on_signals())
-        stop_request.grace_seconds = config.grace_seconds
-        opening.check_new(path, config)
-        summary, is_same = opening.find_summary(path, config, lambda: load().fingerprint)
-        dataset = load()
-        if summary is not None:
-            if not is_same:
-                raise identity.unnoted(path)
-            logger.info("%s is finished", path)
-        else:
-            stack.enter_context(stop_request.defer())
-            stop_request.saved = (
-                f"stopped; finished epochs are saved in {path}; run the same command again"
-            )
-            show = stack.enter_context(display.show_parts())
-
-            def show_or_stop(part: str, fraction: float) -> None:
-                stop_request.raise_if_stopped()
-                show(part, fraction)
-
-            summary = _compute(config, path, dataset, show_or_stop)
+    summary = run_in_parts(
+        config, workdir, name, functools.partial(_compute, config), "finished epochs are"
+    )
     display.print_rows(*table(summary))
     return summary
 
@@ -158,7 +133,7 @@ def check(config: ConfigDict, info: data.DatasetInfo) -> None:
 
 
 def _compute(
-    config: ConfigDict, path: epath.Path, dataset: data.Dataset, show: Callable[[str, float], None]
+    config: ConfigDict, path: epath.Path, dataset: data.Dataset, show: Show
 ) -> dict[str, Any]:
     """Trains from where the directory's checkpoint is, computes the bound, and writes the summary."""
     session = _session(config, path, two_classes(dataset), show)
@@ -188,7 +163,7 @@ def _compute(
 
 
 def _session(
-    config: ConfigDict, path: epath.Path, dataset: data.Dataset, show: Callable[[str, float], None]
+    config: ConfigDict, path: epath.Path, dataset: data.Dataset, show: Show
 ) -> training.Session:
     """Returns the session of a run on a data set of two classes."""
 

@@ -18,6 +18,7 @@ from rethink_jax.errors import Diverged
 from rethink_jax.pipeline import batching
 from rethink_jax.runs import files
 from rethink_jax.runs.own_files import SECONDS
+from rethink_jax.runs.run_in_parts import Show
 from rethink_jax.runs.writers import MetricsWriter
 from rethink_jax.theory import pac_bayes_bounds as bounds, posterior as lib
 from rethink_jax.training.checkpoints import Checkpoints, Saved
@@ -44,7 +45,7 @@ class Session(NamedTuple):
     train: lib.Data
     test: lib.Data
     prior_means: lib.Weights
-    show: Callable[[str, float], None]
+    show: Show
 
     def batches(self, epoch: int, size: int) -> np.ndarray:
         """Returns the ids of an epoch's whole batches, int32 [batches, size]."""
