@@ -19,6 +19,8 @@ from rethink_jax.kernels.summary import error_rate, measure
 from rethink_jax.pipeline import inputs
 from rethink_jax.runs import display
 
+_REPLACED = "partially_corrupted_labels"
+
 
 class Level(NamedTuple):
     """Labels of both splits, each replaced by a uniform random class with one probability.
@@ -38,10 +40,8 @@ def levels(config: ConfigDict, prepared: LabelledProducts, info: DatasetInfo) ->
     """Returns the true labels as a level of p = 0, and those of `config.noise.probabilities`."""
     found = [Level(0.0, prepared.labels, prepared.test_labels)]
     for probability in config.noise.probabilities or ():
-        name, seed = "partially_corrupted_labels", config.seed
-        corruption = ConfigDict({"name": name, "probability": float(probability), "seed": seed})
         both = [
-            inputs.corrupt_labels(corruption, split, labels, info)
+            inputs.labels_by(_REPLACED, labels, info, config.seed, probability, split)
             for split, labels in (("train", prepared.labels), ("test", prepared.test_labels))
         ]
         found.append(Level(float(probability), *both))

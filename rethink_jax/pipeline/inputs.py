@@ -228,6 +228,19 @@ def corrupt_labels(
     return np.asarray(corrupt(key, *map(jnp.asarray, (ids, no_images, labels)))[1])
 
 
+def labels_by(
+    name: str,
+    labels: np.ndarray,
+    info: DatasetInfo,
+    seed: int,
+    probability: float,
+    split: str = "train",
+) -> np.ndarray:
+    """Returns what `corrupt_labels` does, for a corruption that no config has."""
+    corruption = ConfigDict({"name": name, "probability": float(probability), "seed": seed})
+    return corrupt_labels(corruption, split, labels, info)
+
+
 def log_changes(labels: Sequence[np.ndarray], true_labels: np.ndarray) -> None:
     """Logs how many training labels differ from the true ones, where any do; of several runs the range."""
     counts = sorted(int(np.sum(seen != true_labels)) for seen in labels)

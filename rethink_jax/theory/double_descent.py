@@ -127,13 +127,11 @@ def prepare(config: ConfigDict, dataset: data.Dataset) -> Problem:
             for split in (dataset.train, dataset.test)
         )
     )
-    labels = []
-    for probability in fields.probabilities:
-        corruption = ConfigDict({"name": "partially_corrupted_labels", "seed": config.seed})
-        corruption.probability = float(probability)
-        labels.append(
-            inputs.corrupt_labels(corruption, "train", dataset.train.labels, dataset.info)
-        )
+    true = dataset.train.labels, dataset.info, config.seed
+    labels = [
+        inputs.labels_by("partially_corrupted_labels", *true, probability)
+        for probability in fields.probabilities
+    ]
     counts = sorted({max(1, round(ratio * n)) for ratio in fields.ratios})
     dimension = points.train.shape[1]
     v = random_features.draw(config.seed, -(-counts[-1] // 2), dimension, fields.bandwidth)

@@ -182,8 +182,7 @@ def _examples(config: ConfigDict, dataset: data.Dataset) -> Examples:
 def _corrupted(
     is_second: np.ndarray, info: data.DatasetInfo, name: str, probability: float, seed: int
 ) -> np.ndarray:
-    corruption = ConfigDict({"name": name, "probability": probability, "seed": seed})
-    return 2.0 * inputs.corrupt_labels(corruption, "train", is_second, info) - 1
+    return 2.0 * inputs.labels_by(name, is_second, info, seed, probability) - 1
 
 
 def summarize(config: ConfigDict, examples: Examples) -> dict[str, Any]:
