@@ -156,16 +156,12 @@ def figure2(figure: Figure, sweep: Sweep, rows: tuple[paper.Row, ...]) -> None:
 def width(figure: Figure, sweep: Sweep) -> None:
     """Draws test and training errors of MLPs against p/(n·K), their means with 95 % intervals."""
     axes = figure.subplots()
-    lines = [
-        line for row in dict.fromkeys(run.row for run in sweep.runs) for line in sweep.lines(row)
-    ]
-    finished = [line for line in lines if line and line[0].state == "finished"]
-    ordered = sorted(finished, key=lambda line: measures.parameters_over_targets(line[0]))
-    ratios_of_lines = [measures.parameters_over_targets(line[0]) for line in ordered]
+    ordered = measures.by_parameters(sweep)
+    ratios_of_lines = [ratio for ratio, _ in ordered]
     for name, colour in (("test", _COLOURS[0]), ("train", _COLOURS[1])):
         found = [
             estimate([100 * (1 - run.summary[f"{name}_accuracy"]) for run in line])
-            for line in ordered
+            for _, line in ordered
         ]
         half = [0.0 if one.high is None else one.high - one.mean for one in found]
         label = {"test": "test, true labels", "train": "training"}[name]

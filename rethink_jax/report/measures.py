@@ -90,6 +90,16 @@ def parameters_over_targets(run: ReportedRun) -> float:
     return float(run.summary["parameters"] / targets)
 
 
+def by_parameters(sweep: Sweep) -> list[tuple[float, list[ReportedRun]]]:
+    """Returns the finished runs that may be averaged, with their p/(n·K), in rising order of that."""
+    rows = dict.fromkeys(run.row for run in sweep.runs)
+    lines = [line for row in rows for line in sweep.lines(row)]
+    finished = [line for line in lines if line and line[0].state == "finished"]
+    return sorted(
+        ((parameters_over_targets(line[0]), line) for line in finished), key=lambda item: item[0]
+    )
+
+
 def from_summary(key: str) -> Callable[[ReportedRun, Sweep], Reading]:
     """Returns a reader of one of the summary's numbers."""
     return lambda run, sweep: run.summary.get(key)

@@ -66,17 +66,12 @@ def fits(sweep: Sweep, section: Section) -> list[str]:
 
 def peaks(sweep: Sweep, section: Section) -> list[str]:
     """Returns whether the test error of a sweep of widths rises and falls again, with intervals."""
-    lines = [line for row in section.row_keys(sweep) for line in sweep.lines(row)]
-    finished = [line for line in lines if line and tables.finished(line)]
-    if len(finished) < 3:
+    found = [
+        (ratio, estimate([1 - run.summary["test_accuracy"] for run in line]))
+        for ratio, line in measures.by_parameters(sweep)
+    ]
+    if len(found) < 3:
         return []
-    found = sorted(
-        (
-            measures.parameters_over_targets(line[0]),
-            estimate([1 - run.summary["test_accuracy"] for run in line]),
-        )
-        for line in finished
-    )
     inner = found[1:-1]
     ratio, top = max(inner, key=lambda one: one[1].mean)
     place = found.index((ratio, top))
