@@ -106,9 +106,21 @@ def page(runs: list[Scored], published: epath.Path | None = None) -> list[Block]
     truths = _read_published([*groups.values()], published)
     blocks: list[Block] = [Heading("Single examples", 1), Text(_SCORES)]
     blocks += [] if published is None else [Text(_PUBLISHED)]
+    loaded: dict[str, data.Dataset | str] = {}
     for group, truth in zip(groups.values(), truths, strict=True):
-        blocks += _of_group(group, truth)
+        key = group[0].config.data.to_json()
+        if key not in loaded:
+            loaded[key] = _load(group[0].config.data)
+        blocks += _of_group(group, truth, loaded[key])
     return blocks
+
+
+def _load(config: ConfigDict) -> data.Dataset | str:
+    """Returns a data set, or why it cannot be read."""
+    try:
+        return data.load(config)
+    except UserError as error:
+        return str(error)
 
 
 def _read_published(groups: list[list[Scored]], file: epath.Path | None) -> list[np.ndarray | None]:
@@ -128,7 +140,9 @@ def _read_published(groups: list[list[Scored]], file: epath.Path | None) -> list
     return found
 
 
-def _of_group(runs: list[Scored], published: np.ndarray | None) -> list[Block]:
+def _of_group(
+    runs: list[Scored], published: np.ndarray | None, dataset: data.Dataset | str
+) -> list[Block]:
     table = runs[0].table
     wrong = int((table.labels != table.true_labels).sum())
     title = f"{runs[0].config.data.name}, {len(table.labels):,} training examples"
@@ -136,11 +150,8 @@ def _of_group(runs: list[Scored], published: np.ndarray | None) -> list[Block]:
         Heading(f"{title}, {wrong:,} wrong labels"),
         correlations(runs, published),
     ]
-    try:
-        dataset = data.load(runs[0].config.data)
-    except UserError as error:
-        dataset = None
-        blocks.append(Text(f"Images cannot be shown: {error}."))
+    if isinstance(dataset, str):
+        blocks.append(Text(f"Images cannot be shown: {dataset}."))
     for run in runs:
         blocks += _of_run(run, dataset)
     return blocks
@@ -175,9 +186,9 @@ def _shown(value: float | None) -> str:
     return NOTHING if value is None or math.isnan(value) else f"{value:.3f}"
 
 
-def _of_run(run: Scored, dataset: data.Dataset | None) -> list[Block]:
+def _of_run(run: Scored, dataset: data.Dataset | str) -> list[Block]:
     blocks: list[Block] = [Heading(run.name, 3)]
-    if dataset is not None:
+    if not isinstance(dataset, str):
         rows = extremes(run.table, dataset.train.images)
         fill = partial(images.fill, rows=rows)
         blocks.append(draw(f"{run.name}-extremes", _EXTREMES, fill, 0.55 * len(rows)))
