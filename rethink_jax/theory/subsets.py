@@ -274,6 +274,8 @@ def find_pairs(
     is_memorized = scores >= LEAST_MEMORIZATION  # not where it is NaN
     kept, weights = min(STRONGEST, is_member.shape[1]), _weights(is_member, groups)
     is_scored = np.isfinite(weights[0])
+    if not is_scored.any():
+        return _no_pairs(correct.shape[1], kept)
     strongest, values, pairs = [], [], []
     for start in range(0, correct.shape[1], _TEST_POINTS):
         part = correct[:, start : start + _TEST_POINTS].astype(np.float32).T @ weights
@@ -293,6 +295,14 @@ def find_pairs(
         test_ids.astype(np.int32),
         influences,
     )
+
+
+def _no_pairs(test_points: int, kept: int) -> Pairs:
+    """Returns what there is where no example has an influence: the first ids, at −1, and no pairs."""
+    strongest = np.tile(np.arange(kept, dtype=np.int32), (test_points, 1))
+    nothing = np.zeros(0, np.int32)
+    lowest = np.full(strongest.shape, -1, np.float32)
+    return Pairs(strongest, lowest, nothing, nothing, np.zeros(0, np.float32))
 
 
 def _greatest(values: np.ndarray, count: int) -> np.ndarray:

@@ -208,3 +208,14 @@ def test_the_spread_of_equally_hard_examples_is_a_binomial_one():
     assert found["binomial_deviation"] == pytest.approx(np.sqrt(0.3 * 0.7 / 100), rel=0.02)
     easy_and_hard = rng.random((100, 20_000)) < np.repeat([0.5, 0.9], 10_000)
     assert subsets.spread(easy_and_hard)["deviation"] > 4 * found["deviation"]
+
+
+def test_members_of_all_examples_have_no_pairs():
+    is_member, correct = np.ones((4, 60), bool), np.ones((4, 3), bool)
+    labels = np.zeros(60, int)
+    pairs = subsets.find_pairs(is_member, correct, np.full(60, np.nan), labels, labels[:3])
+    assert pairs.strongest.tolist() == [[*range(50)]] * 3
+    assert pairs.strongest.dtype == np.int32
+    assert pairs.strongest_influence.dtype == np.float32
+    assert (pairs.strongest_influence == -1).all()
+    assert [len(part) for part in pairs[2:]] == [0, 0, 0]
