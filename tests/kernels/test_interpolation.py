@@ -1,4 +1,3 @@
-import contextlib
 import json
 
 import numpy as np
@@ -10,9 +9,9 @@ from rethink_jax.distributed import preemption
 from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.kernels import features, interpolation, matrix, session, solve
 from rethink_jax.kernels.summary import table
-from rethink_jax.runs import display
 from tests.data_helpers import kernel_config
 from tests.entry_point import make_place
+from tests.stopping import stop_when_shown
 from tests.test_bad_input import assert_refused_at_once
 
 
@@ -105,23 +104,6 @@ def starts(monkeypatch):
     return first_iterations
 
 
-def stop_at(monkeypatch, part, count):
-    """Has a signal come after this part of the computation was shown so often."""
-
-    @contextlib.contextmanager
-    def show_parts():
-        seen = []
-
-        def show(shown, fraction):
-            seen.append(shown)
-            if seen.count(part) == count:
-                preemption._active.signal_name = "SIGTERM"
-
-        yield show
-
-    monkeypatch.setattr(display, "show_parts", show_parts)
-
-
 @pytest.mark.parametrize(
     ("part", "count", "solves"),
     [
@@ -134,7 +116,7 @@ def stop_at(monkeypatch, part, count):
 def test_stopped_and_gone_on_with(part, count, solves, from_toy, tmp_path, monkeypatch, starts):
     config = make((0.1, 0.2), rank=10, tolerance=1e-9)
     with monkeypatch.context() as patch:
-        stop_at(patch, part, count)
+        stop_when_shown(patch, count, part)
         with pytest.raises(preemption.Stopped, match="SIGTERM: stopped; what is done is saved in"):
             interpolation.run(config, tmp_path / "parts")
     before = read(tmp_path / "parts", "seconds.json")["seconds"]
@@ -157,7 +139,7 @@ def test_a_streamed_matrix_is_gone_on_with(from_toy, tmp_path, monkeypatch):
     config.kernel.gamma_scale = True
     config.features.update(name="random_convolutions", filters=10)
     with monkeypatch.context() as patch:
-        stop_at(patch, "all examples: matrix", 4)
+        stop_when_shown(patch, 4, "all examples: matrix")
         with pytest.raises(preemption.Stopped):
             interpolation.run(config, tmp_path / "parts")
     assert (tmp_path / "parts" / "products.npz").exists()

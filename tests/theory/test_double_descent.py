@@ -10,7 +10,7 @@ from rethink_jax.pipeline import inputs
 from rethink_jax.theory import double_descent
 from tests.config.test_config import load
 from tests.entry_point import ROOT
-from tests.kernels.test_interpolation import stop_at
+from tests.stopping import stop_when_shown
 from tests.test_bad_input import assert_refused_at_once
 
 RATIOS = (0.1, 0.5, 1, 1.5, 4.0)
@@ -99,7 +99,7 @@ def test_what_is_measured_by_a_plain_solve(from_toy, toy, tmp_path):
 )
 def test_stopped_and_resumed(part, saved, from_toy, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        stop_at(patch, part, 1)
+        stop_when_shown(patch, 1, part)
         message = "SIGTERM: stopped; what is done is saved in"
         with pytest.raises(preemption.Stopped, match=message):
             double_descent.run(toy_config(), tmp_path / "parts")

@@ -1,13 +1,11 @@
 """The experiment on ensembles: what it leaves, and that nothing but the draws decides it."""
 
-import contextlib
 import csv
 import json
 import operator
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -18,7 +16,7 @@ from rethink_jax.distributed import preemption
 from rethink_jax.errors import Diverged, UserError
 from rethink_jax.pipeline import inputs
 from rethink_jax.report import contents
-from rethink_jax.runs import display, files
+from rethink_jax.runs import files
 from rethink_jax.runs.resolve import resolve
 from rethink_jax.theory import (
     exact_learners,
@@ -31,6 +29,7 @@ from rethink_jax.theory.networks import Trainer
 from rethink_jax.training import load, train as train_lib
 from tests.conftest import serve, use_devices
 from tests.entry_point import environment_of_a_command, make_place, start
+from tests.stopping import stop_when_shown, wait_for
 from tests.test_bad_input import assert_refused_at_once
 
 WRITTEN = ("members.npz", "influence.npz", "scores.csv", "pairs.csv")
@@ -152,27 +151,10 @@ def test_members_are_independent_of_their_number(whole, from_toy, toy, tmp_path)
         np.testing.assert_array_equal(left, right[:4])
 
 
-def stop_after(monkeypatch, count):
-    """Has a signal come when progress of the members was shown so often."""
-
-    @contextlib.contextmanager
-    def show_parts():
-        seen = []
-
-        def show(part, fraction):
-            seen.append(part)
-            if len(seen) == count:
-                preemption._active.signal_name = "SIGTERM"
-
-        yield show
-
-    monkeypatch.setattr(display, "show_parts", show_parts)
-
-
 @pytest.mark.parametrize(("count", "members"), [(2, 0), (9, 4), (14, 8)])
 def test_stopped_and_resumed(count, members, whole, from_toy, toy, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        stop_after(patch, count)
+        stop_when_shown(patch, count)
         line = "SIGTERM: stopped; finished members are saved in"
         with pytest.raises(preemption.Stopped, match=line):
             memorization.run(toy_config(), tmp_path)
@@ -191,7 +173,7 @@ def test_removal_trains_fresh_networks(tmp_path, monkeypatch):
     config.update_from_flattened_dict({f"memorization.{name}": x for name, x in fields.items()})
     config.data.examples, config.optimizer.learning_rate = 256, 0.1
     with monkeypatch.context() as patch:
-        stop_at(patch, "without others")
+        stop_when_shown(patch, 1, "without others")
         with pytest.raises(preemption.Stopped):
             memorization.run(config, tmp_path)
     with np.load(tmp_path / "removal.npz") as saved:
@@ -218,20 +200,6 @@ def test_removal_trains_fresh_networks(tmp_path, monkeypatch):
         found["cost"][name]["affected"]["mean"] for name in ("without_memorized", "without_others")
     )
     assert operator.gt(*costs)
-
-
-def stop_at(monkeypatch, part):
-    """Has a signal come when progress of this part is shown first."""
-
-    @contextlib.contextmanager
-    def show_parts():
-        def show(shown, fraction):
-            if shown == part:
-                preemption._active.signal_name = "SIGTERM"
-
-        yield show
-
-    monkeypatch.setattr(display, "show_parts", show_parts)
 
 
 def test_a_damaged_file_of_members_is_made_again(whole, from_toy, tmp_path, caplog):
@@ -367,13 +335,6 @@ def test_too_many_examples_for_a_matrix(from_toy, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"config.data.examples is 300; it must be at most 299"):
         memorization.run(toy_config(**{"memorization.learner": "kernel_ridge"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def wait_for(process, holds):
-    """Waits until something holds while a process runs."""
-    while not holds():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
 
 
 def test_members_that_see_all_examples(from_toy, toy, tmp_path):

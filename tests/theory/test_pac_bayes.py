@@ -6,7 +6,6 @@ import math
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -17,12 +16,13 @@ from rethink_jax import config as config_lib
 from rethink_jax.distributed import preemption
 from rethink_jax.errors import Diverged, UserError
 from rethink_jax.report import contents
-from rethink_jax.runs import display, files
+from rethink_jax.runs import files
 from rethink_jax.theory import pac_bayes, pac_bayes_bounds as bounds, posterior as lib
 from rethink_jax.training.checkpoints import Checkpoints
 from tests.config.test_config import load
 from tests.conftest import serve
 from tests.entry_point import ROOT, environment_of_a_command, make_place, start
+from tests.stopping import stop_when_shown, wait_for
 from tests.test_bad_input import assert_refused_at_once
 
 FIELDS = {
@@ -162,29 +162,11 @@ def test_labels(toy):
         assert abs(np.mean(own == np.asarray(true.labels)) - 0.5) < 0.2
 
 
-def stop_after(monkeypatch, count):
-    """Has a signal come when progress was shown so often."""
-
-    @contextlib.contextmanager
-    def show_parts():
-        seen = []
-
-        def show(part, fraction):
-            seen.append(part)
-            if len(seen) == count:
-                preemption._active.signal_name = "SIGTERM"
-
-        yield show
-
-    monkeypatch.setattr(display, "show_parts", show_parts)
-
-
-# In SGD, at its end, while the bound is lowered, and while weights are drawn.
 @pytest.mark.parametrize("count", [2, 31, 38, 45])
 def test_stopped_and_resumed(count, whole, from_toy, tmp_path, monkeypatch):
     labels, path, undisturbed = whole
     with monkeypatch.context() as patch:
-        stop_after(patch, count)
+        stop_when_shown(patch, count)
         with pytest.raises(preemption.Stopped, match="SIGTERM: stopped; finished epochs are saved"):
             pac_bayes.run(toy_config(labels), tmp_path)
     assert not (tmp_path / "summary.json").exists()
@@ -294,13 +276,6 @@ def test_the_config_file():
     drawn = get_config("random_labels")
     assert (drawn.data.name, drawn.corruption.name) == ("mnist", "random_labels")
     assert get_config("fashion_mnist").data.name == "fashion_mnist"
-
-
-def wait_for(process, holds):
-    """Waits until something holds while a process runs."""
-    while not holds():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
 
 
 def number_of_lines(file):
