@@ -224,7 +224,7 @@ WIDTH = Specification(
             (),
             (TRAIN, TEST, BEST, EPOCHS_BY_ACCURACY),
             (_WIDTH,),
-            Drawing("width", _WIDTHS_DRAWN, figures.width, needs_curves=False, has_papers=False),
+            Drawing("width", _WIDTHS_DRAWN, figures.width, needs_curves=False),
             sentences.peaks,
         ),
     ),

@@ -62,7 +62,6 @@ class Drawing(NamedTuple):
       fill: `(figure, sweep=sweep)` draws the runs and the paper's points.
       height: of the figure, in inches.
       needs_curves: whether it draws curves, which runs in an earlier report do not have.
-      has_papers: whether the paper's points are there, too.
     """
 
     name: str
@@ -70,17 +69,19 @@ class Drawing(NamedTuple):
     fill: Callable[..., None]
     height: float = 3.6
     needs_curves: bool = True
-    has_papers: bool = True
 
-    def draw(self, sweep: Sweep, suffix: str = "", more: str = "") -> Picture:
+    def draw(
+        self, sweep: Sweep, rows: tuple[paper.Row, ...], suffix: str = "", more: str = ""
+    ) -> Picture:
         """Returns the figure of a sweep's runs.
 
         Args:
           sweep: whose runs.
+          rows: the paper's, whose points are there, too.
           suffix: of the files' names.
           more: what the caption says besides.
         """
-        hollow = " Hollow: the paper's, read from its figure." if self.has_papers else ""
+        hollow = " Hollow: the paper's, read from its figure." if rows else ""
         caption = f"{self.caption}{hollow}{more}"
         if any(run.state != "finished" and run.summary for run in sweep.runs):
             caption += " Crosses: runs that did not finish, as far as they came."

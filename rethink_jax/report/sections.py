@@ -55,7 +55,7 @@ def _drawn(section: Section, sweep: Sweep, suffix: str = "", more: str = "") -> 
         return []
     if sweep.collected and drawing.needs_curves and not any(run.history for run in sweep.runs):
         return []
-    return [drawing.draw(sweep, suffix, more)]
+    return [drawing.draw(sweep, section.rows, suffix, more)]
 
 
 def _by_data(sweep: Sweep) -> list[Sweep]:
