@@ -11,7 +11,7 @@ from rethink_jax.pipeline import inputs
 from tests.config.test_config import load
 from tests.data_helpers import kernel_config
 from tests.entry_point import ROOT
-from tests.kernels.test_interpolation import stop_at
+from tests.stopping import stop_when_shown
 from tests.test_bad_input import assert_refused_at_once
 
 
@@ -80,7 +80,7 @@ def test_targets_of_several_labels_stand_side_by_side():
 def test_a_stopped_solve_resumes_with_all_levels(from_toy, tmp_path, monkeypatch):
     config = make(rank=10)
     with monkeypatch.context() as patch:
-        stop_at(patch, "all examples: solve", 3)
+        stop_when_shown(patch, 3, "all examples: solve")
         with pytest.raises(preemption.Stopped):
             interpolation.run(config, tmp_path / "parts")
     saved = np.load(tmp_path / "parts" / "solution.npz")
