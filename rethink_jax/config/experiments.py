@@ -56,6 +56,7 @@ EXPERIMENTS = {
     "fine_grained": Experiment("rethink_jax.theory.fine_grained:run", "fine_grained"),
     "pac_bayes": Experiment("rethink_jax.theory.pac_bayes:run", "pac_bayes"),
     "certificate": Experiment("rethink_jax.theory.certificate:run", "certificate"),
+    "capacity": Experiment("rethink_jax.theory.capacity:run", "capacity"),
     "double_descent": Experiment("rethink_jax.theory.double_descent:run", "double_descent"),
 }
 

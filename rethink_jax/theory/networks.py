@@ -11,7 +11,6 @@ from rethink_jax import config as config_lib
 from rethink_jax.corruptions import key_of
 from rethink_jax.data import DatasetInfo
 from rethink_jax.distributed import parallel
-from rethink_jax.errors import Diverged
 from rethink_jax.pipeline import batching, inputs
 from rethink_jax.training import ensemble
 from rethink_jax.training.ensemble import STEPS_PER_DISPATCH, Members, Programs
@@ -83,18 +82,10 @@ class Trainer:
             states, sums = programs.train_steps(states, differing, self._train, shards, count)
             step += end - first
             show(step / total)
-        self._check_finite(sums, end - first, len(seeds))
+        ensemble.check_finite(
+            sums, end - first, len(seeds), "config.optimizer.learning_rate", float(rate)
+        )
         return states
-
-    def _check_finite(self, sums: Any, steps: int, count: int) -> None:
-        """Raises `Diverged` where the last loss of a member is not finite; weights that are not stay so."""
-        losses = [float(own["loss"][steps - 1]) for own in ensemble.gather_members(sums, count)]
-        if not np.isfinite(losses).all():
-            rate = self._config.optimizer.learning_rate
-            raise Diverged(
-                f"{np.sum(~np.isfinite(losses))} of {count} members have a loss that is not finite; lower "
-                f"config.optimizer.learning_rate, {rate:g}"
-            )
 
     def _answers(
         self, programs: Programs, states: Any, split: inputs.Split, count: int, show: Show

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from rethink_jax import config as config_lib, corruptions, data, models
 from rethink_jax.corruptions import key_of
 from rethink_jax.distributed import parallel
+from rethink_jax.errors import Diverged
 from rethink_jax.pipeline import batching, inputs, loaders, preprocess
 from rethink_jax.training import steps, train_state
 from rethink_jax.training.experiment import dropout_keys, recipe_of
@@ -259,6 +260,23 @@ def gather_members(tree: Any, count: int) -> list[Any]:
     """Returns what `divide` divided, as a tree of NumPy arrays for each of the first `count` members."""
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], jax.device_get(tree))
     return [jax.tree.map(lambda leaf, i=i: leaf[i], flat) for i in range(count)]
+
+
+def check_finite(sums: Any, steps: int, count: int, field: str, rate: float) -> None:
+    """Raises `Diverged` where the last loss of a member is not finite; weights that are not stay so.
+
+    Args:
+      sums: of a dispatch, as `Programs.train_steps` returns them.
+      steps: how many it took.
+      count: members.
+      field: of the config, which has the learning rate `rate` of all of them.
+    """
+    losses = [float(own["loss"][steps - 1]) for own in gather_members(sums, count)]
+    if not np.isfinite(losses).all():
+        raise Diverged(
+            f"{np.sum(~np.isfinite(losses))} of {count} networks have a loss that is not finite; lower "
+            f"{field}, {rate:g}"
+        )
 
 
 def training_ids(
