@@ -201,6 +201,7 @@ def test_every_experiment_is_pinned():
     from rethink_jax.kernels import interpolation
     from rethink_jax.sweeps import sweep
     from rethink_jax.theory import (
+        capacity,
         certificate,
         double_descent,
         expressivity,
@@ -217,6 +218,7 @@ def test_every_experiment_is_pinned():
         *(rademacher.run, stability.run, minimum_norm.run, memorization.run, fine_grained.run),
         pac_bayes.run,
         certificate.run,
+        capacity.run,
         double_descent.run,
     ):
         assert run.__wrapped__.__code__ is not run.__code__

@@ -17,6 +17,7 @@ from rethink_jax.report.runs import ReportedRun, hardware_of
 from rethink_jax.report.tables import NOTHING, Table, describe_data, number
 from rethink_jax.runs import display
 from rethink_jax.theory import (
+    capacity_report,
     certificate,
     double_descent,
     expressivity,
@@ -62,6 +63,16 @@ _CERTIFICATE = (
     "A network trained on labelled and on randomly labelled examples that is right on the first and no better "
     "than chance on the others has a low test error, at most the certificate (Garg et al. 2021). It rises as "
     "the random labels are fitted. Assumption: wrong labels trained on are fitted at least as well as new ones."
+)
+_CAPACITY = (
+    "The largest number of examples that training fits without an error, by bisection, which takes smaller "
+    "numbers to be fitted, too (Nakkiran et al. 2020; Shwartz-Ziv et al. 2024, arXiv 2406.11463). Beside it, "
+    "what constructions of the same width fit: Theorem 1, one example a unit; Baum 1988; Yun et al. 2019 "
+    "(1810.07770), two hidden layers of this width and one output; Vardi et al. 2022 (2110.03187), as many "
+    "parameters in any shape, up to logarithms."
+)
+_CAPACITY_DRAWN = (
+    "Examples that are fitted against parameters; dots are draws. Thin: all examples there are."
 )
 _DESCENT = (
     "The test error of least squares, of least norm where there are several solutions, peaks where features "
@@ -165,6 +176,15 @@ def _of_certificate(runs: list[ReportedRun]) -> list[Block]:
     return page
 
 
+def _of_capacity(runs: list[ReportedRun]) -> list[Block]:
+    page = _of_theory(runs, capacity_report.table)
+    for run in runs:
+        fill = partial(capacity_report.draw, summary=run.summary)
+        page += map(Text, [_CAPACITY, *capacity_report.verdict(run.summary)])
+        page.append(draw(f"{run.row}-capacity", _CAPACITY_DRAWN, fill, 5.6))
+    return page
+
+
 def _of_double_descent(runs: list[ReportedRun]) -> list[Block]:
     page = _of_theory(runs, double_descent.table)
     for run in runs:
@@ -190,6 +210,7 @@ EXPERIMENTS: dict[str, Callable[[list[ReportedRun]], list[Block]]] = {
     "fine_grained": _of_fine_grained,
     "pac_bayes": _of_pac_bayes,
     "certificate": _of_certificate,
+    "capacity": _of_capacity,
     "double_descent": _of_double_descent,
 }
 

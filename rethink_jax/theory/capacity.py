@@ -154,14 +154,14 @@ def run(
         summary = run_in_parts(
             config, workdir, name, functools.partial(_compute, config), "finished networks are"
         )
-    display.print_rows(*capacity_report.table(summary))
+    display.print_rows(*capacity_report.short_table(summary))
     return summary
 
 
 def _compute(
     config: ConfigDict, path: epath.Path, dataset: data.Dataset, show: Show
 ) -> dict[str, Any]:
-    """Goes on with the searches from what the directory has, and writes the summary."""
+    """Ends the searches that the directory has not ended, and writes the summary."""
     noted = {"num_train": dataset.info.num_train, "data_fingerprint": dataset.fingerprint}
     with opening.open_described(path, config, **noted):
         session = _session(config, path, dataset, show)

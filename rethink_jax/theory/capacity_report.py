@@ -111,6 +111,12 @@ def table(summary: dict[str, Any]) -> display.Rows:
     return title.format(**summary), columns, rows
 
 
+def short_table(summary: dict[str, Any]) -> display.Rows:
+    """Returns the first columns of `table`, for a terminal, which is too narrow for all."""
+    title, columns, rows = table(summary)
+    return title, columns[:5], [row[:5] for row in rows]
+
+
 def _count(found: dict[str, Any]) -> str:
     least = "≥ " if found["at_least"] else ""
     ends = "" if found["low"] is None else f" [{found['low']:,.0f}, {found['high']:,.0f}]"

@@ -9,6 +9,8 @@ from rethink_jax import config as config_lib, data
 from rethink_jax.kernels import interpolation, noise
 from rethink_jax.report import __main__ as command, contents, experiments
 from rethink_jax.theory import (
+    capacity,
+    capacity_report,
     certificate,
     double_descent,
     expressivity,
@@ -190,6 +192,21 @@ def test_certificate(from_toy, tmp_path):
     assert "| certificate, under the assumption |" in page
     assert "Assumption: wrong labels trained on are fitted at least as well as new ones." in page
     assert (tmp_path / "report" / "c-certificate.svg").exists()
+
+
+def test_capacity(from_toy, tmp_path):
+    config = config_lib.experiment("capacity", "toy")
+    config.capacity.update(widths=(1, 8), draws=2, steps=60, precision=1.0)
+    summary = capacity.run(config, tmp_path / "c")
+    contents.write(tmp_path)
+    page = (tmp_path / "report" / "report.md").read_text()
+    title, columns, rows = capacity_report.table(summary)
+    assert f"## {title}" in page
+    assert all(cell in page for row in (columns, *rows) for cell in row)
+    sentences = capacity_report.verdict(summary)
+    assert len(sentences) == 3
+    assert all(sentence in page for sentence in sentences)
+    assert (tmp_path / "report" / "c-capacity.svg").exists()
 
 
 def test_double_descent(from_toy, tmp_path):

@@ -15,6 +15,7 @@ from rethink_jax.kernels import interpolation
 from rethink_jax.runs import identity
 from rethink_jax.sweeps import sweep
 from rethink_jax.theory import (
+    capacity,
     certificate,
     double_descent,
     expressivity,
@@ -327,6 +328,10 @@ def theory(name):
         config.certificate.update(random_examples=20, draws=1)
         config.update_from_flattened_dict({"model.width": 8, "epochs": 1})
         return certificate.run, config
+    if name == "capacity":
+        config = config_lib.experiment("capacity", "mine")
+        config.capacity.update(widths=(1,), draws=1, steps=1)
+        return capacity.run, config
     if name == "double_descent":
         config = config_lib.experiment("double_descent", "mine")
         config.double_descent.update(ratios=(0.1, 1.0, 1.5), bandwidth=1.0)
@@ -362,7 +367,8 @@ def with_another_test_image(mine):
     "name",
     [
         *("kernel", "expressivity", "rademacher", "stability", "minimum_norm"),
-        *("memorization", "fine_grained", "pac_bayes", "certificate", "double_descent"),
+        *("memorization", "fine_grained", "pac_bayes", "certificate", "capacity"),
+        "double_descent",
     ],
 )
 def test_every_experiment_refuses_other_data(name, loaded, tmp_path):

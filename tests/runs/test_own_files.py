@@ -18,6 +18,7 @@ from rethink_jax.kernels import interpolation
 from rethink_jax.runs import files, own_files, run_directory
 from rethink_jax.sweeps import sweep
 from rethink_jax.theory import (
+    capacity,
     certificate,
     double_descent,
     expressivity,
@@ -132,6 +133,7 @@ def experiments():
         "fine_grained": (fine_grained.run, config_lib.experiment("fine_grained", "digits")),
         "pac_bayes": (pac_bayes.run, config_lib.experiment("pac_bayes", "digits")),
         "certificate": (certificate.run, config_lib.experiment("certificate", "digits")),
+        "capacity": (capacity.run, config_lib.experiment("capacity", "digits")),
         "double_descent": (double_descent.run, config_lib.experiment("double_descent", "digits")),
     }
 

@@ -231,6 +231,7 @@ KINDS = {
     "fine_grained": "configs/fine_grained.py:smoke",
     "pac_bayes": "configs/pac_bayes.py:smoke",
     "certificate": "configs/certificate.py:smoke",
+    "capacity": "configs/capacity.py:smoke",
     "double_descent": "configs/double_descent.py:smoke",
     "rademacher": "configs/rademacher.py:digits",
     "stability": "configs/stability.py:digits",
