@@ -68,7 +68,7 @@ FIELDS: Fields = {
         128, "Examples of a step; fewer where a network has fewer.", within(1, 2**20)
     ),
     "capacity.learning_rate": Field(
-        0.05,
+        0.02,
         "Rate of SGD at the first step, whose momentum is 0.9; it falls along a cosine.",
         POSITIVE + FLOAT32,
     ),
