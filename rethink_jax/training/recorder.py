@@ -196,7 +196,7 @@ class Recorder:
         def write() -> None:
             found = records.read(self._path)
             if found is not None:
-                of_examples = scores.all_scores(found.presented, train_labels[0])
+                of_examples = scores.all_scores(found.presented, train_labels[0], found.error_norm)
                 table = score_table.ScoreTable(*train_labels, of_examples)
                 files.write_text(self._path / own_files.SCORES, score_table.to_csv(table))
 

@@ -2,7 +2,7 @@
 
 A record belongs to an evaluation. It has each training example as it was presented in the epoch that ends
 there, before its step, and each example of both splits with the fixed weights of the evaluation. On disk
-margins and losses have half precision, three digits.
+margins and losses have half precision, three digits, and norms of errors 8 bits, steps of 0.006.
 """
 
 import re
@@ -20,6 +20,7 @@ from rethink_jax.runs import files
 FOLDER = "records"
 _DAMAGED = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _WHEN = ("presented", "train", "test")
+_NORM, _MOST_BITS, _NO_NUMBER = "train_error_norm", 254, 255
 _FILE = re.compile(r"(step|presented)-(\d{8})\.npz")
 
 
@@ -45,12 +46,15 @@ class Records(NamedTuple):
     Attributes:
       steps: int64 [records], at which they were made.
       presented, train, test: values [records, n].
+      error_norm: of each training example at the evaluation the norm of the probabilities less the one-hot
+        label, float32 [records, n], in [0, √2], NaN for no number; None in runs of an older version.
     """
 
     steps: np.ndarray
     presented: OfExamples
     train: OfExamples
     test: OfExamples
+    error_norm: np.ndarray | None = None
 
 
 def empty(n: int, num_classes: int) -> OfExamples:
@@ -78,6 +82,7 @@ class Writer:
         self._folder, self._info = path / FOLDER, info
         self._presented = empty(info.num_train, info.num_classes)
         self._evaluated: dict[str, OfExamples] = {}
+        self._error_norm = np.full(info.num_train, np.nan, np.float32)
 
     def begin_epoch(self) -> None:
         """Forgets what was presented before."""
@@ -93,19 +98,23 @@ class Writer:
             n = self._info.num_train if split == "train" else self._info.num_test
             self._evaluated[split] = empty(n, self._info.num_classes)
         fill(self._evaluated[split], sums, "_true" if split == "test" else "")
+        if split == "train":
+            seen = sums["ids"] >= 0
+            self._error_norm[sums["ids"][seen]] = sums["error_norms"][seen]
 
     def write(self, step: int) -> None:
         """Writes the record of an evaluation."""
         groups = {"presented": self._presented, **self._evaluated}
-        self._save(f"step-{step:08d}.npz", groups)
+        self._save(f"step-{step:08d}.npz", groups, {_NORM: _to_bits(self._error_norm)})
 
     def forget_evaluation(self) -> None:
         """Forgets the last evaluation, on all processes."""
         self._evaluated = {}
+        self._error_norm[:] = np.nan
 
     def keep_presented(self, step: int, checkpoints: list[int]) -> None:
         """Writes what the epoch has presented, beside a checkpoint, and removes what is of none any more."""
-        self._save(f"presented-{step:08d}.npz", {"presented": self._presented})
+        self._save(f"presented-{step:08d}.npz", {"presented": self._presented}, {})
         for name, of_step in _steps_in(self._folder, "presented").items():
             if of_step not in (*checkpoints, step):
                 (self._folder / name).unlink()
@@ -126,9 +135,11 @@ class Writer:
                 if of_step > step:
                     (self._folder / name).unlink()
 
-    def _save(self, name: str, groups: dict[str, OfExamples]) -> None:
+    def _save(
+        self, name: str, groups: dict[str, OfExamples], others: dict[str, np.ndarray]
+    ) -> None:
         most = np.finfo(np.float16).max
-        arrays: dict[str, Any] = {}
+        arrays: dict[str, Any] = dict(others)
         for group, values in groups.items():
             arrays[f"{group}_answer"] = values.answer
             for field in ("margin", "loss"):
@@ -159,7 +170,22 @@ def read(path: epath.Path) -> Records | None:
             *(np.stack([one[f"{group}_{name}"] for one in loaded]) for name in OfExamples._fields)
         )
 
-    return Records(np.array([*found.values()]), *map(stacked, _WHEN))
+    norms = None
+    if all(_NORM in one for one in loaded):
+        norms = _from_bits(np.stack([one[_NORM] for one in loaded]))
+    presented, train, test = map(stacked, _WHEN)
+    return Records(np.array([*found.values()]), presented, train, test, norms)
+
+
+def _to_bits(norm: np.ndarray) -> np.ndarray:
+    """Returns norms in [0, √2] as uint8, the greatest one for what is no number."""
+    scaled = np.rint(norm * np.float32(_MOST_BITS / np.sqrt(2)))
+    return np.where(np.isnan(norm), _NO_NUMBER, scaled.clip(0, _MOST_BITS)).astype(np.uint8)
+
+
+def _from_bits(bits: np.ndarray) -> np.ndarray:
+    scaled = bits.astype(np.float32) * np.float32(np.sqrt(2) / _MOST_BITS)
+    return np.where(bits == _NO_NUMBER, np.float32(np.nan), scaled)
 
 
 def _steps_in(folder: epath.Path, kind: str) -> dict[str, int]:

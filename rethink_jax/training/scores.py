@@ -1,7 +1,7 @@
 """Scores of examples from one run's records: which were learned late, forgotten, or fitted against their image.
 
-`scores.csv` takes `Records.presented`, as the definitions that speak of presentations do. Axis 0 is the record,
-axis 1 the example.
+`scores.csv` takes `Records.presented`, as the definitions that speak of presentations do; EL2N takes the
+evaluations. Axis 0 is the record, axis 1 the example.
 """
 
 from collections.abc import Callable
@@ -85,6 +85,22 @@ def cumulative_loss(loss: np.ndarray) -> np.ndarray:
     return loss.astype(np.float64).sum(axis=0)
 
 
+def el2n(error_norm: np.ndarray) -> np.ndarray:
+    """Returns the mean norm of the error over the first tenth of the records (EL2N), float64 [n].
+
+    Paul et al. 2021 (arXiv 2107.07075) take one early epoch and the mean over several runs; the tenth is ours.
+
+    Args:
+      error_norm: float [records, n], as `Records` has it.
+
+    Example:
+      >>> el2n(np.array([[0.5, 1.25], [0.0, 0.0]])).tolist()
+      [0.5, 1.25]
+    """
+    early = max(1, len(error_norm) // 10)
+    return error_norm[:early].astype(np.float64).mean(axis=0)
+
+
 SCORES: dict[str, Callable[[np.ndarray, OfExamples], np.ndarray]] = {
     "forgetting_events": lambda right, values: forgetting_events(right),
     "first_learned": lambda right, values: first_learned(right),
@@ -97,12 +113,15 @@ SCORES: dict[str, Callable[[np.ndarray, OfExamples], np.ndarray]] = {
 }
 
 
-def all_scores(values: OfExamples, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns every score of `SCORES`, [n] each.
+def all_scores(
+    values: OfExamples, labels: np.ndarray, error_norm: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Returns every score of `SCORES` and, where there are norms of errors, `el2n`, [n] each.
 
     Args:
       values: [records, n], `Records.presented` or `.train`.
       labels: int [n], those trained on.
+      error_norm: float [records, n], `Records.error_norm`.
 
     Example:
       >>> values = OfExamples(
@@ -115,4 +134,5 @@ def all_scores(values: OfExamples, labels: np.ndarray) -> dict[str, np.ndarray]:
       ([2.0, 0.0], [1.0, 0.5])
     """
     right = learned(values, labels)
-    return {name: score(right, values) for name, score in SCORES.items()}
+    found = {name: score(right, values) for name, score in SCORES.items()}
+    return found if error_norm is None else {**found, "el2n": el2n(error_norm)}

@@ -193,10 +193,16 @@ def _of_both(
     ids: jax.Array,
     axis: str | tuple[()],
 ) -> Sums:
-    """Returns what `of_examples` does by the split's labels, and `margins_true` and `losses_true`."""
+    """Returns what `of_examples` does by the split's labels, `margins_true`, `losses_true` and `error_norms`.
+
+    The last is the norm of the vector of probabilities less the one-hot label, float32 [devices · n].
+    """
     of_true = of_examples(logits, true_labels, ids, axis)
     truly = {f"{name}_true": of_true[name] for name in ("margins", "losses")}
-    return of_examples(logits, labels, ids, axis) | truly
+    errors = jax.nn.softmax(logits.astype(jnp.float32)) - jax.nn.one_hot(labels, logits.shape[-1])
+    norms = jnp.linalg.norm(errors, axis=-1)
+    gathered = lax.all_gather(norms, axis, tiled=True) if axis else norms
+    return of_examples(logits, labels, ids, axis) | truly | {"error_norms": gathered}
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
@@ -244,7 +250,8 @@ def make_eval_steps(
     Args:
       model: `(images, mask, train, keys) -> logits`.
       size: side of the central square that the model sees; None for whole images.
-      gather, axis, per_example: as for `make_train_steps`; `margins_true` and `losses_true` are by true labels.
+      gather, axis, per_example: as for `make_train_steps`; `margins_true` and `losses_true` are by true
+        labels, `error_norms` the norms of probabilities less one-hot labels.
 
     Returns:
       A function of the train state, what the examples come from, and ids int32 [k, batch per device], padding

@@ -85,7 +85,35 @@ def test_evaluations_against_numpy(recorded):
         (run.records.train, prepared.train, prepared.train.labels),
         (run.records.test, prepared.test, prepared.test.true_labels),
     ):
-        assert_values(at(group, -1), logits_of(run.params, split.images), labels)
+        logits = logits_of(run.params, split.images)
+        assert_values(at(group, -1), logits, labels)
+        if split is prepared.train:
+            chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+            norms = np.linalg.norm(chances - np.eye(3)[labels], axis=1)
+            assert run.records.error_norm.dtype == np.float32
+            np.testing.assert_allclose(run.records.error_norm[-1], norms, atol=0.0029)
+
+
+def test_norms_in_eight_bits():
+    norms = np.array([0, 0.001, 0.7, 1.2345, np.sqrt(2), np.sqrt(2) + 1e-6, np.nan], np.float32)
+    bits = records._to_bits(norms)
+    assert bits.dtype == np.uint8
+    again = records._from_bits(bits)
+    np.testing.assert_allclose(again[:-1], norms[:-1], atol=np.sqrt(2) / 508 + 1e-6)
+    assert np.isnan(again[-1])
+    assert again[0] == 0
+
+
+def test_an_older_run_has_no_norms(recorded, tmp_path):
+    (tmp_path / "records").mkdir()
+    for file in (recorded / "records").glob("step-*.npz"):
+        arrays = dict(np.load(file))
+        if file.name == "step-00000010.npz":
+            del arrays["train_error_norm"]
+        np.savez(tmp_path / "records" / file.name, **arrays)
+    found = records.read(epath.Path(tmp_path))
+    assert found.error_norm is None
+    assert len(found.steps) == EPOCHS
 
 
 def test_evaluations_agree_with_the_metrics(recorded):
@@ -143,6 +171,7 @@ def test_number_of_devices(recorded, tmp_path, monkeypatch, count):
         np.testing.assert_array_equal(one.answer, two.answer)
         np.testing.assert_allclose(one.margin, two.margin, rtol=2e-3, atol=1e-4)
         np.testing.assert_allclose(one.loss, two.loss, rtol=2e-3, atol=1e-4)
+    np.testing.assert_allclose(own.error_norm, other.error_norm, atol=0.0057)
 
 
 @pytest.mark.parametrize("steps", [7, 10, 13])
@@ -173,7 +202,9 @@ def test_table_of_scores(recorded):
     rows = [*csv.DictReader((recorded / "scores.csv").read_text().splitlines())]
     assert [int(row["label"]) for row in rows] == prepared.train.labels.tolist()
     assert [int(row["true_label"]) for row in rows] == prepared.train.true_labels.tolist()
-    found = scores.all_scores(load.load_run(recorded).records.presented, prepared.train.labels)
+    run = load.load_run(recorded).records
+    found = scores.all_scores(run.presented, prepared.train.labels, run.error_norm)
+    assert [float(row["el2n"]) for row in rows] == run.error_norm[0].astype(float).tolist()
     assert [float(row["cumulative_loss"]) for row in rows] == found["cumulative_loss"].tolist()
 
 

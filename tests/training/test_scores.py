@@ -75,6 +75,16 @@ def test_means_against_loops():
         assert found["share_right"][i] == sum(rights) / 5
 
 
+@pytest.mark.parametrize(("count", "early"), [(1, 1), (9, 1), (19, 1), (20, 2), (45, 4)])
+def test_el2n_by_a_loop(count, early):
+    norms = np.random.default_rng(1).uniform(0, np.sqrt(2), (count, 6)).astype(np.float32)
+    found = scores.el2n(norms)
+    for i in range(6):
+        assert found[i] == pytest.approx(sum(map(float, norms[:early, i])) / early, rel=1e-12)
+    values, _, labels = random_values()
+    assert {*scores.all_scores(values, labels, norms)} == {*scores.SCORES, "el2n"}
+
+
 @pytest.mark.parametrize("own_ids", [None, np.array([f"train_{i}, é" for i in range(7)])])
 def test_table(own_ids):
     values, _, labels = random_values()
