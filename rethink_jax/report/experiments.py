@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from rethink_jax import paper
 from rethink_jax.config import SYNTHETIC
 from rethink_jax.kernels import interpolation, noise, summary
+from rethink_jax.report import bounds
 from rethink_jax.report.figures import Picture, draw
 from rethink_jax.report.pages import Block, Heading, Text
 from rethink_jax.report.runs import ReportedRun, hardware_of
@@ -92,7 +93,8 @@ def blocks(runs: list[ReportedRun]) -> list[Block]:
     solved = [run for run in runs if run.config["experiment"] == "kernel"]
     others = [[run] for run in runs if run.config["experiment"] != "kernel"]
     groups = [solved, *others] if solved else others
-    return [block for group in groups for block in EXPERIMENTS[_experiment_of(group)](group)]
+    page = [block for group in groups for block in EXPERIMENTS[_experiment_of(group)](group)]
+    return page + bounds.blocks(runs)
 
 
 def _experiment_of(runs: list[ReportedRun]) -> str:

@@ -21,12 +21,12 @@ from rethink_jax import data, models
 from rethink_jax.config.base import EXPERIMENT
 from rethink_jax.config.fields import Field, Fields, within
 from rethink_jax.distributed import jax_settings, processes
-from rethink_jax.errors import RunFailed
+from rethink_jax.errors import RunFailed, UserError
 from rethink_jax.pipeline import inputs
 from rethink_jax.pipeline.preprocess import center_crop, whiten
 from rethink_jax.runs import display, files
 from rethink_jax.sweeps import sweep
-from rethink_jax.theory import measures
+from rethink_jax.theory import gram, measures
 from rethink_jax.theory.rademacher import (
     CONFIDENCE,
     OF_MLP1,
@@ -53,6 +53,8 @@ REPLACED = "replaced"
 _BATCH = 1000
 # Of the training margins: few are smaller, and one odd example does not decide (Jiang et al. 2019).
 _MARGIN_PERCENTILE = 10
+# Of which H∞ and its factor are computed; more need more than 10 GB.
+_MOST_EXAMPLES = 20_000
 
 
 @jax_settings.pin_settings()
@@ -88,7 +90,8 @@ def run(
             one.name: _measure(inputs_of[one.name], one, replaced_ones, ids)
             for one, *replaced_ones in zip(original, *replaced, strict=True)
         }
-        summary = summarize(rademacher, networks, _kernel(inputs_of, config.seed))
+        kernel, fine_grained = _kernel(inputs_of, config.seed), _fine_grained(inputs_of)
+        summary = summarize(rademacher, networks, kernel, fine_grained)
         files.write_summary(path, summary)
         return summary
 
@@ -205,8 +208,37 @@ def _kernel(inputs_of: dict[str, inputs.Inputs], seed: int) -> dict[str, Any]:
     }
 
 
+def _fine_grained(inputs_of: dict[str, inputs.Inputs]) -> dict[str, Any]:
+    """Returns √(2 yᵀ(H∞)⁻¹y / n) of each kind of labels, and the test error of its interpolation."""
+    train, test = inputs_of[TRUE].train, inputs_of[TRUE].test
+    n = len(train.labels)
+    if n > _MOST_EXAMPLES:
+        logger.warning("no measure by H∞ of more than %s examples", f"{_MOST_EXAMPLES:,}")
+        return {}
+    y = np.stack([2.0 * inputs_of[kind].train.labels - 1 for kind in (TRUE, RANDOM)], axis=1)
+    try:
+        vectors, across = (
+            gram.unit_vectors(split.images, np.arange(len(split.labels))) for split in (train, test)
+        )
+        found = gram.Factor(gram.matrix(vectors, np.arange(n))).of_labels(y)
+    except UserError as error:
+        logger.warning("no measure by H∞: %s", error)
+        return {}
+    values = gram.arc_cosine(across @ vectors.T) @ found.weights
+    return {
+        kind: {
+            "measure": float(found.measure[i]),
+            "test_error": float(np.mean((values[:, i] > 0) != inputs_of[kind].test.labels)),
+        }
+        for i, kind in enumerate((TRUE, RANDOM))
+    }
+
+
 def summarize(
-    rademacher: dict[str, Any], networks: dict[str, dict[str, Any]], kernel: dict[str, Any]
+    rademacher: dict[str, Any],
+    networks: dict[str, dict[str, Any]],
+    kernel: dict[str, Any],
+    fine_grained: dict[str, Any],
 ) -> dict[str, Any]:
     """Returns `summary.json`: every measure of the networks on true and on random labels.
 
@@ -214,6 +246,7 @@ def summarize(
       rademacher: as `rethink_jax.theory.rademacher.summarize` returns it.
       networks: for each kind of labels what changed with each replaced example, and norms.
       kernel: for each kind of labels norm and test error of its interpolation; empty where there is none.
+      fine_grained: likewise `measure` and `test_error` by H∞.
     """
     n, changes = rademacher["points"], [c for kind in networks.values() for c in kind["changes"]]
     beta = max(change["greatest_change"] for change in changes)
@@ -229,6 +262,7 @@ def summarize(
             "greatest_change": max(change["greatest_change"] for change in own),
             "changes": own,
             "kernel": kernel.get(kind),
+            "fine_grained": fine_grained.get(kind),
         }
     return {
         "status": "finished",
@@ -258,8 +292,8 @@ def table(summary: dict[str, Any]) -> display.Rows:
     def number(value: float | None) -> str:
         return "—" if value is None else f"{value:.3g}"
 
-    def kernel(field: str, show: Any) -> Any:
-        return lambda kind: show(kind["kernel"][field]) if kind["kernel"] else "—"
+    def of(group: str, field: str, show: Any) -> Any:
+        return lambda kind: show(kind[group][field]) if kind.get(group) else "—"
 
     percent = display.percent
     title = "{model} on {points:,} points of two classes, {replacements} of them replaced"
@@ -276,7 +310,9 @@ def table(summary: dict[str, Any]) -> display.Rows:
         each("errors on replaced examples", lambda kind: percent(kind["error_without"])),
         each("other answers on test examples", lambda kind: percent(kind["answers_changed"])),
         each("path norm over margin", lambda kind: number(kind["path_norm_over_margin"])),
-        each("kernel norm over √n", kernel("norm", number)),
-        each("its test error", kernel("test_error", percent)),
+        each("kernel norm over √n", of("kernel", "norm", number)),
+        each("its test error", of("kernel", "test_error", percent)),
+        each("√(2 yᵀ(H∞)⁻¹y / n)", of("fine_grained", "measure", number)),
+        each("test error of the interpolation", of("fine_grained", "test_error", percent)),
     ]
     return title.format(**summary), ("", "true labels", "random labels"), rows

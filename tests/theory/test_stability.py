@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -54,11 +55,55 @@ def test_the_table(from_toy, toy, tmp_path, capsys):
     assert summary["stability_at_least"] == max(greatest)
     true, random = (summary["networks"][kind]["kernel"]["norm"] for kind in KINDS)
     assert random > true  # the norm does see the labels
+    expected = by_h_infinity(halves, tmp_path)
+    for kind in KINDS:
+        found = summary["networks"][kind]["fine_grained"]
+        assert found == pytest.approx(expected[kind], rel=1e-9)
+    assert expected["random_labels"]["measure"] > 1.2 * expected["true_labels"]["measure"]
     assert summary["rademacher_at_least"] > 0.8
     printed = capsys.readouterr().out
     assert "mlp on 300 points of two classes, 2 of them replaced" in printed
     assert "Rademacher complexity, at least" in printed
     assert stability.run(toy_config(), tmp_path) == summary
+
+
+def by_h_infinity(halves, path):
+    """The measure and the test error by NumPy's own solver."""
+    train, test = (
+        split.images.reshape(len(split.labels), -1).astype(float)
+        for split in (halves.train, halves.test)
+    )
+    train, test = (x / np.sqrt((x**2).sum(1, keepdims=True)) for x in (train, test))
+    h, across = (
+        x @ train.T * (np.pi - np.arccos(np.clip(x @ train.T, -1, 1))) / (2 * np.pi)
+        for x in (train, test)
+    )
+    np.fill_diagonal(h, 0.5)
+    found = {}
+    for kind in KINDS:
+        config = load.load_run(path / "runs" / f"{kind}-seed0").config
+        prepared = stability.inputs.prepare(config, halves)
+        y = 2.0 * prepared.train.labels - 1
+        weights = np.linalg.solve(h, y)
+        wrong = ((across @ weights > 0) != prepared.test.labels).mean()
+        found[kind] = {"measure": np.sqrt(2 * y @ weights / len(y)), "test_error": wrong}
+    return found
+
+
+@pytest.mark.parametrize("reason", ["the same image", "too many"])
+def test_a_table_without_the_measure(reason, from_toy, toy, tmp_path, monkeypatch, caplog):
+    if reason == "too many":
+        monkeypatch.setattr(stability, "_MOST_EXAMPLES", 299)
+        told = "no measure by H∞ of more than 299 examples"
+    else:
+        images = toy.train.images.copy()
+        images[5] = images[9]
+        serve(dataclasses.replace(toy, train=toy.train._replace(images=images)), monkeypatch)
+        told = "no measure by H∞: examples 5 and 9 are the same image"
+    summary = stability.run(toy_config(**ONE_EPOCH), tmp_path)
+    assert told in caplog.text
+    assert summary["networks"]["true_labels"]["fine_grained"] is None
+    assert ("√(2 yᵀ(H∞)⁻¹y / n)", "—", "—") in stability.table(summary)[2]
 
 
 def rademacher_labels(config, dataset):
