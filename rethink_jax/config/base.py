@@ -176,8 +176,8 @@ TRAIN: dict[str, Field] = {
     ),
     "stop_at_loss": Field(
         None,
-        "Training loss at which, or below which, an evaluation ends the training; with `stop_when_fitted`, too, "
-        "what comes first does.",
+        "Training loss at which, or below which, an evaluation ends the training; with `stop_when_fitted` "
+        "whichever comes first does.",
         POSITIVE,
         kind=float,
         unset="no such loss",

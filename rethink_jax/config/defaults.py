@@ -19,8 +19,8 @@ def fill_in(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
     | `optimizer.decay_per_epoch` | 1.0 | 0.95 (paper); 1.0 for `cosine` |
 
     `stop_when_fitted` is false where there is a `stop_at_loss`. `optimizer.learning_rate` is 0.01 for MLPs and
-    small AlexNet and 0.1 for the others (paper); `data.size` is 28 for images of 32 (paper) and otherwise the whole
-    image's shorter side; for streams 299 for the Inceptions and 224 for the others (their papers).
+    small AlexNet and 0.1 for the others (paper); `data.size` is 28 for images of 32 (paper) and otherwise the
+    whole image's shorter side; for streams 299 for the Inceptions and 224 for the others (their papers).
 
     Args:
       config: a config as the command line left it.

@@ -57,6 +57,7 @@ EXPERIMENTS = {
     "pac_bayes": Experiment("rethink_jax.theory.pac_bayes:run", "pac_bayes"),
     "certificate": Experiment("rethink_jax.theory.certificate:run", "certificate"),
     "double_descent": Experiment("rethink_jax.theory.double_descent:run", "double_descent"),
+    "measures": Experiment("rethink_jax.theory.judged:run", "measures"),
 }
 
 

@@ -119,7 +119,7 @@ def is_fitted(config: Mapping[str, Any], record: Record) -> bool:
     """Returns whether a record or a summary tells of the accuracy or the loss at which a config ends a run."""
     limit = config.get("stop_at_loss")  # runs of earlier versions have no such field
     loss = record.get("train_loss")  # None where nothing was evaluated
-    if None not in (limit, loss) and _is_whole(record) and loss <= limit:
+    if limit is not None and loss is not None and _is_whole(record) and loss <= limit:
         return True
     return bool(config["stop_when_fitted"] and has_fitted_all(record))
 

@@ -22,6 +22,7 @@ from rethink_jax.theory import (
     double_descent,
     expressivity,
     fine_grained,
+    judged,
     memorization,
     minimum_norm,
     pac_bayes,
@@ -133,6 +134,7 @@ def experiments():
         "pac_bayes": (pac_bayes.run, config_lib.experiment("pac_bayes", "digits")),
         "certificate": (certificate.run, config_lib.experiment("certificate", "digits")),
         "double_descent": (double_descent.run, config_lib.experiment("double_descent", "digits")),
+        "measures": (judged.run, config_lib.experiment("measures", "digits")),
     }
 
 

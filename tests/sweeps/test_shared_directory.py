@@ -232,6 +232,7 @@ KINDS = {
     "pac_bayes": "configs/pac_bayes.py:smoke",
     "certificate": "configs/certificate.py:smoke",
     "double_descent": "configs/double_descent.py:smoke",
+    "measures": "configs/measures.py:smoke",
     "rademacher": "configs/rademacher.py:digits",
     "stability": "configs/stability.py:digits",
     "memorization": "configs/memorization.py:smoke",

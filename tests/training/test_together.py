@@ -211,7 +211,7 @@ def test_each_member_ends_at_the_same_loss(toy, tmp_path):
     paths, errors = run_together(configs, tmp_path, toy)
     assert errors == {}
     losses = [[r["train_loss"] for r in load.load_run(path).metrics] for path in paths]
-    assert len(losses[0]) == 40 and losses[0][-1] > 0.3
+    assert (len(losses[0]), losses[0][-1] > 0.3) == (40, True)
     for of_member in losses[1:]:
         assert min(of_member[:-1]) > 0.3 >= of_member[-1]
     assert len({len(of_member) for of_member in losses}) == 3

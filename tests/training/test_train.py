@@ -528,8 +528,8 @@ def test_stops_at_a_loss(toy, tmp_path):
     config.optimizer.learning_rate = 0.05
     summary = train.run(config, tmp_path, toy)
     *before, last = [record["train_loss"] for record in load.load_run(tmp_path).metrics]
-    assert before and min(before) > 0.5 >= last == summary["train_loss"]
-    assert summary["status"] == "finished" and summary["epochs"] < 200
+    assert min(before) > 0.5 >= last == summary["train_loss"]
+    assert (summary["status"], summary["epochs"] < 200) == ("finished", True)
     assert train.run(config, tmp_path, toy) == summary
     (tmp_path / "summary.json").unlink()
     assert train.run(config, tmp_path, toy) == summary
