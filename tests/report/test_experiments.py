@@ -214,7 +214,9 @@ def test_measures_judged(from_toy, tmp_path):
     config = config_lib.experiment("measures", "toy")
     axes = {"widths": (32, 64), "depths": (1,), "learning_rates": (0.05,), "weight_decays": (0.0,)}
     config.measures.update(seeds=1, **axes)
-    config.update_from_flattened_dict({"stop_at_loss": 0.06, "epochs": 200})
+    config.update_from_flattened_dict(
+        {"stop_at_loss": 0.06, "epochs": 200, "evaluate.every_epochs": 10}
+    )
     summary = judged.run(config, tmp_path / "j")
     contents.write(tmp_path)
     page = (tmp_path / "report" / "report.md").read_text()

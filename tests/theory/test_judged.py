@@ -26,7 +26,8 @@ def small_config(**fields):
     config.measures.update(
         widths=(32, 64), depths=(1, 2), learning_rates=(0.0001, 0.05), weight_decays=(0.0,), seeds=1
     )
-    config.update_from_flattened_dict({"stop_at_loss": 0.06, "epochs": 400, **fields})
+    quick = {"stop_at_loss": 0.06, "epochs": 150, "batch_size": 32, "evaluate.every_epochs": 5}
+    config.update_from_flattened_dict({**quick, **fields})
     return config
 
 
@@ -153,7 +154,7 @@ def test_sentences(summary):
 def test_the_same_command_again(whole, summary, capsys):
     assert judged.run(small_config(), whole) == summary
     assert "8 settings of mlp × 1 seeds, 128 examples" in capsys.readouterr().out
-    for field, value in (("epochs", 401), ("stop_at_loss", 0.05), ("measures.seeds", 2)):
+    for field, value in (("epochs", 151), ("stop_at_loss", 0.05), ("measures.seeds", 2)):
         with pytest.raises(UserError, match=rf"another config \(config.{field} .* → {value}\)"):
             judged.run(small_config(**{field: value}), whole)
 
