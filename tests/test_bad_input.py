@@ -136,6 +136,7 @@ NUMBERS = {
     "optimizer.decay_per_epoch": ("in (0, 1]", ("0.0", "-0.1", "1.01", "nan", "inf")),
     "optimizer.momentum": ("in [0, 1)", ("-0.1", "1.0", "nan", "inf")),
     "optimizer.warmup_epochs": ("in [0, 2**31)", ("-0.1", "nan", "inf")),
+    "stop_at_loss": ("above 0 and finite", ("0.0", "-0.1", "nan", "inf")),
     "label_smoothing": ("in [0, 1)", ("-0.1", "1.0", "nan", "inf")),
     "corruption.probability": ("in [0, 1]", ("-0.1", "1.5", "nan", "inf")),
     "grace_seconds": ("in (0, 86400], a day at most", ("0.0", "-1.0", "86401.0", "nan", "inf")),

@@ -44,10 +44,13 @@ PUBLIC = {
         "rank_correlation",
         "overlap",
     ],
+    "rethink_jax.theory.flatness": ["measure"],
     "rethink_jax.theory.gram": ["arc_cosine", "matrix"],
+    "rethink_jax.theory.norms": ["measure"],
     "rethink_jax.theory.pac_bayes_bounds": [
         *("binary_kl", "invert_kl", "bound_mean", "gaussian_kl", "bound_error"),
     ],
+    "rethink_jax.theory.ranking": ["find_pairs", "kendall_tau"],
     "rethink_jax.theory.ratt": ["certificate", "leading_term", "simulate"],
     "rethink_jax.theory.random_features": ["features"],
     "rethink_jax.theory.theorem1": ["construct"],

@@ -206,6 +206,7 @@ def test_every_experiment_is_pinned():
         double_descent,
         expressivity,
         fine_grained,
+        judged,
         memorization,
         minimum_norm,
         pac_bayes,
@@ -220,6 +221,7 @@ def test_every_experiment_is_pinned():
         certificate.run,
         capacity.run,
         double_descent.run,
+        judged.run,
     ):
         assert run.__wrapped__.__code__ is not run.__code__
         assert run.__code__.co_filename != run.__wrapped__.__code__.co_filename

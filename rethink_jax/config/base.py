@@ -171,7 +171,17 @@ TRAIN: dict[str, Field] = {
         None,
         "Whether training ends as soon as an evaluation shows 100 % training accuracy.",
         kind=bool,
-        unset="true for at most 10,000 training examples that are all evaluated",
+        unset="true for at most 10,000 training examples that are all evaluated, without `stop_at_loss`",
+        may_change=True,
+    ),
+    "stop_at_loss": Field(
+        None,
+        "Training loss at which, or below which, an evaluation ends the training; with `stop_when_fitted` "
+        "whichever comes first does.",
+        POSITIVE,
+        kind=float,
+        unset="no such loss",
+        is_later=True,
         may_change=True,
     ),
     "dtype": Field(

@@ -18,9 +18,9 @@ def fill_in(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
     | `stop_when_fitted` | true | false |
     | `optimizer.decay_per_epoch` | 1.0 | 0.95 (paper); 1.0 for `cosine` |
 
-    `optimizer.learning_rate` is 0.01 for MLPs and small AlexNet and 0.1 for the others (paper); `data.size` is
-    28 for images of 32 (paper) and otherwise the whole image's shorter side; for streams 299 for the Inceptions
-    and 224 for the others (their papers).
+    `stop_when_fitted` is false where there is a `stop_at_loss`. `optimizer.learning_rate` is 0.01 for MLPs and
+    small AlexNet and 0.1 for the others (paper); `data.size` is 28 for images of 32 (paper) and otherwise the
+    whole image's shorter side; for streams 299 for the Inceptions and 224 for the others (their papers).
 
     Args:
       config: a config as the command line left it.
@@ -36,7 +36,8 @@ def fill_in(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
     defaults = {
         "model.name": model,
         "epochs": 600 if small else 80,
-        "stop_when_fitted": small and config.evaluate.examples is None,
+        "stop_when_fitted": small
+        and (config.evaluate.examples, config.stop_at_loss) == (None, None),
         "data.size": side,
         "optimizer.learning_rate": 0.01 if model in ("mlp", "small_alexnet") else 0.1,
         "optimizer.decay_per_epoch": 1.0 if small or cosine else 0.95,
@@ -48,6 +49,8 @@ def fill_in(config: ConfigDict, num_train: int, image_side: int) -> ConfigDict:
     part = config.evaluate.examples is not None and config.evaluate.examples < num_train
     allowed = "False where config.evaluate.examples leaves out training examples"
     require(not (part and config.stop_when_fitted), "stop_when_fitted", True, allowed)
+    loss, allowed = config.stop_at_loss, allowed.replace("False", "left out")
+    require(not part or loss is None, "stop_at_loss", loss, allowed)
     if config.steps is None:  # steps are counted in 32 bits
         most = (2**31 - 1) // steps_per_epoch(config, num_train)
         allowed = (

@@ -58,6 +58,7 @@ EXPERIMENTS = {
     "certificate": Experiment("rethink_jax.theory.certificate:run", "certificate"),
     "capacity": Experiment("rethink_jax.theory.capacity:run", "capacity"),
     "double_descent": Experiment("rethink_jax.theory.double_descent:run", "double_descent"),
+    "measures": Experiment("rethink_jax.theory.judged:run", "measures"),
 }
 
 

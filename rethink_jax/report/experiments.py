@@ -23,6 +23,7 @@ from rethink_jax.theory import (
     double_descent,
     expressivity,
     fine_grained,
+    judged_report,
     minimum_norm,
     pac_bayes,
     rademacher,
@@ -84,6 +85,11 @@ _DESCENT = (
 _DESCENT_DRAWN = (
     "Errors, squared loss and norms against N / n, N real features and n examples; dotted: the threshold "
     "N = n. Training labels are replaced with probability p; test labels are true."
+)
+_JUDGED = (
+    "Generalization gap, test error less training error, of the networks on true labels against each measure. "
+    "Ψ is 1 where the measure orders them as the gap does whenever one hyper-parameter changes, and −1 where "
+    "it does so the wrong way round."
 )
 _SPEED = "Gradient descent on two-layer networks, and what the eigenvalues of H∞ predict."
 
@@ -196,6 +202,15 @@ def _of_double_descent(runs: list[ReportedRun]) -> list[Block]:
     return page
 
 
+def _of_measures(runs: list[ReportedRun]) -> list[Block]:
+    page = _of_theory(runs, judged_report.table)
+    for run in runs:
+        fill = partial(judged_report.draw, summary=run.summary)
+        page += map(Text, judged_report.conclude(run.summary))
+        page.append(draw(f"{run.row}-measures", _JUDGED, fill, 7.2))
+    return page
+
+
 def _of_rows(read: display.Rows) -> list[Block]:
     caption, columns, rows = read
     return [Heading(caption), Table(list(columns), [list(row) for row in rows])] if rows else []
@@ -214,6 +229,7 @@ EXPERIMENTS: dict[str, Callable[[list[ReportedRun]], list[Block]]] = {
     "certificate": _of_certificate,
     "capacity": _of_capacity,
     "double_descent": _of_double_descent,
+    "measures": _of_measures,
 }
 
 

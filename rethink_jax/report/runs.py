@@ -86,6 +86,7 @@ class Circumstances(NamedTuple):
       examples: of the training set.
       epochs: that were planned.
       stop_when_fitted: whether a fitted run ends before.
+      stop_at_loss: the training loss at which a run ends before.
       devices: what kinds of hardware.
     """
 
@@ -93,6 +94,7 @@ class Circumstances(NamedTuple):
     examples: int
     epochs: float
     stop_when_fitted: bool
+    stop_at_loss: float | None
     devices: tuple[str, ...]
 
 
@@ -103,6 +105,7 @@ def circumstances(run: ReportedRun) -> Circumstances:
         *data_of(run),
         planned_epochs(run),
         bool(run.config["stop_when_fitted"]),
+        run.config.get("stop_at_loss"),
         tuple(sorted({*kinds})),
     )
 

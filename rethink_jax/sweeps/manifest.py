@@ -17,7 +17,7 @@ from rethink_jax.sweeps.sweep_file import Entry, SweepFile
 from rethink_jax.training import train
 
 # Experiments with sweeps in their own folders.
-_HOLDERS = ("rademacher", "stability", "certificate")
+_HOLDERS = ("rademacher", "stability", "certificate", "measures")
 
 
 class PlannedRun(NamedTuple):

@@ -77,6 +77,7 @@ FIELDS: Fields = {
 # Fields of a training run that say what members do not do: evaluations, checkpoints, an early end.
 _UNUSED = (
     "stop_when_fitted",
+    "stop_at_loss",
     *(name for name in TRAIN if name.startswith(("evaluate.", "checkpoint.", "records."))),
 )
 

@@ -99,6 +99,7 @@ def begin(
     workdir: epath.PathLike | None,
     name: str,
     sweep_of: Callable[[ConfigDict, data.Dataset], ConfigDict] | None = None,
+    in_two_classes: bool = True,
 ) -> tuple[epath.Path, ConfigDict, data.Dataset]:
     """Checks an experiment that trains several networks, and writes its `config.json` and `run.json`.
 
@@ -109,9 +110,10 @@ def begin(
       name: of the config file, for the default directory.
       sweep_of: returns the sweep of its networks from their config and the data set; by default the first ones
         on random and on true labels.
+      in_two_classes: whether the classes of the data set are halved.
 
     Returns:
-      The directory, the config of the training runs in it, and the data set in two classes.
+      The directory, the config of the training runs in it, and the data set.
 
     Raises:
       UserError: for a config or a directory that cannot be run, before any data is loaded.
@@ -122,7 +124,8 @@ def begin(
 
     @functools.cache
     def load() -> data.Dataset:
-        return two_classes(processes.all_or_fail(lambda: data.load(config.data)))
+        loaded = processes.all_or_fail(lambda: data.load(config.data))
+        return two_classes(loaded) if in_two_classes else loaded
 
     path = identity.path_of(workdir, config, lambda: load().fingerprint, name, config.data.name)
     processes.on_primary(lambda: opening.check_new(path, resolved, info))

@@ -26,7 +26,7 @@ from rethink_jax.pipeline import inputs
 from rethink_jax.pipeline.preprocess import center_crop, whiten
 from rethink_jax.runs import display, files
 from rethink_jax.sweeps import sweep
-from rethink_jax.theory import gram, measures
+from rethink_jax.theory import gram, measures, norms
 from rethink_jax.theory.rademacher import (
     CONFIDENCE,
     OF_MLP1,
@@ -51,8 +51,6 @@ FIELDS: Fields = {
 
 REPLACED = "replaced"
 _BATCH = 1000
-# Of the training margins: few are smaller, and one odd example does not decide (Jiang et al. 2019).
-_MARGIN_PERCENTILE = 10
 # Of which H∞ and its factor are computed; more need more than 10 GB.
 _MOST_EXAMPLES = 20_000
 
@@ -137,7 +135,7 @@ def _measure(
     train, test = prepared.train, prepared.test
     run = load.load_run(one.path)
     on_train, on_test = (_logits(run, images) for images in (train.images, test.images))
-    margin = float(np.percentile(measures.margins(on_train, train.labels), _MARGIN_PERCENTILE))
+    margin = norms.margin(on_train, train.labels)
     is_mlp = one.config.model.name == "mlp"
     path_norm = measures.path_norm(run.params) if is_mlp else None
     changes = []

@@ -315,7 +315,7 @@ def evaluation_of(
 
 def is_fitted(config: ConfigDict, history: list[metrics.Record]) -> bool:
     """Returns whether a run ends because its training set is fitted."""
-    return config.stop_when_fitted and bool(history) and metrics.has_fitted_all(history[-1])
+    return bool(history) and metrics.is_fitted(config, history[-1])
 
 
 class Stopwatch:

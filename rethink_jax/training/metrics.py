@@ -112,8 +112,16 @@ def has_fitted_all(record: Record) -> bool:
 
 def has_ended(config: Mapping[str, Any], summary: Record, total_steps: int) -> bool:
     """Returns whether a run has taken all its steps, or has fitted where its config stops it then."""
-    fitted = config["stop_when_fitted"] and has_fitted_all(summary)
-    return summary.get("steps", 0) >= total_steps or fitted
+    return summary.get("steps", 0) >= total_steps or is_fitted(config, summary)
+
+
+def is_fitted(config: Mapping[str, Any], record: Record) -> bool:
+    """Returns whether a record or a summary tells of the accuracy or the loss at which a config ends a run."""
+    limit = config.get("stop_at_loss")  # runs of earlier versions have no such field
+    loss = record.get("train_loss")  # None where nothing was evaluated
+    if limit is not None and loss is not None and _is_whole(record) and loss <= limit:
+        return True
+    return bool(config["stop_when_fitted"] and has_fitted_all(record))
 
 
 def _is_whole(record: Record) -> bool:

@@ -67,6 +67,21 @@ def test_defaults(num_train, side, fields, expected):
     assert config.stop_when_fitted is (num_train <= 10_000)
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, True),
+        ({"stop_at_loss": 0.01}, False),
+        ({"stop_at_loss": 0.01, "stop_when_fitted": True}, True),
+        ({"stop_at_loss": 0.01, "stop_when_fitted": False}, False),
+    ],
+)
+def test_a_loss_to_stop_at_is_in_place_of_the_accuracy(fields, expected):
+    config = fill_in(with_fields(**fields), 1500, 8)
+    assert config.stop_when_fitted is expected
+    assert config.stop_at_loss == fields.get("stop_at_loss")
+
+
 def test_no_decay_beside_a_cosine():
     config = fill_in(with_fields(**{"optimizer.schedule": "cosine"}), 50_000, 32)
     assert config.optimizer.decay_per_epoch == 1

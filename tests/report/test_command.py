@@ -30,7 +30,7 @@ def test_bad_input_is_told_in_one_line(tmp_path, capsys):
         2,
         f"rethink_jax: --workdir is {tmp_path}; it holds no sweep: sweep.json is missing there, "
         "and no training run or finished run of kernel, expressivity, rademacher, stability, minimum_norm, "
-        "memorization, fine_grained, pac_bayes, certificate, capacity, double_descent",
+        "memorization, fine_grained, pac_bayes, certificate, capacity, double_descent, measures",
     )
 
 

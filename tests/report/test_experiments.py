@@ -15,6 +15,8 @@ from rethink_jax.theory import (
     double_descent,
     expressivity,
     fine_grained,
+    judged,
+    judged_report,
     minimum_norm,
     rademacher,
     stability,
@@ -223,6 +225,24 @@ def test_double_descent(from_toy, tmp_path):
     assert len(sentences) == 2
     assert all(sentence in page for sentence in sentences)
     assert (tmp_path / "report" / "curve-double-descent.svg").exists()
+
+
+def test_measures_judged(from_toy, tmp_path):
+    config = config_lib.experiment("measures", "toy")
+    axes = {"widths": (32, 64), "depths": (1,), "learning_rates": (0.05,), "weight_decays": (0.0,)}
+    config.measures.update(seeds=1, **axes)
+    config.update_from_flattened_dict(
+        {"stop_at_loss": 0.06, "epochs": 200, "evaluate.every_epochs": 10}
+    )
+    summary = judged.run(config, tmp_path / "j")
+    contents.write(tmp_path)
+    page = (tmp_path / "report" / "report.md").read_text()
+    title, columns, rows = judged_report.table(summary)
+    assert f"## {title}" in page
+    assert [row[0] for row in rows] == [*judged_report.MEASURES.values()]
+    assert all(cell in page for row in (columns, *rows) for cell in row)
+    assert all(sentence in page for sentence in judged_report.conclude(summary))
+    assert (tmp_path / "report" / "j-measures.svg").exists()
 
 
 def test_kernels_on_corrupted_labels_stand_apart_from_table_3(table3, from_toy, tmp_path):

@@ -20,6 +20,7 @@ from rethink_jax.theory import (
     double_descent,
     expressivity,
     fine_grained,
+    judged,
     memorization,
     minimum_norm,
     pac_bayes,
@@ -336,6 +337,14 @@ def theory(name):
         config = config_lib.experiment("double_descent", "mine")
         config.double_descent.update(ratios=(0.1, 1.0, 1.5), bandwidth=1.0)
         return double_descent.run, config
+    if name == "measures":
+        config = config_lib.experiment("measures", "mine")
+        config.data.examples = None
+        config.measures.update(
+            widths=(64,), depths=(1,), learning_rates=(0.05,), weight_decays=(0.0,)
+        )
+        config.stop_at_loss = 0.06
+        return judged.run, config
     config = (
         config_lib.experiment("rademacher", "mine")
         if name == "rademacher"
@@ -368,7 +377,7 @@ def with_another_test_image(mine):
     [
         *("kernel", "expressivity", "rademacher", "stability", "minimum_norm"),
         *("memorization", "fine_grained", "pac_bayes", "certificate", "capacity"),
-        "double_descent",
+        *("double_descent", "measures"),
     ],
 )
 def test_every_experiment_refuses_other_data(name, loaded, tmp_path):
@@ -379,9 +388,10 @@ def test_every_experiment_refuses_other_data(name, loaded, tmp_path):
     refused(lambda: run(config, tmp_path / "run"), tmp_path / "run")
     loaded.append(arrays())
     (tmp_path / "run" / "run.json").unlink()
-    if name in ("rademacher", "stability", "certificate"):  # what is trained tells
+    trained_by = {"certificate": "draw0", "measures": "width64-depth1-rate0.05-decay0-true_labels"}
+    if name in ("rademacher", "stability", *trained_by):  # what is trained tells
         loaded.append(arrays(1))
-        trained = "draw0" if name == "certificate" else "random_labels"
+        trained = trained_by.get(name, "random_labels")
         line = f"{{path}}/runs/{trained}-seed0 was made from other data"
     else:
         line = "{path} does not say which data its run was made from"

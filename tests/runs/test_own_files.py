@@ -23,6 +23,7 @@ from rethink_jax.theory import (
     double_descent,
     expressivity,
     fine_grained,
+    judged,
     memorization,
     minimum_norm,
     pac_bayes,
@@ -135,6 +136,7 @@ def experiments():
         "certificate": (certificate.run, config_lib.experiment("certificate", "digits")),
         "capacity": (capacity.run, config_lib.experiment("capacity", "digits")),
         "double_descent": (double_descent.run, config_lib.experiment("double_descent", "digits")),
+        "measures": (judged.run, config_lib.experiment("measures", "digits")),
     }
 
 

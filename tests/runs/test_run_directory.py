@@ -60,7 +60,7 @@ def another(value):
 
 
 FIELDS = dict(flat(fill_in(base(), 1500, 8).to_dict()))
-FREE = ["experiment", "epochs", "steps", "stop_when_fitted"]
+FREE = ["experiment", "epochs", "steps", "stop_when_fitted", "stop_at_loss"]
 FREE += ["evaluate.every_epochs", "evaluate.examples", "grace_seconds", "compilation_cache"]
 FREE += ["checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.keep", "data.workers"]
 FREE += ["data.data_dir", "cpu_devices", "corruption.file"]

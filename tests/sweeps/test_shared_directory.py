@@ -233,6 +233,7 @@ KINDS = {
     "certificate": "configs/certificate.py:smoke",
     "capacity": "configs/capacity.py:smoke",
     "double_descent": "configs/double_descent.py:smoke",
+    "measures": "configs/measures.py:smoke",
     "rademacher": "configs/rademacher.py:digits",
     "stability": "configs/stability.py:digits",
     "memorization": "configs/memorization.py:smoke",

@@ -314,6 +314,7 @@ def test_several_processes_are_refused(monkeypatch, from_toy, tmp_path):
             "1, or such that subsets of 256 examples have 1 to 255; they have [0]",
         ),
         ("model.name=small_alexnet", "'small_alexnet'", "mlp; convolutions of several members …"),
+        ("stop_at_loss=0.1", "0.1", "None or left out for memorization, which does no such thing"),
         ("stop_when_fitted=true", "True", "False or left out for memorization, which does …"),
         ("checkpoint.every_epochs=3", "3", "10 or left out for memorization, which does no …"),
         ("evaluate.examples=9", "9", "None or left out for memorization, which does no such …"),

@@ -65,6 +65,9 @@ def test_fitted_means_the_whole_set(toy, tmp_path):
     with pytest.raises(UserError, match=line):
         train.run(settings(**{"evaluate.examples": 5, "stop_when_fitted": True}), tmp_path, toy)
     config = settings(**{"evaluate.examples": 5})
+    line = r"^config.stop_at_loss is 0.1; it must be left out where config.evaluate.examples"
+    with pytest.raises(UserError, match=line):
+        train.run(settings(**{"evaluate.examples": 5, "stop_at_loss": 0.1}), tmp_path, toy)
     config.stop_when_fitted = None
     resolved, _ = resolve(config, toy)
     assert resolved.stop_when_fitted is False

@@ -204,6 +204,19 @@ def test_each_member_ends_when_it_has_fitted(toy, tmp_path):
         assert load.load_run(path).params.keys() == {"Dense_0", "Dense_1"}
 
 
+def test_each_member_ends_at_the_same_loss(toy, tmp_path):
+    varied = [{"optimizer.learning_rate": rate} for rate in (0.001, 0.02, 0.05)]
+    fields = {"corruption.name": "true_labels", "epochs": 40, "stop_at_loss": 0.3}
+    configs = configs_of(toy, *varied, **fields)
+    paths, errors = run_together(configs, tmp_path, toy)
+    assert errors == {}
+    losses = [[r["train_loss"] for r in load.load_run(path).metrics] for path in paths]
+    assert (len(losses[0]), losses[0][-1] > 0.3) == (40, True)
+    for of_member in losses[1:]:
+        assert min(of_member[:-1]) > 0.3 >= of_member[-1]
+    assert len({len(of_member) for of_member in losses}) == 3
+
+
 def test_a_member_that_diverges_leaves_the_others_alone(toy, tmp_path):
     varied = ({"seed": 0}, {"optimizer.learning_rate": 1e30}, {"seed": 2})
     paths, errors = run_together(configs_of(toy, *varied), tmp_path / "three", toy)

@@ -523,6 +523,20 @@ def test_stops_when_fitted(toy, tmp_path):
     assert train.run(config, tmp_path, toy) == summary
 
 
+def test_stops_at_a_loss(toy, tmp_path):
+    config = mlp_config("true_labels", stop_at_loss=0.5, epochs=200)
+    config.optimizer.learning_rate = 0.05
+    summary = train.run(config, tmp_path, toy)
+    *before, last = [record["train_loss"] for record in load.load_run(tmp_path).metrics]
+    assert min(before) > 0.5 >= last == summary["train_loss"]
+    assert (summary["status"], summary["epochs"] < 200) == ("finished", True)
+    assert train.run(config, tmp_path, toy) == summary
+    (tmp_path / "summary.json").unlink()
+    assert train.run(config, tmp_path, toy) == summary
+    config.stop_at_loss = 0.2
+    assert train.run(config, tmp_path, toy)["epochs"] > summary["epochs"]
+
+
 def test_checkpoints_are_kept_as_configured(toy, tmp_path):
     train.run(mlp_config(**{"checkpoint.every_epochs": 1, "checkpoint.keep": 2}), tmp_path, toy)
     names = {path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
