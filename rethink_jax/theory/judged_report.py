@@ -27,7 +27,7 @@ _AXES = {
 # Of the claims.
 _NORMS = ("spectral", "spectral_distance", "bartlett", "path_norm")
 _FLAT = ("sharpness", "flatness")
-_GROWING = ("spectral_distance", "distance_over_sigma")
+_GROWING = ("spectral", "spectral_distance", "distance_over_sigma")
 
 
 def table(summary: dict[str, Any]) -> display.Rows:
@@ -71,8 +71,8 @@ def conclude(summary: dict[str, Any]) -> list[str]:
     ratios = ", ".join(f"{MEASURES[name]} {of[name]['ratio']:.2f}" for name in _GROWING)
     told = [
         "Neyshabur et al. 2017 (arXiv 1706.08947) ask of a measure that it is larger on random labels. "
-        "Spectral norms with the distance to the start and distance over σ are at least twice as large, with "
-        "intervals apart: "
+        "Spectral norms, without and with the distance to the start, and distance over σ are at least twice as "
+        "large, with intervals apart: "
         f"{_came_out(len(grown) == len(_GROWING))} (random / true: {ratios})."
     ]
     flat, norms = ([of[name]["Psi"]["value"] for name in names] for names in (_FLAT, _NORMS))
