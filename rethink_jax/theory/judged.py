@@ -40,7 +40,6 @@ _RECIPE = with_defaults(
     TRAIN,
     model__name="mlp",
     epochs=400,
-    data__examples=2000,
     stop_at_loss=0.01,
     stop_when_fitted=False,
 )
