@@ -145,6 +145,7 @@ def run(
     write_figure(path / CURVES, (10, 8), lambda figure: judged_report.draw(figure, summary))
     files.write_summary(path, summary)
     display.print_rows(*judged_report.table(summary))
+    display.print_rows(*judged_report.ranks_table(summary))
     return summary
 
 
