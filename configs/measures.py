@@ -16,8 +16,8 @@ from rethink_jax import config
 def get_config(data: str = "mnist") -> ConfigDict:
     is_smoke = data == "smoke"
     judged = config.experiment("measures", "digits" if is_smoke else data)
+    judged.data.examples = 256 if is_smoke else 2000
     if is_smoke:
-        judged.data.examples = 256
         judged.measures.update(
             widths=(32, 64),
             depths=(1, 2),

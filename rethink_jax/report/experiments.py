@@ -205,6 +205,7 @@ def _of_double_descent(runs: list[ReportedRun]) -> list[Block]:
 def _of_measures(runs: list[ReportedRun]) -> list[Block]:
     page = _of_theory(runs, judged_report.table)
     for run in runs:
+        page += _of_rows(judged_report.ranks_table(run.summary))
         fill = partial(judged_report.draw, summary=run.summary)
         page += map(Text, judged_report.conclude(run.summary))
         page.append(draw(f"{run.row}-measures", _JUDGED, fill, 7.2))

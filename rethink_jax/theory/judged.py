@@ -40,7 +40,6 @@ _RECIPE = with_defaults(
     TRAIN,
     model__name="mlp",
     epochs=400,
-    data__examples=2000,
     stop_at_loss=0.01,
     stop_when_fitted=False,
 )
@@ -146,6 +145,7 @@ def run(
     write_figure(path / CURVES, (10, 8), lambda figure: judged_report.draw(figure, summary))
     files.write_summary(path, summary)
     display.print_rows(*judged_report.table(summary))
+    display.print_rows(*judged_report.ranks_table(summary))
     return summary
 
 

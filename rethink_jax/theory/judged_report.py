@@ -9,13 +9,13 @@ from rethink_jax.theory.rademacher import RANDOM, TRUE
 MEASURES = {
     "parameters": "parameters",
     "inverse_margin": "inverse margin",
-    "spectral": "spectral norms over margin",
-    "spectral_distance": "the same with distance to the start",
-    "bartlett": "Bartlett's, (2,1) norms",
-    "path_norm": "path norm over margin",
+    "spectral": "spectral norms",
+    "spectral_distance": "spectral norms and distance",
+    "bartlett": "(2,1) norms (Bartlett)",
+    "path_norm": "path norm",
     "distance": "distance to the start",
     "sharpness": "sharpness, 1/α",
-    "flatness": "PAC-Bayes flatness, 1/σ",
+    "flatness": "flatness, 1/σ",
     "distance_over_sigma": "distance over σ",
 }
 _AXES = {
@@ -31,26 +31,32 @@ _GROWING = ("spectral", "spectral_distance", "distance_over_sigma")
 
 
 def table(summary: dict[str, Any]) -> display.Rows:
-    """Returns each measure's levels on both kinds of labels and how it ranks networks, in words."""
+    """Returns each measure's level on both kinds of labels, in words."""
     rows = []
     for name, label in MEASURES.items():
         own = summary["measures"][name]
         levels = [_with_interval(own["levels"][kind], "mean", ".3g") for kind in (TRUE, RANDOM)]
-        ranks = [_with_interval(own[statistic], "value", ".2f") for statistic in ("tau", "Psi")]
-        psi = [_number(own["psi"][axis]["value"], ".2f") for axis in _AXES]
-        errors = [
-            _number(own[statistic]["value"], ".2f")
-            for statistic in ("sign_error", "worst_sign_error")
-        ]
-        rows.append((label, *levels, _number(own["ratio"], ".2f"), *ranks, *psi, *errors))
-    columns = ("", "true labels", "random labels", "random / true", "τ", "Ψ", *_AXES.values())
+        rows.append((label, *levels, _number(own["ratio"], ".2f")))
     fitted = summary["fitted"]
     title = (
         f"Measures judged by networks trained to a loss of {summary['loss']:g}: {summary['settings']} settings "
         f"of {summary['model']} × {summary['seeds']} seeds, {summary['examples']:,} examples; {fitted[TRUE]} "
         f"networks on true and {fitted[RANDOM]} on random labels, {len(summary['left_out'])} left out"
     )
-    return title, (*columns, "sign error", "worst"), rows
+    return title, ("", "true labels", "random labels", "random / true"), rows
+
+
+def ranks_table(summary: dict[str, Any]) -> display.Rows:
+    """Returns how each measure ranks networks on true labels by their gap, in words."""
+    rows = []
+    for name, label in MEASURES.items():
+        own = summary["measures"][name]
+        ranks = [_with_interval(own[statistic], "value", ".2f") for statistic in ("tau", "Psi")]
+        psi = [_number(own["psi"][axis]["value"], ".2f") for axis in _AXES]
+        errors = [_number(own[name]["value"], ".2f") for name in ("sign_error", "worst_sign_error")]
+        rows.append((label, *ranks, *psi, *errors))
+    columns = ("", "τ", "Ψ", *_AXES.values(), "sign error", "worst")
+    return "Rank correlation of measures with the generalization gap, true labels", columns, rows
 
 
 def _with_interval(values: dict[str, Any], field: str, digits: str) -> str:

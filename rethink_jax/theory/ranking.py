@@ -177,6 +177,9 @@ def _across(samples: list[np.ndarray], function: Callable[..., Any]) -> np.ndarr
 def _interval(value: float | None, sample: np.ndarray) -> Value:
     if value is None:
         return Value(None, None, None)
+    sample = sample[~np.isnan(sample)]  # NaN for resamples without a pair
+    if not len(sample):
+        return Value(value, None, None)
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(sample, [tail, 100 - tail]).tolist()
     return Value(value, low, high)

@@ -237,10 +237,13 @@ def test_measures_judged(from_toy, tmp_path):
     summary = judged.run(config, tmp_path / "j")
     contents.write(tmp_path)
     page = (tmp_path / "report" / "report.md").read_text()
-    title, columns, rows = judged_report.table(summary)
-    assert f"## {title}" in page
-    assert [row[0] for row in rows] == [*judged_report.MEASURES.values()]
-    assert all(cell in page for row in (columns, *rows) for cell in row)
+    for title, columns, rows in (
+        judged_report.table(summary),
+        judged_report.ranks_table(summary),
+    ):
+        assert f"## {title}" in page
+        assert [row[0] for row in rows] == [*judged_report.MEASURES.values()]
+        assert all(cell in page for row in (columns, *rows) for cell in row)
     assert all(sentence in page for sentence in judged_report.conclude(summary))
     assert (tmp_path / "report" / "j-measures.svg").exists()
 

@@ -125,6 +125,15 @@ def test_what_no_pair_tells():
     assert judged["environments"] == {}
 
 
+def test_resamples_without_a_pair_are_left_out():
+    """Two settings of one seed: half of the resamples have one of them twice."""
+    settings = np.array([[0], [1]])
+    judged = ranking.judge(np.array([1.0, 2.0]), np.array([1.0, 2.0]), settings, np.zeros(2, int))
+    assert judged["tau"] == judged["Psi"] == (1, 1, 1)
+    one = ranking.judge(np.ones(2), np.ones(2), np.zeros((2, 1), int), np.arange(2))
+    assert one["tau"] == (0, None, None)
+
+
 def test_intervals_narrow_with_groups():
     """A resample of twice the groups has an interval narrower by about √2."""
     rng = np.random.default_rng(5)
