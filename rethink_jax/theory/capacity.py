@@ -62,7 +62,7 @@ FIELDS: Fields = {
         within(1, 100),
     ),
     "capacity.steps": Field(
-        20_000, "Steps in which a network is to fit its examples.", within(1, 10**8)
+        10_000, "Steps in which a network is to fit its examples.", within(1, 10**8)
     ),
     "capacity.batch_size": Field(
         128, "Examples of a step; fewer where a network has fewer.", within(1, 2**20)

@@ -78,9 +78,12 @@ class Trainer:
             [jax.device_get(programs.initialize(key_of(seed))) for _, seed in networks]
         )
         found = [Fit(task.size, 0) for task in tasks]
+        # Padding is not free: where all have few examples, batches are as small.
+        most = max(task.size for task in tasks)
+        batch_size = min(config.batch_size, 1 << (most - 1).bit_length())
         for dispatch, first in enumerate(range(0, config.steps, STEPS_PER_DISPATCH), 1):
             taken = min(STEPS_PER_DISPATCH, config.steps - first)
-            ids = [batch_ids(task, seed, config.batch_size, first) for task, seed in networks]
+            ids = [batch_ids(task, seed, batch_size, first) for task, seed in networks]
             states, sums = programs.train_steps(
                 *(states, differing, self._train, ensemble.divide(ids)),
                 parallel.stage_count(taken),

@@ -65,7 +65,7 @@ def test_the_largest_numbers_are_found(planted, from_toy, toy, tmp_path):
     assert summary["probes"] == len(planted)
     assert {width for width, _ in planted} == {1, 2, 4, 8}
     title, columns, rows = capacity_report.short_table(summary)
-    assert "fits in 20,000 steps, of 300 with 432 inputs and 5 classes" in title
+    assert "fits in 10,000 steps, of 300 with 432 inputs and 5 classes" in title
     assert {len(columns)} == {len(row) for row in rows}
     assert rows[-1][3].startswith("≥ 300")
     sentences = capacity_report.verdict(summary)

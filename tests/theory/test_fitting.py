@@ -108,6 +108,17 @@ def test_what_is_fitted_by_a_plain_loop(toy):
     assert found[0].wrong > 0
 
 
+def test_small_batches_where_all_have_few_examples(toy, monkeypatch):
+    sizes, original = [], fitting.batch_ids
+    monkeypatch.setattr(
+        fitting, "batch_ids", lambda *a: sizes.append((a[0].size, a[2])) or original(*a)
+    )
+    config = settings(toy, steps=1)
+    for own in ((1,), (3, 5), (8, 8), (31, 2), (33, 4)):
+        fit(toy, config, [task(toy.train.labels, size) for size in own])
+    assert sizes == [(1, 1), (3, 8), (5, 8), (8, 8), (8, 8), (31, 32), (2, 32), (33, 32), (4, 32)]
+
+
 def test_they_end_once_all_are_fitted(toy):
     shown = []
     config = settings(toy, steps=5000)

@@ -138,7 +138,7 @@ def test_sentences(summary):
     own = summary["measures"]
     level = {"mean": 1.0, "low": 0.9, "high": 1.1}
     planted = {name: {**one, "Psi": {"value": 0.1}} for name, one in own.items()}
-    for name in ("spectral_distance", "distance_over_sigma"):
+    for name in ("spectral", "spectral_distance", "distance_over_sigma"):
         levels = {"true_labels": level, "random_labels": {"mean": 2.5, "low": 2.0, "high": 3.0}}
         planted[name] = {**planted[name], "levels": levels, "ratio": 2.5}
     for name in ("sharpness", "flatness"):
