@@ -1,20 +1,23 @@
 """MLPs of one shape, each trained on so many examples: which of them fit all of theirs."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from rethink_jax import models
 from rethink_jax.corruptions import key_of
 from rethink_jax.data import DatasetInfo
 from rethink_jax.distributed import parallel
 from rethink_jax.pipeline import batching, inputs
-from rethink_jax.training import ensemble, steps
-from rethink_jax.training.ensemble import STEPS_PER_DISPATCH, Members
+from rethink_jax.training import ensemble, steps, train_state
+from rethink_jax.training.ensemble import STEPS_PER_DISPATCH
+from rethink_jax.training.experiment import recipe_of
+from rethink_jax.training.optimizer import learning_rate, make_optimizer
 from rethink_jax.training.train_state import TrainState
 
 # Dispatches from one count of the wrong answers to the next, and examples of a batch of it.
@@ -26,7 +29,7 @@ class Task(NamedTuple):
     """Examples to fit, and the networks that try it, of which the best one counts.
 
     Attributes:
-      seeds: of each network's initial weights and order of batches.
+      seeds: of each network's initial weights; the first one is also that of the order of all their batches.
       order: int32 [n], ids of the training set.
       labels: int32 [n], of the training set, by id.
       size: how many examples of `order` are to be fitted, the first.
@@ -64,38 +67,37 @@ class Trainer:
 
         Args:
           config: resolved, of a training run of `config.steps` steps whose rate does not depend on epochs.
-          tasks: for networks of this config.
+          tasks: for networks of this config, with equally many each.
           show: is told how much is done; raises `Stopped` after a signal.
 
         Raises:
           Diverged: a loss is not finite.
         """
-        programs = ensemble.programs_of(config, self._info, self._info.num_train)
-        count_wrong = _make_count_wrong(config, self._info)
-        networks = [(task, seed) for task in tasks for seed in task.seeds]
-        differing, rate = _differing(config, networks)
-        states = ensemble.divide(
-            [jax.device_get(programs.initialize(key_of(seed))) for _, seed in networks]
+        programs = _programs(
+            recipe_of(config),
+            self._info.num_classes,
+            self._info.image_shape[-1],
+            config.steps,
+            tuple(parallel.devices()),
         )
+        labels = ensemble.divide([task.labels for task in tasks])
+        states = ensemble.divide([_initial_states(programs, task) for task in tasks])
         found = [Fit(task.size, 0) for task in tasks]
         # Padding is not free: where all have few examples, batches are as small.
         most = max(task.size for task in tasks)
         batch_size = min(config.batch_size, 1 << (most - 1).bit_length())
         for dispatch, first in enumerate(range(0, config.steps, STEPS_PER_DISPATCH), 1):
             taken = min(STEPS_PER_DISPATCH, config.steps - first)
-            ids = [batch_ids(task, seed, batch_size, first) for task, seed in networks]
-            states, sums = programs.train_steps(
-                *(states, differing, self._train, ensemble.divide(ids)),
-                parallel.stage_count(taken),
-            )
+            ids = ensemble.divide([batch_ids(task, batch_size, first) for task in tasks])
+            count = parallel.stage_count(taken)
+            states, losses = programs.train_steps(states, labels, self._train, ids, count)
             done = first + taken
             if dispatch % _BETWEEN_COUNTS == 0 or done == config.steps:
-                field = "config.capacity.learning_rate"
-                ensemble.check_finite(sums, taken, len(networks), field, rate)
-                wrong = self._count(count_wrong, states, differing.train_labels, networks)
+                _check_finite(ensemble.gather_members(losses, len(tasks)), taken, config)
+                fewest = self._count(programs, states, labels, tasks)
                 found = [
-                    min(one, Fit(fewest, done), key=lambda fit: fit.wrong)
-                    for one, fewest in zip(found, _fewest(wrong, tasks), strict=True)
+                    min(one, Fit(wrong, done), key=lambda fit: fit.wrong)
+                    for one, wrong in zip(found, fewest, strict=True)
                 ]
                 if not any(fit.wrong for fit in found):
                     break
@@ -103,40 +105,94 @@ class Trainer:
         return found
 
     def _count(
-        self,
-        count_wrong: Callable,
+        self, programs: "_Programs", states: TrainState, labels: Any, tasks: Sequence[Task]
+    ) -> list[int]:
+        """Returns how many of its examples the best network of each task has wrong."""
+        total = np.zeros((len(tasks), len(tasks[0].seeds)), int)
+        for start in range(0, max(task.size for task in tasks), _COUNTED):
+            ids = [_padded(task.order[start : task.size], _COUNTED) for task in tasks]
+            wrong = programs.count_wrong(states, labels, self._train, ensemble.divide(ids))
+            total += np.stack(ensemble.gather_members(wrong, len(tasks)))
+        return total.min(axis=1).tolist()
+
+
+class _Programs(NamedTuple):
+    """What networks are compiled to; arguments have a leading axis of devices, then of tasks.
+
+    Attributes:
+      initialize: a key → the state of one network.
+      train_steps: (states, labels, `Split`, ids [k, batch], number) → states, losses [networks, k].
+      count_wrong: (states, labels, `Split`, ids [batch]) → wrong answers [networks].
+    """
+
+    initialize: Callable[[jax.Array], TrainState]
+    train_steps: Callable
+    count_wrong: Callable
+
+
+@functools.lru_cache(maxsize=8)
+def _programs(
+    recipe: FrozenConfigDict,
+    num_classes: int,
+    channels: int,
+    total_steps: int,
+    devices: tuple[jax.Device, ...],
+) -> _Programs:
+    """Returns the programs; the cache must know the `devices`, which `parallel` maps over."""
+    size = recipe.data.size
+    model = models.create(recipe.model, num_classes, recipe.dtype)
+    optimizer = make_optimizer(recipe, learning_rate(recipe, 1, total_steps))
+    take = steps.make_train_steps(model, optimizer, axis=steps.NO_AXIS)
+    answer = steps.make_answer_steps(model, size)
+
+    # Networks of one task see the same batches, which are gathered and whitened once.
+    def train_steps(
         states: TrainState,
-        labels: Any,
-        networks: Sequence[tuple[Task, int]],
-    ) -> np.ndarray:
-        """Returns how many of its examples each network has wrong, int [networks]."""
-        total = np.zeros(len(networks), int)
-        for start in range(0, max(task.size for task, _ in networks), _COUNTED):
-            ids = [_padded(task.order[start : task.size], _COUNTED) for task, _ in networks]
-            wrong = count_wrong(states, labels, self._train, ensemble.divide(ids))
-            total += np.array(ensemble.gather_members(wrong, len(networks)))
-        return total
+        labels: jax.Array,
+        examples: inputs.Split,
+        ids: jax.Array,
+        num_steps: jax.Array,
+    ) -> tuple[TrainState, jax.Array]:
+        def of_task(
+            states: TrainState, labels: Any, ids: jax.Array
+        ) -> tuple[TrainState, jax.Array]:
+            labelled = examples._replace(labels=labels)
+            states, sums = jax.vmap(lambda state: take(state, labelled, ids, num_steps))(states)
+            return states, sums["loss"]
 
+        return jax.vmap(of_task)(states, labels, ids)
 
-def _differing(config: ConfigDict, networks: Sequence[tuple[Task, int]]) -> tuple[Members, float]:
-    """Returns what differs between networks, divided over the devices, and the rate of all."""
-    rate, decay = (
-        np.asarray(value, np.float32)
-        for value in (config.optimizer.learning_rate, config.optimizer.weight_decay)
+    def count_wrong(
+        states: TrainState, labels: jax.Array, examples: inputs.Split, ids: jax.Array
+    ) -> jax.Array:
+        def of_task(states: TrainState, labels: jax.Array, ids: jax.Array) -> jax.Array:
+            answers = jax.vmap(lambda state: answer(state, examples, ids[None])[0])(states)
+            is_wrong = (ids >= 0)[None] & (answers != labels[ids][None])
+            return jnp.sum(is_wrong, axis=1, dtype=jnp.int32)
+
+        return jax.vmap(of_task)(states, labels, ids)
+
+    return _Programs(
+        train_state.make_initialize(model, optimizer, (size, size, channels)),
+        parallel.map_over_devices(train_steps, (0, 1, 3), sharded_output=True, donate_first=True),
+        parallel.map_over_devices(count_wrong, (0, 1, 3), sharded_output=True),
     )
-    # Training looks at no test labels.
-    none = np.zeros(1, np.int32)
-    members = [Members(rate, decay, task.labels, none) for task, _ in networks]
-    return ensemble.divide(members), float(rate)
 
 
-def _fewest(wrong: np.ndarray, tasks: Sequence[Task]) -> list[int]:
-    """Returns the fewest wrong answers of each task's networks, for those of all networks."""
-    ends = np.cumsum([len(task.seeds) for task in tasks])
-    return [int(own.min()) for own in np.split(wrong, ends[:-1])]
+def _initial_states(programs: _Programs, task: Task) -> Any:
+    """Returns the states of a task's networks, NumPy arrays with a leading axis of them."""
+    states = [jax.device_get(programs.initialize(key_of(seed))) for seed in task.seeds]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *states)
 
 
-def batch_ids(task: Task, seed: int, batch_size: int, first: int) -> np.ndarray:
+def _check_finite(losses: Sequence[np.ndarray], taken: int, config: ConfigDict) -> None:
+    """Raises `Diverged` where the last loss of a network is not finite; weights that are not stay so."""
+    last = np.stack(losses)[..., taken - 1]
+    rate = config.optimizer.learning_rate
+    ensemble.check_finite(last.reshape(-1).tolist(), "config.capacity.learning_rate", rate)
+
+
+def batch_ids(task: Task, batch_size: int, first: int) -> np.ndarray:
     """Returns the ids of a dispatch's batches, a pure function of its arguments.
 
     Networks with no more examples than a batch has see all of them at each step. The others' batches are cut
@@ -144,7 +200,6 @@ def batch_ids(task: Task, seed: int, batch_size: int, first: int) -> np.ndarray:
 
     Args:
       task: what is fitted.
-      seed: of the network.
       batch_size: 1 or more.
       first: the dispatch's first step.
 
@@ -156,7 +211,7 @@ def batch_ids(task: Task, seed: int, batch_size: int, first: int) -> np.ndarray:
         return np.broadcast_to(_padded(task.order[:n], batch_size), shape)
     start, end = first * batch_size, (first + STEPS_PER_DISPATCH) * batch_size
     epochs = range(start // n, -(-end // n))
-    orders = [np.random.default_rng((seed, epoch)).permutation(n) for epoch in epochs]
+    orders = [np.random.default_rng((task.seeds[0], epoch)).permutation(n) for epoch in epochs]
     begin = start - epochs[0] * n
     positions = np.concatenate(orders)[begin : begin + end - start]
     return task.order[positions].reshape(shape)
@@ -165,20 +220,3 @@ def batch_ids(task: Task, seed: int, batch_size: int, first: int) -> np.ndarray:
 def _padded(ids: np.ndarray, size: int) -> np.ndarray:
     ids = ids[:size]
     return np.pad(ids, (0, size - len(ids)), constant_values=batching.PADDING)
-
-
-def _make_count_wrong(config: ConfigDict, info: DatasetInfo) -> Callable:
-    """Returns (states, labels, `Split`, ids [networks, batch]) → wrong answers [networks], over the devices."""
-    model = models.create(config.model, info.num_classes, config.dtype)
-    answer = steps.make_answer_steps(model, config.data.size)
-
-    def count_wrong(
-        states: TrainState, labels: jax.Array, examples: inputs.Split, ids: jax.Array
-    ) -> jax.Array:
-        def of_member(state: TrainState, labels: jax.Array, ids: jax.Array) -> jax.Array:
-            answers = answer(state, examples, ids[None])[0]
-            return jnp.sum((ids >= 0) & (answers != labels[ids]), dtype=jnp.int32)
-
-        return jax.vmap(of_member)(states, labels, ids)
-
-    return parallel.map_over_devices(count_wrong, (0, 1, 3), sharded_output=True)

@@ -82,9 +82,10 @@ class Trainer:
             states, sums = programs.train_steps(states, differing, self._train, shards, count)
             step += end - first
             show(step / total)
-        ensemble.check_finite(
-            sums, end - first, len(seeds), "config.optimizer.learning_rate", float(rate)
-        )
+        losses = [
+            float(own["loss"][end - first - 1]) for own in ensemble.gather_members(sums, len(seeds))
+        ]
+        ensemble.check_finite(losses, "config.optimizer.learning_rate", optimizer.learning_rate)
         return states
 
     def _answers(

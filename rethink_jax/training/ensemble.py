@@ -262,19 +262,16 @@ def gather_members(tree: Any, count: int) -> list[Any]:
     return [jax.tree.map(lambda leaf, i=i: leaf[i], flat) for i in range(count)]
 
 
-def check_finite(sums: Any, steps: int, count: int, field: str, rate: float) -> None:
-    """Raises `Diverged` where the last loss of a member is not finite; weights that are not stay so.
+def check_finite(losses: Sequence[float], field: str, rate: float) -> None:
+    """Raises `Diverged` where a network's last loss is not finite; weights that are not stay so.
 
     Args:
-      sums: of a dispatch, as `Programs.train_steps` returns them.
-      steps: how many it took.
-      count: members.
+      losses: of each network.
       field: of the config, which has the learning rate `rate` of all of them.
     """
-    losses = [float(own["loss"][steps - 1]) for own in gather_members(sums, count)]
     if not np.isfinite(losses).all():
         raise Diverged(
-            f"{np.sum(~np.isfinite(losses))} of {count} networks have a loss that is not finite; lower "
+            f"{np.sum(~np.isfinite(losses))} of {len(losses)} networks have a loss that is not finite; lower "
             f"{field}, {rate:g}"
         )
 

@@ -281,7 +281,9 @@ def test_the_report(whole, tmp_path):
 
 
 def test_a_loss_that_is_not_finite(from_toy, tmp_path):
-    with pytest.raises(Diverged, match=r"4 of 4 members have a loss that is not finite; lower con"):
+    with pytest.raises(
+        Diverged, match=r"4 of 4 networks have a loss that is not finite; lower con"
+    ):
         memorization.run(toy_config(**{"optimizer.learning_rate": 1e30}), tmp_path)
     assert not (tmp_path / "members.npz").exists()
 
