@@ -219,13 +219,16 @@ def _training_config(config: ConfigDict, width: int, dataset: data.Dataset) -> C
             **{f"data.{name}": value for name, value in config.data.items()},
             "model.name": "mlp",
             "model.width": width,
-            "batch_size": fields.batch_size,
+            # A network is on one device, and its batch need not be divided.
+            "batch_size": len(parallel.devices()),
             "steps": fields.steps,
             "optimizer.learning_rate": fields.learning_rate,
             "optimizer.schedule": "cosine",
         }
     )
-    return resolve(settings, dataset)[0]
+    resolved = resolve(settings, dataset)[0]
+    resolved.batch_size = fields.batch_size
+    return resolved
 
 
 def _search(

@@ -9,6 +9,7 @@ from rethink_jax.distributed import preemption
 from rethink_jax.sweeps.estimates import estimate
 from rethink_jax.theory import baum, capacity, capacity_report, fitting
 from tests.config.test_config import load
+from tests.conftest import use_devices
 from tests.entry_point import ROOT
 from tests.stopping import stop_when_shown
 from tests.test_bad_input import assert_refused_at_once
@@ -108,6 +109,12 @@ def test_toys_are_fitted(from_toy, toy, tmp_path):
             np.ones((1, 12, 12, 3)),
         )["params"]
         assert one["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_a_batch_that_devices_do_not_divide(planted, from_toy, tmp_path, monkeypatch):
+    use_devices(monkeypatch, 4)
+    summary = capacity.run(toy_config(widths=(1, 2), batch_size=7), tmp_path)
+    assert summary["monotone"]["random_labels"]
 
 
 def test_draws_have_examples_and_labels_of_their_own(planted, from_toy, toy, tmp_path, monkeypatch):
