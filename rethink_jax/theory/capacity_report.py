@@ -168,10 +168,14 @@ def draw(figure: Any, summary: dict[str, Any]) -> None:
         draws = list(zip(*counts, strict=True))
         for counted in draws:
             axes.plot(parameters, counted, ".", color=colour, alpha=0.4)
-    for name, label in (("theorem1", "Theorem 1"), ("baum", "Baum"), ("yun", "Yun et al.")):
+    for name, label, colour in (
+        ("theorem1", "Theorem 1", "tab:purple"),
+        ("baum", "Baum", "tab:orange"),
+        ("yun", "Yun et al.", "tab:green"),
+    ):
         built = [(p, one[name]) for p, one in zip(parameters, found, strict=True) if one[name]]
         if built:
-            axes.plot(*zip(*built, strict=True), "--", lw=1, label=label)
+            axes.plot(*zip(*built, strict=True), "--", color=colour, lw=1, label=label)
     axes.plot(parameters, parameters, ":", color="tab:gray", label="one for each parameter")
     axes.axhline(summary["examples"], color="tab:gray", lw=0.5)
     axes.set(xlabel="parameters", ylabel="examples", xscale="log", yscale="log")

@@ -117,8 +117,8 @@ def draw(figure: Any, summary: dict[str, Any]) -> None:
             gaps = [100 * point["gap"] for point in own]
             axes.plot([point[name] for point in own], gaps, ".", label=f"depth {depth}")
         psi = _number(summary["measures"][name]["Psi"]["value"], ".2f")
-        axes.set_title(f"{label}: Ψ = {psi}", fontsize="small")
-        axes.set(xscale="log")
+        axes.set_title(f"{label}\nΨ = {psi}", fontsize="small")
+        axes.locator_params(axis="x", nbins=4)
         axes.grid(alpha=0.3)
     for axes in grid[:, 0]:
         axes.set(ylabel="gap (%)")
