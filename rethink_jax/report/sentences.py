@@ -72,16 +72,27 @@ def peaks(sweep: Sweep, section: Section) -> list[str]:
     ]
     if len(found) < 3:
         return []
-    inner = found[1:-1]
-    ratio, top = max(inner, key=lambda one: one[1].mean)
-    place = found.index((ratio, top))
-    before = min((one for _, one in found[:place]), key=lambda one: one.mean)
-    after = min((one for _, one in found[place + 1 :]), key=lambda one: one.mean)
+    estimates = [one for _, one in found]
+
+    def sides(place: int) -> list[Estimate]:
+        return [
+            min(side, key=lambda one: one.mean)
+            for side in (estimates[:place], estimates[place + 1 :])
+        ]
+
+    def height(place: int) -> float:
+        return min(estimates[place].mean - side.mean for side in sides(place))
+
+    place = max(range(1, len(found) - 1), key=height)
+    ratio, top = found[place]
+    before, after = sides(place)
+    if height(place) <= 0:
+        return ["The test error rises nowhere and falls again. No peak."]
     is_peak = all(_above(top, other) for other in (before, after))
     shown = [f"{100 * one.mean:.2f} %" for one in (before, top, after)]
     return [
-        f"Between the ends the test error is largest at p/(n·K) = {ratio:.2f}, {shown[1]}; before it at least "
-        f"{shown[0]}, after it {shown[2]}. {'A peak.' if is_peak else 'No peak.'}"
+        f"The test error rises most at p/(n·K) = {ratio:.2f}, from {shown[0]} to {shown[1]}, and falls to "
+        f"{shown[2]}. {'A peak.' if is_peak else 'No peak: intervals overlap.'}"
     ]
 
 

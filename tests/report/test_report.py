@@ -364,14 +364,16 @@ def test_a_sweep_that_is_not_of_the_paper(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spread", "errors", "is_peak"),
+    ("spread", "errors", "expected"),
     [
-        (0.001, {2: 0.3, 8: 0.1, 48: 0.2, 512: 0.12}, True),
-        (0.05, {2: 0.3, 8: 0.1, 48: 0.2, 512: 0.12}, False),  # the intervals overlap
-        (0.001, {2: 0.3, 8: 0.2, 48: 0.15, 512: 0.12}, False),
+        (0.001, {2: 0.3, 8: 0.1, 48: 0.2, 512: 0.12}, 0),
+        (0.05, {2: 0.3, 8: 0.1, 48: 0.2, 512: 0.12}, 1),
+        # A small width is worse than all others, and no peak.
+        (0.001, {2: 0.9, 4: 0.5, 8: 0.1, 48: 0.2, 512: 0.12}, 0),
+        (0.001, {2: 0.3, 8: 0.2, 48: 0.15, 512: 0.12}, 2),
     ],
 )
-def test_widths(spread, errors, is_peak, tmp_path):
+def test_widths(spread, errors, expected, tmp_path):
     runs = []
     for width, error in errors.items():
         for seed in (0, 1, 2):
@@ -381,12 +383,9 @@ def test_widths(spread, errors, is_peak, tmp_path):
     path = write_sweep(tmp_path / "sweep", "width", runs[::-1])
     contents.write(path)
     page = (path / "report" / "report.md").read_text()
-    assert ("A peak." in page, "No peak." in page) == (is_peak, not is_peak)
     ratio = (785 * 48 + 490) / 40_000
-    if is_peak:
-        assert (
-            f"largest at p/(n·K) = {ratio:.2f}, 20.00 %; before it at least 10.00 %, after it 12.00 %"
-            in page
-        )
+    rise = f"rises most at p/(n·K) = {ratio:.2f}, from 10.00 % to 20.00 %, and falls to 12.00 %. "
+    verdicts = (f"{rise}A peak.", f"{rise}No peak: intervals overlap.", "rises nowhere and falls")
+    assert [verdict for verdict in verdicts if verdict in page] == [verdicts[expected]]
     assert "](width.png)" in page
     assert "Hollow" not in page
