@@ -197,9 +197,10 @@ def _of_both(
 
     The last is the norm of the vector of probabilities less the one-hot label, float32 [devices · n].
     """
+    logits = lax.optimization_barrier(logits.astype(jnp.float32))  # as in `of_examples`
     of_true = of_examples(logits, true_labels, ids, axis)
     truly = {f"{name}_true": of_true[name] for name in ("margins", "losses")}
-    errors = jax.nn.softmax(logits.astype(jnp.float32)) - jax.nn.one_hot(labels, logits.shape[-1])
+    errors = jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[-1])
     norms = jnp.linalg.norm(errors, axis=-1)
     gathered = lax.all_gather(norms, axis, tiled=True) if axis else norms
     return of_examples(logits, labels, ids, axis) | truly | {"error_norms": gathered}
