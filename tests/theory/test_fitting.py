@@ -8,13 +8,13 @@ import pytest
 
 from rethink_jax import config as config_lib, models
 from rethink_jax.corruptions import key_of
-from rethink_jax.distributed import parallel
 from rethink_jax.errors import Diverged
 from rethink_jax.pipeline import inputs
 from rethink_jax.pipeline.preprocess import whiten
 from rethink_jax.runs.resolve import resolve
 from rethink_jax.theory import fitting
 from rethink_jax.theory.fitting import Task
+from tests.conftest import use_devices
 
 ORDER = np.arange(300, dtype=np.int32)[::-1].copy()
 
@@ -149,13 +149,13 @@ def test_one_image_with_two_labels_is_never_fitted(toy):
     assert found[2].wrong >= 1
 
 
-def test_devices_do_not_matter(toy):
+def test_devices_do_not_matter(toy, monkeypatch):
     labels = np.random.default_rng(2).integers(0, 5, 300)
     config, tasks = settings(toy), [task(labels, size, (1, 2)) for size in (9, 60, 200)]
     found = []
     for count in (1, 2, 4):
-        with parallel.use_cpu_devices(count):
-            found.append(fit(toy, config, tasks))
+        use_devices(monkeypatch, count)
+        found.append(fit(toy, config, tasks))
     assert found[0] == found[1] == found[2]
 
 
