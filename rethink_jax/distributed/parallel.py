@@ -47,6 +47,15 @@ def most_cpu_devices() -> int | None:
     return len(found) if _used is not None and found[0].platform == "cpu" else None
 
 
+def use_cpu_devices_for(members: int) -> contextlib.AbstractContextManager[None]:
+    """Uses as many of a CPU's devices as there are members, if there are so many.
+
+    On accelerators, and where the user says how many devices there are, it changes nothing.
+    """
+    most = most_cpu_devices()
+    return contextlib.nullcontext() if most is None else use_cpu_devices(min(most, members))
+
+
 @contextlib.contextmanager
 def use_cpu_devices(count: int) -> Iterator[None]:
     """Uses so many of the devices that `start_cpu_devices` started."""

@@ -7,8 +7,7 @@ from rethink_jax.report.pages import Block, Heading, Text
 from rethink_jax.report.runs import ReportedRun
 from rethink_jax.report.tables import Table, describe_data
 from rethink_jax.runs import display
-
-TRUE, RANDOM = "true_labels", "random_labels"
+from rethink_jax.theory.rademacher import RANDOM, TRUE
 
 _TEXT = (
     "What is known of the test error in two classes without a test set, on true labels and on random ones, for "

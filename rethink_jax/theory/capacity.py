@@ -35,6 +35,7 @@ from rethink_jax.runs.run_in_parts import Show, run_in_parts
 from rethink_jax.runs.writers import write_figure
 from rethink_jax.theory import capacity_report, fitting, subsets
 from rethink_jax.theory.bisection import Bracket, next_number
+from rethink_jax.theory.rademacher import RANDOM, TRUE
 
 _WIDTHS = (
     Allowed(
@@ -81,7 +82,7 @@ FIELDS: Fields = {
     "compilation_cache": COMPILATION_CACHE,
 }
 
-KINDS = ("random_labels", "true_labels")
+KINDS = (RANDOM, TRUE)
 # Narrow networks try several times, as many as have so many units together: one dead unit decides less.
 _UNITS = 32
 
@@ -148,9 +149,7 @@ def run(
     """
     config, _ = resolve(config)
     processes.check_one_process(config)
-    most = parallel.most_cpu_devices()
-    members = len(KINDS) * config.capacity.draws
-    with parallel.use_cpu_devices(min(most or 1, members)):
+    with parallel.use_cpu_devices_for(len(KINDS) * config.capacity.draws):
         summary = run_in_parts(
             config, workdir, name, functools.partial(_compute, config), "finished networks are"
         )
@@ -196,16 +195,14 @@ def _session(config: ConfigDict, path: epath.Path, dataset: data.Dataset, show: 
     draws = [*range(config.capacity.draws)]
     n, true = dataset.info.num_train, dataset.train.labels
     seeds = subsets.member_seeds(config.seed, range(_UNITS * len(draws))).reshape(-1, _UNITS)
-    random = [
-        inputs.labels_by("random_labels", true, dataset.info, int(own[0]), 1.0) for own in seeds
-    ]
+    random = [inputs.labels_by(RANDOM, true, dataset.info, int(own[0]), 1.0) for own in seeds]
     order = np.argsort(subsets.draws(config.seed, draws, n), axis=1, kind="stable")
     return _Session(
         *(config, path, dataset.info, settings),
         trainer=fitting.Trainer(dataset.info, prepared.train),
         orders=order.astype(np.int32),
         seeds=seeds,
-        labels={"random_labels": np.stack(random), "true_labels": np.stack([true] * len(draws))},
+        labels={RANDOM: np.stack(random), TRUE: np.stack([true] * len(draws))},
         show=show,
     )
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from rethink_jax.runs import display
 from rethink_jax.sweeps.estimates import estimate
+from rethink_jax.theory.rademacher import RANDOM, TRUE
 
-_WORDS = {"random_labels": "random labels", "true_labels": "true labels"}
+_WORDS = {RANDOM: "random labels", TRUE: "true labels"}
 
 
 def describe(
@@ -100,7 +101,7 @@ def table(summary: dict[str, Any]) -> display.Rows:
     )
     rows = []
     for one in summary["widths"]:
-        each = one["random_labels"]["mean"] / one["parameters"]
+        each = one[RANDOM]["mean"] / one["parameters"]
         built = [f"{one[name]:,}" for name in ("theorem1", "baum", "yun")]
         cells = (
             f"{one['width']}",
@@ -139,8 +140,8 @@ def verdict(summary: dict[str, Any]) -> list[str]:
             f"widths {widths[0]} to {widths[-1]}."
         )
     found = summary["widths"]
-    most = max(one["random_labels"]["mean"] / one["parameters"] for one in found)
-    pairs = [(one["true_labels"]["mean"], one["random_labels"]["mean"]) for one in found]
+    most = max(one[RANDOM]["mean"] / one["parameters"] for one in found)
+    pairs = [(one[TRUE]["mean"], one[RANDOM]["mean"]) for one in found]
     larger = sum(true > random for true, random in pairs)
     came_out = most < 1 and larger == len(found)
     sentences.append(
@@ -161,7 +162,7 @@ def draw(figure: Any, summary: dict[str, Any]) -> None:
     """Draws examples fitted against parameters on an empty figure of matplotlib's."""
     axes, found = figure.subplots(), summary["widths"]
     parameters = [one["parameters"] for one in found]
-    for kind, colour in (("random_labels", "tab:red"), ("true_labels", "tab:blue")):
+    for kind, colour in ((RANDOM, "tab:red"), (TRUE, "tab:blue")):
         means = [one[kind]["mean"] for one in found]
         axes.plot(parameters, means, "o-", color=colour, label=_WORDS[kind], markersize=4)
         counts = [one[kind]["fitted"] for one in found]

@@ -136,10 +136,9 @@ def run(
     check(config, info)
     with contextlib.ExitStack() as stack:
         stack.enter_context(cpu_devices.use(config))
-        most = parallel.most_cpu_devices()
-        if most is not None and config.cpu_devices is None:
+        if config.cpu_devices is None:
             at_once = min(config.memorization.at_once, config.memorization.members)
-            stack.enter_context(parallel.use_cpu_devices(min(most, at_once)))
+            stack.enter_context(parallel.use_cpu_devices_for(at_once))
         summary = run_in_parts(
             *(config, workdir, name, functools.partial(_compute, config), "finished members are"),
             info=info,

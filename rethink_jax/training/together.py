@@ -52,9 +52,8 @@ def run(
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(cpu_devices.use(configs[0]))
-        most = parallel.most_cpu_devices()
-        if most is not None and configs[0].cpu_devices is None:
-            stack.enter_context(parallel.use_cpu_devices(min(most, len(configs))))
+        if configs[0].cpu_devices is None:
+            stack.enter_context(parallel.use_cpu_devices_for(len(configs)))
         stop_request = stack.enter_context(preemption.stop_on_signals())
         stop_request.grace_seconds = configs[0].grace_seconds
         ensemble = ensemble_lib.build(configs, dataset)
