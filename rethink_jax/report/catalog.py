@@ -12,11 +12,13 @@ from rethink_jax.report.figures import Drawing
 from rethink_jax.report.measures import (
     BEST,
     BEST_EPOCH,
+    DISTANCE,
     EPOCHS,
     EPOCHS_BY_ACCURACY,
     ERROR,
     ERROR_CORRUPTED,
     LOSSES,
+    NORM,
     ONLINE,
     RELATIVE,
     TEST,
@@ -70,10 +72,12 @@ _FITTED = (
 )
 _WIDTH = (
     "Belkin et al. (2019) find that the test error of one hidden layer peaks where parameters p are as many as "
-    "n·K, the training examples times the classes, and falls again beyond. Not in the paper."
+    "n·K, the training examples times the classes, and falls again beyond. ‖w‖ is the norm of all weights at "
+    "the end, ‖w − w⁰‖ their distance to the initial ones. Not in the paper."
 )
 _WIDTHS_DRAWN = (
-    "Errors at the end of training against p/(n·K); means over seeds and 95 % intervals."
+    "At the end of training, against p/(n·K): errors, and norms of the weights where the runs tell them; means "
+    "over seeds and 95 % intervals."
 )
 _FITTED_RUNS = (
     f"Epochs to fit: the first evaluation with a training loss below {metrics.FITTED_LOSS:g}; by accuracy, one "
@@ -222,9 +226,9 @@ WIDTH = Specification(
         Section(
             "Width of an MLP, noisy labels: does the test error peak where parameters are as many as n·K?",
             (),
-            (TRAIN, TEST, BEST, EPOCHS_BY_ACCURACY),
+            (TRAIN, TEST, BEST, EPOCHS_BY_ACCURACY, NORM, DISTANCE),
             (_WIDTH,),
-            Drawing("width", _WIDTHS_DRAWN, figures.width, needs_curves=False),
+            Drawing("width", _WIDTHS_DRAWN, figures.width, height=5.4, needs_curves=False),
             sentences.peaks,
         ),
     ),

@@ -155,24 +155,32 @@ def figure2(figure: Figure, sweep: Sweep, rows: tuple[paper.Row, ...]) -> None:
 
 
 def width(figure: Figure, sweep: Sweep) -> None:
-    """Draws test and training errors of MLPs against p/(n·K), their means with 95 % intervals."""
-    axes = figure.subplots()
+    """Draws errors of MLPs, and norms of their weights, against p/(n·K): means with 95 % intervals."""
     ordered = measures.by_parameters(sweep)
-    ratios_of_lines = [ratio for ratio, _ in ordered]
-    for name, colour in (("test", _COLOURS[0]), ("train", _COLOURS[1])):
-        found = [
-            estimate([100 * (1 - run.summary[f"{name}_accuracy"]) for run in line])
-            for _, line in ordered
-        ]
+    known = all("weight_norm" in run.summary for _, line in ordered for run in line)
+    panels = figure.subplots(2 if known else 1, sharex=True, squeeze=False)[:, 0]
+    errors, norms = panels[0], panels[1:]
+
+    def plot(axes: Axes, of_run: Callable[[ReportedRun], float], colour: str, label: str) -> None:
+        found = [estimate([of_run(run) for run in line]) for _, line in ordered]
         half = [0.0 if one.high is None else one.high - one.mean for one in found]
-        label = {"test": "test, true labels", "train": "training"}[name]
-        means = [one.mean for one in found]
-        axes.errorbar(
-            ratios_of_lines, means, half, color=colour, label=label, marker=".", lw=1, capsize=2
-        )
-    axes.axvline(1, color="black", linestyle="--", label="p = n·K")
-    axes.set(xlabel="parameters p over n·K", ylabel="error (%)", xscale="log")
-    _finish(axes)
+        means, at = [one.mean for one in found], [ratio for ratio, _ in ordered]
+        axes.errorbar(at, means, half, color=colour, label=label, marker=".", lw=1, capsize=2)
+
+    def error(run: ReportedRun, split: str) -> float:
+        return 100 * (1 - float(run.summary[f"{split}_accuracy"]))
+
+    plot(errors, partial(error, split="test"), _COLOURS[0], "test, true labels")
+    plot(errors, partial(error, split="train"), _COLOURS[1], "training")
+    errors.set(ylabel="error (%)", xscale="log")
+    for axes in norms:
+        plot(axes, lambda run: run.summary["weight_norm"], _COLOURS[2], measures.NORM.title)
+        plot(axes, lambda run: run.summary["weight_distance"], _COLOURS[3], measures.DISTANCE.title)
+        axes.set(ylabel="norm of the weights")
+    for axes in panels:
+        axes.axvline(1, color="black", linestyle="--", label="p = n·K")
+        _finish(axes)
+    panels[-1].set(xlabel="parameters p over n·K")
 
 
 def ratios(models: list[tuple[str, str, float]]) -> Picture:

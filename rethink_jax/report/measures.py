@@ -23,7 +23,7 @@ class Quantity(NamedTuple):
     Attributes:
       key: as in the paper's rows.
       title: of the column.
-      unit: "percent", "epochs", "times" or "nats".
+      unit: "percent", "epochs", "times", "nats" or "norm".
       read: a finished run → its number.
       paper_key: of the paper's number that it is held against, where that has another key.
       in_parentheses: whether it is shown in the column before it, in parentheses.
@@ -150,6 +150,8 @@ def _accuracy(key: str, title: str) -> Quantity:
 
 TRAIN = _accuracy("train_accuracy", "training accuracy")
 TRAIN_LOSS = Quantity("train_loss", "training loss", "nats", from_summary("train_loss"))
+NORM = Quantity("weight_norm", "‖w‖", "norm", from_summary("weight_norm"))
+DISTANCE = Quantity("weight_distance", "‖w − w⁰‖", "norm", from_summary("weight_distance"))
 TEST = _accuracy("test_accuracy", "test accuracy, true labels")
 TEST_CORRUPTED = _accuracy("test_accuracy_corrupted", "test accuracy, corrupted labels")
 BEST = _accuracy("best_test_accuracy", "best test accuracy")

@@ -65,7 +65,23 @@ def fits(sweep: Sweep, section: Section) -> list[str]:
 
 
 def peaks(sweep: Sweep, section: Section) -> list[str]:
-    """Returns whether the test error of a sweep of widths rises and falls again, with intervals."""
+    """Returns whether the test error of widths rises and falls again, and where weights moved farthest."""
+    return [*_rise(sweep), *_farthest(sweep)]
+
+
+def _farthest(sweep: Sweep) -> list[str]:
+    """Returns at which p/(n·K) the weights moved farthest; nothing where runs do not tell."""
+    lines = measures.by_parameters(sweep)
+    if not lines or any("weight_distance" not in run.summary for _, line in lines for run in line):
+        return []
+    means = [estimate([run.summary["weight_distance"] for run in line]).mean for _, line in lines]
+    farthest = max(means)
+    ratio, _ = lines[means.index(farthest)]
+    return [f"Weights moved farthest at p/(n·K) = {ratio:.2f}, where ‖w − w⁰‖ is {farthest:.2f}."]
+
+
+def _rise(sweep: Sweep) -> list[str]:
+    """Returns where the test error of a sweep of widths rises most and falls again, with intervals."""
     found = [
         (ratio, estimate([1 - run.summary["test_accuracy"] for run in line]))
         for ratio, line in measures.by_parameters(sweep)

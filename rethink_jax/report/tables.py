@@ -23,8 +23,8 @@ from rethink_jax.sweeps.estimates import Estimate
 NOTHING = "—"
 FAILED_TO_CONVERGE = "failed to converge"
 
-_SCALES = {"percent": 100.0, "epochs": 1.0, "times": 1.0, "nats": 1.0}
-_DIGITS = {"percent": 2, "epochs": 1, "times": 2, "nats": 3}
+_SCALES = {"percent": 100.0, "epochs": 1.0, "times": 1.0, "nats": 1.0, "norm": 1.0}
+_DIGITS = {"percent": 2, "epochs": 1, "times": 2, "nats": 3, "norm": 2}
 _WORDS = {DIVERGED: "diverged, as the paper's did"}
 
 

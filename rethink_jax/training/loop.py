@@ -70,8 +70,8 @@ def train(
 
 
 def check_finite(record: metrics.Record, recorder: Recorder) -> None:
-    """Raises `Diverged` for an evaluation whose loss is not finite."""
-    for name in ("train_loss", "test_loss"):
+    """Raises `Diverged` for an evaluation whose loss, or norm of weights, is not finite."""
+    for name in ("train_loss", "test_loss", "weight_norm"):
         if not math.isfinite(record[name]):
             raise Diverged(f"{name} is {record[name]} at step {record['step']}; {recorder.newest}")
 
@@ -284,8 +284,9 @@ def evaluate(
     while unread:
         done += read()
     show(done, total)
-    step = int(parallel.fetch(state.step))
-    return evaluation_of(step, config, info, sums_of["train"], sums_of["test"])
+    fetched = parallel.fetch((state.step, state.params))
+    weights = metrics.of_weights(fetched[1], experiment.initial_state.params)
+    return evaluation_of(int(fetched[0]), config, info, sums_of["train"], sums_of["test"], weights)
 
 
 def evaluation_of(
@@ -294,11 +295,20 @@ def evaluation_of(
     info: data.DatasetInfo,
     train: list[dict[str, np.ndarray]],
     test: list[dict[str, np.ndarray]],
+    weights: metrics.Record,
 ) -> metrics.Record:
-    """Returns the record of an evaluation from the sums of its dispatches, as `steps.make_eval_steps` has them.
+    """Returns the record of an evaluation.
 
-    Where `config.evaluate.examples` leaves out some, `train_evaluated` and `test_evaluated` say how many
-    there were.
+    Args:
+      step: of the state.
+      config: resolved.
+      info: of the data set.
+      train, test: sums of each dispatch of a split, as `steps.make_eval_steps` has them.
+      weights: as `metrics.of_weights` returns them.
+
+    Returns:
+      The record as in `metrics.jsonl`, less what training tells. Where `config.evaluate.examples` leaves out
+      some, `train_evaluated` and `test_evaluated` say how many there were.
     """
     on_train, on_test = metrics.from_sums(train), metrics.from_sums(test, true_labels=True)
     record: metrics.Record = {"step": step}
@@ -310,7 +320,8 @@ def evaluation_of(
         record |= {f"test_{name}_corrupted": value for name, value in on_corrupted.items()}
     sizes = {"train": info.num_train, "test": info.num_test}
     evaluated = {split: loaders.evaluated(config, info, split) for split in sizes}
-    return record | {f"{split}_evaluated": n for split, n in evaluated.items() if n < sizes[split]}
+    parts = {f"{split}_evaluated": n for split, n in evaluated.items() if n < sizes[split]}
+    return record | parts | weights
 
 
 def is_fitted(config: ConfigDict, history: list[metrics.Record]) -> bool:

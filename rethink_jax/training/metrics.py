@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 Record = dict[str, Any]
@@ -65,6 +66,25 @@ def from_replaced(sums: list[dict[str, np.ndarray]]) -> dict[str, float]:
     }
 
 
+def of_weights(params: Any, initial: Any) -> dict[str, float]:
+    """Returns the Euclidean norm of all parameters, and their distance to the initial ones.
+
+    Args:
+      params: a tree of floating arrays.
+      initial: the tree of the same shapes that training began with.
+
+    Returns:
+      `weight_norm` ‖w‖₂ and `weight_distance` ‖w − w⁰‖₂, summed in float64.
+    """
+    weights, start = jax.tree.leaves(params), jax.tree.leaves(initial)
+    moved = [np.subtract(w, w0, dtype=np.float64) for w, w0 in zip(weights, start, strict=True)]
+    return {"weight_norm": _norm(weights), "weight_distance": _norm(moved)}
+
+
+def _norm(arrays: list[np.ndarray]) -> float:
+    return math.sqrt(sum(float(np.square(x, dtype=np.float64).sum()) for x in arrays))
+
+
 def summarize(history: list[Record], status: str, parameters: int) -> Record:
     """Returns `summary.json` for the evaluations so far.
 
@@ -93,6 +113,7 @@ def summarize(history: list[Record], status: str, parameters: int) -> Record:
             if name.endswith(("_corrupted", "_evaluated", "_kept", "_replaced", "_replaced_true"))
         },
         **top5,
+        **{name: last[name] for name in ("weight_norm", "weight_distance") if name in last},
         "best_test_accuracy": best.get("test_accuracy"),
         "best_test_epoch": best.get("epoch"),
         "epochs_to_fit": _first_epoch(

@@ -15,7 +15,7 @@ from rethink_jax.distributed import jax_settings, parallel, preemption
 from rethink_jax.errors import Diverged, RunFailed, UserError
 from rethink_jax.pipeline import loaders
 from rethink_jax.runs import cpu_devices, display
-from rethink_jax.training import ensemble as ensemble_lib, loop
+from rethink_jax.training import ensemble as ensemble_lib, loop, metrics
 from rethink_jax.training.ensemble import Ensemble, Members
 from rethink_jax.training.members import Member, open_member, progress as progress_of
 from rethink_jax.training.optimizer import learning_rate
@@ -158,10 +158,13 @@ class _Together:
         return _Placed([*self._active], divide(states), divide(differing))
 
     def _states(self) -> dict[int, TrainState]:
-        """Returns the states of the active members by their index, as NumPy arrays."""
+        """Returns the states of the members on the devices by their index, as NumPy arrays."""
+        return self._of_members(self._placed.states)
+
+    def _of_members(self, tree: Any) -> dict[int, Any]:
         placed = self._placed.members
-        states = ensemble_lib.gather_members(self._placed.states, len(placed))
-        return {member.index: state for member, state in zip(placed, states, strict=True)}
+        gathered = ensemble_lib.gather_members(tree, len(placed))
+        return {member.index: own for member, own in zip(placed, gathered, strict=True)}
 
     def _shrink(self) -> None:
         """Takes ended members off the devices, once they are half of those there."""
@@ -249,9 +252,10 @@ class _Together:
         if sums is None:
             return
         self._count_seconds()
+        params = self._of_members(self._placed.states.params)
         for member, (train, test) in zip(self._placed.members, sums, strict=True):
             if member in self._active:
-                self._attempt(member, self._record, train, test)
+                self._attempt(member, self._record, train, test, params[member.index])
         self._show()
 
     def _evaluate(self) -> list[tuple[list[Any], list[Any]]] | None:
@@ -282,9 +286,10 @@ class _Together:
             for i in range(len(placed.members))
         ]
 
-    def _record(self, member: Member, train: list[Any], test: list[Any]) -> None:
-        config = self._ensemble.configs[member.index]
-        record = loop.evaluation_of(self._step, config, self._ensemble.dataset_info, train, test)
+    def _record(self, member: Member, train: list[Any], test: list[Any], params: Any) -> None:
+        config, info = self._ensemble.configs[member.index], self._ensemble.dataset_info
+        weights = metrics.of_weights(params, self._ensemble.initial_states[member.index].params)
+        record = loop.evaluation_of(self._step, config, info, train, test, weights)
         loop.check_finite(record, member.recorder)
         loop.record_evaluation(
             record,

@@ -389,3 +389,32 @@ def test_widths(spread, errors, expected, tmp_path):
     assert [verdict for verdict in verdicts if verdict in page] == [verdicts[expected]]
     assert "](width.png)" in page
     assert "Hollow" not in page
+    assert "farthest" not in page  # these runs tell no norms
+    assert "norm of" not in (path / "report" / "width.svg").read_text()
+
+
+def test_norms_of_widths(tmp_path):
+    """Both norms have a column and a panel; the sentence names the farthest, not the widest."""
+    runs = []
+    for width, distance in {8: 2.0, 48: 9.0, 512: 5.0}.items():
+        for seed in (0, 1, 2):
+            summary = {
+                "test_accuracy": 0.5,
+                "train_accuracy": 0.9,
+                "weight_norm": 20.0 + seed,
+                "weight_distance": distance + seed / 10,
+                "parameters": 785 * width + 10 * (width + 1),
+                "num_train": 4000,
+            }
+            runs.append((f"width{width}", seed, "finished", summary, {}))
+    path = write_sweep(tmp_path / "sweep", "width", runs)
+    contents.write(path)
+    report = path / "report"
+    page = (report / "report.md").read_text()
+    ratio = (785 * 48 + 490) / 40_000
+    assert f"Weights moved farthest at p/(n·K) = {ratio:.2f}, where ‖w − w⁰‖ is 9.10." in page
+    (header,) = [line for line in page.splitlines() if line.startswith("| ") and "‖w‖" in line]
+    assert "‖w − w⁰‖" in header
+    lines = [line for line in page.splitlines() if line.startswith("| width8 ")]
+    assert " 21.00 ± 1.00 [18.52, 23.48] " in lines[0]
+    assert "norm of the weights" in (report / "width.svg").read_text()

@@ -118,6 +118,31 @@ def test_sums_are_exact_beyond_float32_and_int32():
     assert all(type(value) is float for value in found.values())
 
 
+def test_norms_of_weights_against_numpy():
+    rng = np.random.default_rng(0)
+    start = {
+        "a": {"kernel": rng.normal(size=(3, 4)).astype(np.float32)},
+        "b": np.zeros(5, np.float32),
+    }
+    params = {"a": {"kernel": 2 * start["a"]["kernel"]}, "b": np.ones(5, np.float32)}
+    flat, before = (
+        np.concatenate([tree["a"]["kernel"].ravel(), tree["b"]]).astype(np.float64)
+        for tree in (params, start)
+    )
+    found = metrics.of_weights(params, start)
+    assert found["weight_norm"] == pytest.approx(np.linalg.norm(flat), rel=1e-12)
+    assert found["weight_distance"] == pytest.approx(np.linalg.norm(flat - before), rel=1e-12)
+    assert metrics.of_weights(start, start)["weight_distance"] == 0
+
+
+def test_norms_of_weights_are_exact_beyond_float32():
+    huge = {"kernel": np.full((2, 2), 1e30, np.float32)}
+    zero = {"kernel": np.zeros((2, 2), np.float32)}
+    assert metrics.of_weights(huge, zero) == pytest.approx(
+        {"weight_norm": 2e30, "weight_distance": 2e30}
+    )
+
+
 # Summary.
 
 
@@ -144,6 +169,13 @@ def test_summary_of_a_run_that_never_fits():
     assert summary["status"] == "stopped"
     assert summary["epochs_to_fit"] is None
     assert summary["epochs_to_fit_accuracy"] is None
+
+
+def test_summary_carries_the_norms_of_the_last_evaluation():
+    history = [record(1.0, weight_norm=3.0), record(2.0, weight_norm=4.0, weight_distance=1.5)]
+    summary = metrics.summarize(history, "finished", 1)
+    assert (summary["weight_norm"], summary["weight_distance"]) == (4.0, 1.5)
+    assert "weight_norm" not in metrics.summarize(HISTORY, "finished", 1)
 
 
 def test_summary_carries_the_corrupted_metrics_of_the_last_evaluation():

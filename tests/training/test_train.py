@@ -75,6 +75,26 @@ def test_accuracy_is_exact(toy, tmp_path):
         assert summary[f"{name}_accuracy"] == np.mean(answers == split.labels)
 
 
+def test_norms_are_of_the_checkpoint(toy, tmp_path):
+    """Counted from the weights that training began with, in a resumed run, too."""
+    train.run(mlp_config(epochs=2), tmp_path, toy)
+    summary = train.run(mlp_config(epochs=4), tmp_path, toy)
+    config, _ = resolve(mlp_config(), toy)
+    pairs = [
+        (np.float64(w), np.float64(w0))
+        for w, w0 in zip(
+            jax.tree.leaves(load.load_run(tmp_path).params),
+            jax.tree.leaves(experiment.build(config, toy).initial_state.params),
+            strict=True,
+        )
+    ]
+    norm = np.sqrt(sum((w**2).sum() for w, _ in pairs))
+    distance = np.sqrt(sum(((w - w0) ** 2).sum() for w, w0 in pairs))
+    assert summary["weight_norm"] == pytest.approx(norm, rel=1e-12)
+    assert summary["weight_distance"] == pytest.approx(distance, rel=1e-12)
+    assert distance > 0.1
+
+
 def test_top_5_is_exact(tmp_path):
     rng = np.random.default_rng(1)
 
