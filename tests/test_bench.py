@@ -111,6 +111,7 @@ def test_steps_and_evaluations_are_timed_in_turns(tmp_path):
     assert done.returncode == 0, done.stderr
     content = json.loads(file.read_text())
     assert "--what=train,eval" in content["command"]
+    assert "--config" not in content["command"]  # none was typed
     ((ours,),) = content["models"]
     assert ours["parameters"] == 1_209_866
     assert {word: len(rates) for word, rates in ours["rates"].items()} == {"train": 3, "eval": 3}

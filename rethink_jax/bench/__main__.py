@@ -58,6 +58,7 @@ _MADE_TRAIN, _MADE_TEST = 2000, 10
 
 def main(argv: list[str]) -> None:
     """Prints a table of what `--what` names."""
+    typed = argv[1:]
     if cli.names_no_config(argv):
         argv = [argv[0], DEFAULT_CONFIG, *argv[1:]]  # its fields become flags only after it
     cli.parse(argv)
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> None:
     if "corrupt" in what:
         _time_corruptions()
     if steps := [word for word in what if word != "corrupt"]:
-        _compare(steps, argv)
+        _compare(steps, typed)
 
 
 def _check_models(names: Sequence[str]) -> None:
@@ -89,7 +90,7 @@ def _check_models(names: Sequence[str]) -> None:
         raise UserError("--against is 'torch', which needs PyTorch: pip install torch")
 
 
-def _compare(what: Sequence[str], argv: Sequence[str]) -> None:
+def _compare(what: Sequence[str], typed: Sequence[str]) -> None:
     sides = [("ours", DTYPE.value)]
     if AGAINST.value == "torch":
         sides += [("torch", "float32"), ("torch", "bfloat16")]
@@ -102,7 +103,7 @@ def _compare(what: Sequence[str], argv: Sequence[str]) -> None:
         console.print(tables.table(found, what))
         results.append(found)
         if JSON.value:
-            content = tables.to_dict(results, ["python", "-m", "rethink_jax.bench", *argv[1:]])
+            content = tables.to_dict(results, ["python", "-m", "rethink_jax.bench", *typed])
             files.write_json(Path(JSON.value), content)
 
 
