@@ -1,4 +1,3 @@
-import gc
 import io
 import os
 import sys
@@ -28,7 +27,7 @@ import numpy as np
 import pytest
 
 from rethink_jax import data
-from rethink_jax.distributed import jax_settings, parallel
+from rethink_jax.distributed import jax_settings, memory_maps, parallel
 from rethink_jax.runs import writers
 from tests.entry_point import ROOT, ForkedEntryPoint, InProcessEntryPoint
 
@@ -74,15 +73,9 @@ def own_directories(tmp_path_factory, worker_id):
 
 @pytest.fixture(scope="module", autouse=True)
 def few_programs():
-    """Drops compiled programs before their memory maps are as many as Linux allows.
-
-    A program takes several; a process that has 65,530 dies in the middle of a compilation.
-    """
+    """Drops what tests have compiled without a run, too, before no memory map is left."""
     yield
-    maps = Path("/proc/self/maps")
-    if maps.exists() and len(maps.read_bytes().splitlines()) > 20_000:
-        jax.clear_caches()
-        gc.collect()
+    memory_maps.drop_if_many()
 
 
 @pytest.fixture(scope="session")

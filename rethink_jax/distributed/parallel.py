@@ -10,6 +10,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from rethink_jax.distributed import memory_maps
+
 # The mapped axis, over which steps and BatchNorm sum.
 AXIS = "data"
 
@@ -94,6 +96,7 @@ def map_over_devices(
 
     def call(*args: Any) -> Any:
         if len(args) not in by_arity:
+            memory_maps.drop_if_many()
             by_arity[len(args)] = jax.pmap(
                 function,
                 axis_name=AXIS,
