@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import types
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from rethink_jax import chaos, config as config_lib, data
 from rethink_jax.distributed import parallel, preemption
-from rethink_jax.errors import RunFailed, UserError
+from rethink_jax.errors import Diverged, RunFailed, UserError
 from rethink_jax.pipeline import batching, inputs, preprocess
 from rethink_jax.runs import files, writers
 from rethink_jax.runs.resolve import resolve
@@ -395,6 +396,15 @@ def test_resumed_on_another_number_of_devices(before, after, toy, tmp_path, monk
         assert a["step"] == b["step"]
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-5)
         assert a["test_loss"] == pytest.approx(b["test_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["train_loss", "test_loss", "weight_norm"])
+def test_an_evaluation_that_is_not_finite_ends_the_run(name):
+    record = {"step": 6, "train_loss": 1.0, "test_loss": 1.0, "weight_norm": 2.0}
+    recorder = types.SimpleNamespace(newest="step 3 is saved")
+    loop.check_finite(record, recorder)
+    with pytest.raises(Diverged, match=f"^{name} is inf at step 6; step 3 is saved$"):
+        loop.check_finite(record | {name: float("inf")}, recorder)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(toy, tmp_path):
