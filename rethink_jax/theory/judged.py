@@ -247,7 +247,7 @@ def _measure(
     gamma = norms.margin(np.concatenate(parts), labels)
     sigma = float(flatness.noise(model, params, images, labels, key_of(0)))
     alpha = float(flatness.radius(model, params, images, labels))
-    distance = norms.distance(params, start)
+    distance = metrics.of_weights(params, start)["weight_distance"]
     return {
         **norms.measure(params, start, gamma, n),
         **flatness.measure(sigma, alpha, distance, n),

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rethink_jax.theory import measures
+from rethink_jax.training import metrics
 
 # Of the training margins: few are smaller, and one odd example does not decide (Jiang et al. 2019).
 MARGIN_PERCENTILE = 10
@@ -49,17 +50,6 @@ def layers(params: dict[str, Any], start: dict[str, Any]) -> list[Layer]:
             )
         )
     return found
-
-
-def distance(params: dict[str, Any], start: dict[str, Any]) -> float:
-    """Returns ‖w − w⁰‖₂ over all parameters, biases included."""
-    return math.sqrt(
-        sum(
-            float(((np.asarray(part, np.float64) - start[name][kind]) ** 2).sum())
-            for name, layer in params.items()
-            for kind, part in layer.items()
-        )
-    )
 
 
 def measure(
@@ -107,6 +97,6 @@ def measure(
         "spectral_distance": product * math.sqrt(moved) * over_margin,
         "bartlett": product * groups**1.5 * over_margin,
         "path_norm": measures.path_norm(params) * over_margin,
-        "distance": distance(params, start),
+        "distance": metrics.of_weights(params, start)["weight_distance"],
     }
     return {name: root / math.sqrt(n) for name, root in roots.items()}

@@ -14,6 +14,12 @@ Record = dict[str, Any]
 FITTED_LOSS = 0.05
 FITTED_ACCURACY = 0.999
 
+# Of the last evaluation, by the ends of their names.
+_IN_SUMMARY = (
+    *("_corrupted", "_evaluated", "_kept", "_replaced", "_replaced_true"),
+    *("weight_norm", "weight_distance"),
+)
+
 # What is counted, by the name of its fraction.
 _COUNTS = {"accuracy": "correct", "top5": "top5"}
 
@@ -107,13 +113,8 @@ def summarize(history: list[Record], status: str, parameters: int) -> Record:
             name: last.get(name)
             for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
         },
-        **{
-            name: value
-            for name, value in last.items()
-            if name.endswith(("_corrupted", "_evaluated", "_kept", "_replaced", "_replaced_true"))
-        },
+        **{name: value for name, value in last.items() if name.endswith(_IN_SUMMARY)},
         **top5,
-        **{name: last[name] for name in ("weight_norm", "weight_distance") if name in last},
         "best_test_accuracy": best.get("test_accuracy"),
         "best_test_epoch": best.get("epoch"),
         "epochs_to_fit": _first_epoch(
