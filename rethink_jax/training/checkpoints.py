@@ -120,7 +120,9 @@ class Checkpoints:
             # One that is there already is damaged, or it would have been restored.
             self._orbax.save(target, args=ocp.args.Composite(**items), force=True)
         except Exception as error:  # Orbax and TensorStore agree on no type for a full disk
-            remove_half_written(self.folder)
+            # Its threads may still write there; what is left now, the next save removes.
+            with contextlib.suppress(OSError):
+                remove_half_written(self.folder)
             kept = self._newest_whole
             consequence = (
                 "no checkpoint is left" if kept is None else f"step {kept} is the newest left"

@@ -329,6 +329,30 @@ def test_a_file_that_cannot_be_opened_is_not_damaged(two, opened, file):
         opened().restore_newest(state_at(1))
 
 
+def test_why_a_checkpoint_cannot_be_written_is_told(two, opened, monkeypatch):
+    """Also where Orbax's threads still write into what is to be removed; the next save removes it."""
+    checkpoints = opened()
+    checkpoints.restore_newest(state_at(1))
+    left = two / "30.orbax-checkpoint-tmp"
+
+    def fail(*args, **kwargs):
+        left.mkdir()
+        raise OSError(errno.EFBIG, "File too large")
+
+    def refuse(folder, missing_ok=False):
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._orbax, "save", fail)
+        patch.setattr(type(checkpoints.folder), "rmtree", refuse)
+        with pytest.raises(RunFailed, match=r"checkpoint 30 cannot .*File too large; step 20 is"):
+            checkpoints.save(Saved(state_at(30), "abc", []))
+    assert left.exists()
+    checkpoints.save(Saved(state_at(30), "abc", []))
+    assert not left.exists()
+    assert checkpoints.steps()[-1] == 30
+
+
 # Files that are not ours.
 
 
