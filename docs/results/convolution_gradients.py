@@ -3,8 +3,8 @@
     JAX_PLATFORMS=cpu python docs/results/convolution_gradients.py [DEVICES]
 
 Times, for the shapes of small Inception, small AlexNet, Wide ResNet and ResNet-18 at 64 pixels, the forward
-pass, the input's gradient and the kernel's: XLA's own; summed over parts of 8, 16 and 32 images, which
-`rethink_jax.models.layers.convolve` chooses among; in groups of 16 output features; and that of one product
+pass, the input's gradient and the kernel's: XLA's own; summed over parts of 8, 16 and 32 images, among which
+`rethink_jax.models.convolution.convolve` chooses; in groups of 16 output features; and that of one product
 with shifted copies. DEVICES simulated devices take a part of the batch each. Not part of the paper.
 """
 

@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rethink_jax.models.convolution import convolve
 from rethink_jax.models.layers import (
     at_least_float32,
-    convolve,
     dropout,
     local_response_normalization,
     max_pool,

@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rethink_jax.models.layers import at_least_float32, convolve, dropout, max_pool
+from rethink_jax.models.convolution import convolve
+from rethink_jax.models.layers import at_least_float32, dropout, max_pool
 
 # Convolutions in each of the five groups (their table 1, configurations A, B, D and E).
 _CONVOLUTIONS = {

@@ -10,7 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rethink_jax.models.layers import BatchNorm, at_least_float32, convolve, dropout
+from rethink_jax.models.convolution import convolve
+from rethink_jax.models.layers import BatchNorm, at_least_float32, dropout
 
 _BLOCKS = 4  # in each of three groups: 28 layers
 _FEATURES = (16, 32, 64)  # times a widening of 1

@@ -13,7 +13,7 @@ from rethink_jax import models
 from rethink_jax.config import base
 from rethink_jax.distributed import parallel
 from rethink_jax.errors import UserError
-from rethink_jax.models import __main__ as command, layers, parameter_counts
+from rethink_jax.models import __main__ as command, convolution, layers, parameter_counts
 from rethink_jax.runs.resolve import resolve
 from tests.data_helpers import of_size
 from tests.models.test_imagenet_models import COUNTS as IMAGENET, dtypes_of_products
@@ -266,7 +266,7 @@ def ours_and_reference(x, kernel, grad, stride):
     @jax.jit
     def both(x, kernel, grad):
         results = []
-        for function in (layers.convolve, lax.conv_general_dilated):
+        for function in (convolution.convolve, lax.conv_general_dilated):
 
             def convolve(x, kernel, function=function):
                 return function(x, kernel, (stride, stride), "SAME", dimension_numbers=layout)
@@ -305,7 +305,7 @@ def test_convolution_and_its_gradients(side, channels, stride, size):
 def test_gradients_in_parts_of_the_batch(side, batch, stride, at_once):
     """Sums of small whole numbers are exact in any order."""
     out = -(-side // stride)
-    assert layers._images_at_once(out) == at_once
+    assert convolution._images_at_once(out) == at_once
     rng = np.random.default_rng(0)
     x, kernel = integers(rng, batch, side, side, 3), integers(rng, 3, 3, 3, 4)
     grad = integers(rng, batch, out, out, 4)
@@ -321,7 +321,7 @@ def test_convolution_within_flax(side, stride, features):
     x = integers(rng, 2, 5, 6, 3)
     conv = nn.Conv(features, (side, side), stride)
     params = {"kernel": integers(rng, side, side, 3, features), "bias": integers(rng, features)}
-    ours = conv.clone(conv_general_dilated=layers.convolve)
+    ours = conv.clone(conv_general_dilated=convolution.convolve)
     expected = conv.apply({"params": params}, x)
     np.testing.assert_array_equal(ours.apply({"params": params}, x), expected)
 
