@@ -38,9 +38,11 @@ def make(split, dtype="float32", **model):
     config = config_lib.base()
     config.model.update(model)
     config = config_lib.fill_in(config, len(split.labels), split.images.shape[1])
-    module = models.create(config.model, 10, dtype, parallel.AXIS)
+    drawn, module = (
+        models.create(config.model, 10, of, parallel.AXIS) for of in ("float32", dtype)
+    )
     optimizer = make_optimizer(config, rate_of(config, N))
-    initialize = train_state.make_initialize(module, optimizer, split.images.shape[1:])
+    initialize = train_state.make_initialize(drawn, optimizer, split.images.shape[1:])
     state = initialize(key_of(config.seed))
     state = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x, state)
     return config, module, optimizer, jax.device_get(state)
