@@ -36,9 +36,8 @@ class Side:
         experiment = build(self._config, dataset)
         self._experiment, self._examples = experiment, examples
         self.parameters = experiment.parameters
-        self.form = (
-            f"{len(parallel.devices())} devices, {parallel.steps_per_dispatch()} steps a dispatch"
-        )
+        steps = min(parallel.STEPS_PER_DISPATCH, examples // batch_size)
+        self.form = f"{len(parallel.devices())} devices, {steps} steps a dispatch"
         self.flops = rates.training_flops(self._config, info.num_classes, info.image_shape[-1])
         self._state = parallel.replicate(experiment.initial_state)
         self._train, self._evaluate = self._forever(self._epoch), self._forever(self._split)
@@ -59,7 +58,7 @@ class Side:
 
     def _epoch(self) -> Iterator[Dispatch]:
         steps = -(-self._examples // self._config.batch_size)
-        return self._experiment.loader.train(0, steps, parallel.steps_per_dispatch)
+        return self._experiment.loader.train(0, steps, lambda: parallel.STEPS_PER_DISPATCH)
 
     def _split(self) -> Iterator[Dispatch]:
         return (dispatch for _, dispatch in self._experiment.loader.evaluate(["train"]))

@@ -15,9 +15,9 @@ from rethink_jax.distributed import memory_maps
 # The mapped axis, over which steps and BatchNorm sum.
 AXIS = "data"
 
-# Steps in one dispatch on an accelerator: many enough that launching them costs nothing, few enough that a
-# signal is answered in time.
-_STEPS_PER_DISPATCH = 64
+# Steps in one dispatch at most: many enough that launching them and, on a CPU, the system's zeros in new memory
+# cost nothing.
+STEPS_PER_DISPATCH = 64
 
 
 # How many of a CPU's simulated devices are used; None where `start_cpu_devices` did not start them.
@@ -192,12 +192,12 @@ def shard_ids(ids: np.ndarray) -> np.ndarray:
     return shards[_local_indices()]
 
 
-def steps_per_dispatch() -> int:
-    """Returns how many steps one dispatch runs: many on accelerators, one on CPU.
+def batches_per_dispatch() -> int:
+    """Returns how many batches of an evaluation one dispatch has: many on accelerators, one on a CPU.
 
-    XLA runs convolutions inside a while-loop many times slower on CPUs.
+    A CPU may take seconds for each, and a signal is answered between dispatches.
     """
-    return 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH
+    return 1 if jax.default_backend() == "cpu" else STEPS_PER_DISPATCH
 
 
 def _local_indices() -> list[int]:

@@ -1,12 +1,18 @@
-"""Convolutions that are fast on CPUs, too."""
+"""Convolutions that are fast on CPUs, too, with gradients that are fast there within a loop of steps."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+# Images, kernels, results. XLA brings convolutions with other orders of dimensions, such as those of JAX's own
+# gradients, into this one on a CPU, but not within a loop, where it runs them a hundred times slower.
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def convolve(
@@ -24,23 +30,16 @@ def convolve(
       padding: as `lax.conv_general_dilated` takes it.
       **options: whatever else flax passes, but neither groups nor dilation.
     """
+    if jax.default_backend() != "cpu":
+        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
     window, sides = kernel.shape[:2], x.shape[1:3]
     is_named = isinstance(padding, str)
     pads = lax.padtype_to_pads(sides, window, strides, padding) if is_named else padding
     dimensions = zip(sides, pads, window, strides, strict=True)
     rows, columns = ((side + sum(pad) - k) // stride + 1 for side, pad, k, stride in dimensions)
-
-    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return lax.conv_general_dilated(x, kernel, strides, pads, **options)
-
-    if jax.default_backend() != "cpu":
-        return convolution(x, kernel)
     if window == (1, 1) or rows < window[0] or columns < window[1]:
         return _multiply_copies(x, kernel, strides, pads, (rows, columns))
-    at_once = _images_at_once(min(rows, columns))
-    if at_once is None or len(x) <= at_once:
-        return convolution(x, kernel)
-    return _with_gradient_in_parts(convolution, at_once)(x, kernel)
+    return _convolve(x, kernel, tuple(strides), tuple(map(tuple, pads)))
 
 
 def _multiply_copies(
@@ -61,8 +60,34 @@ def _multiply_copies(
     return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=_LAYOUT)
+
+
+def _forward(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolve(x, kernel, strides, pads), (x, kernel)
+
+
+def _backward(
+    strides: tuple[int, int], pads: Pads, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    at_once = _images_at_once(min(gradient.shape[1:3])) or len(x)
+    of_kernel = jnp.zeros_like(kernel)
+    for start in range(0, len(x), at_once):
+        part = slice(start, start + at_once)
+        of_kernel += _of_kernel(x[part], gradient[part], strides, pads, kernel.shape[:2])
+    return _of_input(gradient, kernel, strides, pads, x.shape[1:3]), of_kernel
+
+
+_convolve.defvjp(_forward, _backward)
+
+
 def _images_at_once(side: int) -> int | None:
-    """Returns of how many images the kernel's gradient is computed at once, for maps of a side; None for all.
+    """Returns over how many images a kernel's gradient is summed at once, for maps of a side; None for all.
 
     XLA's rate on CPUs falls with the size of what it sums over: docs/results/convolution_gradients.py.
     """
@@ -71,29 +96,48 @@ def _images_at_once(side: int) -> int | None:
     return 8 if side >= 14 else 16
 
 
-def _with_gradient_in_parts(
-    convolution: Callable[[jax.Array, jax.Array], jax.Array], at_once: int
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Returns a convolution of (x, kernel) whose kernel's gradient is summed over parts of so many images."""
+def _of_input(
+    gradient: jax.Array,
+    kernel: jax.Array,
+    strides: tuple[int, int],
+    pads: Pads,
+    sides: Sequence[int],
+) -> jax.Array:
+    """Returns the gradient of an input of these sides: each pixel's gradient, spread by the kernel."""
+    around = []
+    for axis in range(2):
+        low = kernel.shape[axis] - 1 - pads[axis][0]
+        spread = strides[axis] * (gradient.shape[1 + axis] - 1) + kernel.shape[axis]
+        around.append((low, sides[axis] + kernel.shape[axis] - 1 - spread + pads[axis][0]))
+    return lax.conv_general_dilated(
+        gradient,
+        jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
+        (1, 1),
+        around,
+        lhs_dilation=strides,
+        dimension_numbers=_LAYOUT,
+    )
 
-    @jax.custom_vjp
-    def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return convolution(x, kernel)
 
-    def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        return convolution(x, kernel), (x, kernel)
-
-    def backward(
-        saved: tuple[jax.Array, jax.Array], gradient: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        x, kernel = saved
-        (of_x,) = jax.vjp(lambda x: convolution(x, kernel), x)[1](gradient)
-        of_kernel = jnp.zeros_like(kernel)
-        for start in range(0, len(x), at_once):
-            part = slice(start, start + at_once)
-            pull_back = jax.vjp(functools.partial(convolution, x[part]), kernel)[1]
-            of_kernel += pull_back(gradient[part])[0]
-        return of_x, of_kernel
-
-    convolve.defvjp(forward, backward)
-    return convolve
+def _of_kernel(
+    x: jax.Array,
+    gradient: jax.Array,
+    strides: tuple[int, int],
+    pads: Pads,
+    window: Sequence[int],
+) -> jax.Array:
+    """Returns the gradient of a kernel of this window: a convolution in which examples are the channels."""
+    around = []
+    for axis in range(2):
+        low, side = pads[axis][0], x.shape[1 + axis]
+        seen = strides[axis] * (gradient.shape[1 + axis] - 1) + window[axis]
+        around.append((low, seen - side - low))
+    by_channel = lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),
+        gradient.transpose(1, 2, 0, 3),
+        (1, 1),
+        around,
+        rhs_dilation=strides,
+        dimension_numbers=_LAYOUT,
+    )
+    return by_channel.transpose(1, 2, 0, 3)

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from rethink_jax.models.layers import ConvUnit, at_least_float32, dropout, max_pool
 
@@ -75,4 +76,6 @@ def _inception(conv: Callable[..., jax.Array], x: jax.Array, ones: int, threes: 
 
 
 def _downsample(conv: Callable[..., jax.Array], x: jax.Array, threes: int) -> jax.Array:
-    return jnp.concatenate([conv(x, threes, stride=2), max_pool(x)], axis=-1)
+    # Without the barrier XLA computes parts of the pool's gradient again for each of what follows on a CPU.
+    pooled = max_pool(lax.optimization_barrier(x))
+    return jnp.concatenate([conv(x, threes, stride=2), pooled], axis=-1)

@@ -98,7 +98,7 @@ class InMemoryLoader:
         batches = batches[first : first + end - step]
         while len(batches):
             part = batches[: max_steps()]
-            padding = [(0, parallel.steps_per_dispatch() - len(part)), (0, 0)]
+            padding = [(0, parallel.STEPS_PER_DISPATCH - len(part)), (0, 0)]
             ids = np.pad(part, padding, constant_values=batching.PADDING)
             yield Dispatch(self._train, parallel.stage_shards(parallel.shard_ids(ids)), len(part))
             batches = batches[len(part) :]
@@ -109,7 +109,7 @@ class InMemoryLoader:
         A split is whole, or its first `config.evaluate.examples` by id.
         """
         devices = len(parallel.devices())
-        per_dispatch = parallel.steps_per_dispatch()
+        per_dispatch = parallel.batches_per_dispatch()
         for split in splits:
             n = evaluated(self._config, self.info, split)
             batches = batching.in_batches(np.arange(n), -(-_EVAL_BATCH // devices) * devices)

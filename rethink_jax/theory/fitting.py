@@ -15,7 +15,6 @@ from rethink_jax.data import DatasetInfo
 from rethink_jax.distributed import parallel
 from rethink_jax.pipeline import batching, inputs
 from rethink_jax.training import ensemble, steps, train_state
-from rethink_jax.training.ensemble import STEPS_PER_DISPATCH
 from rethink_jax.training.experiment import recipe_of
 from rethink_jax.training.optimizer import learning_rate, make_optimizer
 from rethink_jax.training.train_state import TrainState
@@ -86,8 +85,8 @@ class Trainer:
         # Padding is not free: where all have few examples, batches are as small.
         most = max(task.size for task in tasks)
         batch_size = min(config.batch_size, 1 << (most - 1).bit_length())
-        for dispatch, first in enumerate(range(0, config.steps, STEPS_PER_DISPATCH), 1):
-            taken = min(STEPS_PER_DISPATCH, config.steps - first)
+        for dispatch, first in enumerate(range(0, config.steps, parallel.STEPS_PER_DISPATCH), 1):
+            taken = min(parallel.STEPS_PER_DISPATCH, config.steps - first)
             ids = ensemble.divide([batch_ids(task, batch_size, first) for task in tasks])
             count = parallel.stage_count(taken)
             states, losses = programs.train_steps(states, labels, self._train, ids, count)
@@ -204,12 +203,12 @@ def batch_ids(task: Task, batch_size: int, first: int) -> np.ndarray:
       first: the dispatch's first step.
 
     Returns:
-      int32 [STEPS_PER_DISPATCH, batch_size], padding where there are fewer examples.
+      int32 [parallel.STEPS_PER_DISPATCH, batch_size], padding where there are fewer examples.
     """
-    shape, n = (STEPS_PER_DISPATCH, batch_size), task.size
+    shape, n = (parallel.STEPS_PER_DISPATCH, batch_size), task.size
     if n <= batch_size:
         return np.broadcast_to(_padded(task.order[:n], batch_size), shape)
-    start, end = first * batch_size, (first + STEPS_PER_DISPATCH) * batch_size
+    start, end = first * batch_size, (first + parallel.STEPS_PER_DISPATCH) * batch_size
     epochs = range(start // n, -(-end // n))
     orders = [np.random.default_rng((task.seeds[0], epoch)).permutation(n) for epoch in epochs]
     begin = start - epochs[0] * n

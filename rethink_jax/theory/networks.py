@@ -13,7 +13,7 @@ from rethink_jax.data import DatasetInfo
 from rethink_jax.distributed import parallel
 from rethink_jax.pipeline import batching, inputs
 from rethink_jax.training import ensemble
-from rethink_jax.training.ensemble import STEPS_PER_DISPATCH, Members, Programs
+from rethink_jax.training.ensemble import Members, Programs
 
 # Is told the part of the work that is done; raises `Stopped` after a signal.
 Show = Callable[[float], None]
@@ -72,11 +72,11 @@ class Trainer:
         states = ensemble.divide(initial)
         while step < total:
             epoch, first = divmod(step, per_epoch)
-            end = min(per_epoch, first + total - step, first + STEPS_PER_DISPATCH)
+            end = min(per_epoch, first + total - step, first + parallel.STEPS_PER_DISPATCH)
             if first == 0:
                 order = _ids(subsets, seeds, epoch, config.batch_size)
             ids = order[:, first:end]
-            padding = ((0, 0), (0, STEPS_PER_DISPATCH - ids.shape[1]), (0, 0))
+            padding = ((0, 0), (0, parallel.STEPS_PER_DISPATCH - ids.shape[1]), (0, 0))
             shards = ensemble.divide([*np.pad(ids, padding, constant_values=batching.PADDING)])
             count = parallel.stage_count(end - first)
             states, sums = programs.train_steps(states, differing, self._train, shards, count)

@@ -25,8 +25,6 @@ from rethink_jax.training.experiment import dropout_keys, recipe_of
 from rethink_jax.training.optimizer import learning_rate, make_optimizer
 from rethink_jax.training.train_state import TrainState
 
-# Steps in one dispatch. Without convolutions a loop of them is as fast on a CPU as elsewhere.
-STEPS_PER_DISPATCH = 64
 # Examples of a batch of an evaluation, for each member.
 _EVAL_BATCH = 500
 
@@ -288,4 +286,5 @@ def training_ids(
 def evaluation_ids(count: int) -> list[np.ndarray]:
     """Returns the ids of the dispatches of an evaluation of so many examples, each int32 [batches, batch]."""
     batches = batching.in_batches(np.arange(count), min(_EVAL_BATCH, count))
-    return [batches[i : i + STEPS_PER_DISPATCH] for i in range(0, len(batches), STEPS_PER_DISPATCH)]
+    per_dispatch = parallel.STEPS_PER_DISPATCH
+    return [batches[i : i + per_dispatch] for i in range(0, len(batches), per_dispatch)]

@@ -141,11 +141,10 @@ class StopPoll:
       max_steps: how many steps the next dispatch may take.
     """
 
-    def __init__(self, stop_request: preemption.StopRequest, most_steps: int | None = None):
-        """Asks nobody yet; one dispatch may have `most_steps`, by default `parallel.steps_per_dispatch()`."""
+    def __init__(self, stop_request: preemption.StopRequest):
+        """Asks nobody yet."""
         self.stopped = False
         self.max_steps = 1  # the first one compiles
-        self._most_steps = parallel.steps_per_dispatch() if most_steps is None else most_steps
         self._stop_request = stop_request
         self._polled_at, self._steps_since = time.monotonic(), 0
         self._max_evaluated, self._evaluated_since = 1, 0  # of evaluations
@@ -159,7 +158,8 @@ class StopPoll:
         """
         self._steps_since += steps
         if self._steps_since >= self.max_steps:
-            self.max_steps = min(self._ask(self._steps_since, self.max_steps), self._most_steps)
+            affordable = self._ask(self._steps_since, self.max_steps)
+            self.max_steps = min(affordable, parallel.STEPS_PER_DISPATCH)
             self._steps_since = 0
 
     def begin_evaluation(self) -> None:

@@ -126,7 +126,7 @@ class _Together:
         self._n = ensemble.dataset_info.num_train
         self._per_epoch = config_lib.steps_per_epoch(self._config, self._n)
         self._stop_request = stop_request
-        self._poll = loop.StopPoll(stop_request, ensemble_lib.STEPS_PER_DISPATCH)
+        self._poll = loop.StopPoll(stop_request)
         self._step = int(members[0].state.step)
         self._active = members
         self._counted_at = time.perf_counter()
@@ -221,7 +221,7 @@ class _Together:
     def _dispatch(self, ids: np.ndarray) -> None:
         """Takes a step for each of the ids [members, steps, batch], and reads what it says of each member."""
         placed, num_steps = self._placed, ids.shape[1]
-        padding = ((0, 0), (0, ensemble_lib.STEPS_PER_DISPATCH - num_steps), (0, 0))
+        padding = ((0, 0), (0, parallel.STEPS_PER_DISPATCH - num_steps), (0, 0))
         shards = ensemble_lib.divide([*np.pad(ids, padding, constant_values=-1)])
         count = parallel.stage_count(num_steps)
         states, sums = self._ensemble.train_steps(

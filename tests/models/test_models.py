@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from jax import lax
 
 from rethink_jax import models
@@ -259,9 +259,11 @@ def slow_unless(is_short, *values):
     ]
 
 
-def ours_and_reference(x, kernel, grad, stride):
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def ours_and_reference(x, kernel, grad, strides, padding="SAME"):
     """Pairs of ours and XLA's: the convolution, and the gradients of x and of the kernel."""
-    layout = ("NHWC", "HWIO", "NHWC")
 
     @jax.jit
     def both(x, kernel, grad):
@@ -269,7 +271,7 @@ def ours_and_reference(x, kernel, grad, stride):
         for function in (convolution.convolve, lax.conv_general_dilated):
 
             def convolve(x, kernel, function=function):
-                return function(x, kernel, (stride, stride), "SAME", dimension_numbers=layout)
+                return function(x, kernel, strides, padding, dimension_numbers=LAYOUT)
 
             value, pull_back = jax.vjp(convolve, x, kernel)
             results.append((value, *pull_back(grad)))
@@ -292,7 +294,7 @@ def test_convolution_and_its_gradients(side, channels, stride, size):
     rng, features = np.random.default_rng(0), 3
     x, kernel = integers(rng, 2, *size, channels), integers(rng, side, side, channels, features)
     grad = integers(rng, 2, *(-(-n // stride) for n in size), features)
-    for ours, reference in ours_and_reference(x, kernel, grad, stride):
+    for ours, reference in ours_and_reference(x, kernel, grad, (stride, stride)):
         np.testing.assert_array_equal(ours, reference)
         assert ours.dtype == jnp.float32
         assert np.abs(reference).max() > 0
@@ -309,8 +311,36 @@ def test_gradients_in_parts_of_the_batch(side, batch, stride, at_once):
     rng = np.random.default_rng(0)
     x, kernel = integers(rng, batch, side, side, 3), integers(rng, 3, 3, 3, 4)
     grad = integers(rng, batch, out, out, 4)
-    for ours, reference in ours_and_reference(x, kernel, grad, stride):
+    for ours, reference in ours_and_reference(x, kernel, grad, (stride, stride)):
         np.testing.assert_array_equal(ours, reference)
+
+
+@given(
+    sides=st.tuples(st.integers(3, 9), st.integers(3, 9)),
+    window=st.tuples(st.integers(1, 3), st.integers(2, 3)),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    low=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    high=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+)
+@settings(max_examples=20)
+def test_gradients_with_any_stride_and_padding(sides, window, strides, low, high):
+    rng, padding = np.random.default_rng(0), [*zip(low, high, strict=True)]
+    x, kernel = integers(rng, 2, *sides, 3), integers(rng, *window, 3, 4)
+    shape = lax.conv_general_shape_tuple(x.shape, kernel.shape, strides, padding, LAYOUT)
+    for ours, reference in ours_and_reference(x, kernel, integers(rng, *shape), strides, padding):
+        np.testing.assert_array_equal(ours, reference)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradients_have_the_order_of_dimensions_that_is_fast_in_loops(stride):
+    def total(x, kernel):
+        return convolution.convolve(x, kernel, (stride, stride), "SAME").sum()
+
+    arrays = np.zeros((20, 14, 14, 3), np.float32), np.zeros((3, 3, 3, 4), np.float32)
+    program = str(jax.make_jaxpr(jax.grad(total, (0, 1)))(*arrays))
+    fast = lax.conv_dimension_numbers((1, 9, 9, 3), (3, 3, 3, 4), LAYOUT)
+    orders = re.findall(r"dimension_numbers=(ConvDimensionNumbers\(.*?\)\))", program)
+    assert orders == [str(fast)] * {1: 5, 2: 4}[stride]  # with three or two parts of the batch
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,7 @@ def test_records_come_before_the_end():
 
 
 def test_many_steps_in_one_dispatch(recorded, tmp_path, monkeypatch):
-    monkeypatch.setattr(parallel, "steps_per_dispatch", lambda: 4)
+    monkeypatch.setattr(parallel, "STEPS_PER_DISPATCH", 1)
     train.run(settings(), tmp_path, toy())
     own, other = load.load_run(recorded).records, load.load_run(tmp_path).records
     for group in ("presented", "train", "test"):
