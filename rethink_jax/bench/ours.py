@@ -9,11 +9,12 @@ import jax
 
 from rethink_jax import data
 from rethink_jax.bench import rates, task
-from rethink_jax.distributed import parallel
+from rethink_jax.distributed import parallel, preemption
 from rethink_jax.pipeline.loaders import Dispatch
 from rethink_jax.runs import cpu_devices
 from rethink_jax.runs.resolve import resolve
 from rethink_jax.training.experiment import build
+from rethink_jax.training.loop import StopPoll
 
 
 class Side:
@@ -36,8 +37,9 @@ class Side:
         experiment = build(self._config, dataset)
         self._experiment, self._examples = experiment, examples
         self.parameters = experiment.parameters
-        steps = min(parallel.STEPS_PER_DISPATCH, examples // batch_size)
-        self.form = f"{len(parallel.devices())} devices, {steps} steps a dispatch"
+        most = parallel.STEPS_PER_DISPATCH
+        self.form = f"{len(parallel.devices())} devices, up to {most} steps a dispatch"
+        self._poll = StopPoll(preemption.StopRequest())  # says as in a run how many steps to take
         self.flops = rates.training_flops(self._config, info.num_classes, info.image_shape[-1])
         self._state = parallel.replicate(experiment.initial_state)
         self._train, self._evaluate = self._forever(self._epoch), self._forever(self._split)
@@ -58,7 +60,7 @@ class Side:
 
     def _epoch(self) -> Iterator[Dispatch]:
         steps = -(-self._examples // self._config.batch_size)
-        return self._experiment.loader.train(0, steps, lambda: parallel.STEPS_PER_DISPATCH)
+        return self._experiment.loader.train(0, steps, lambda: self._poll.max_steps)
 
     def _split(self) -> Iterator[Dispatch]:
         return (dispatch for _, dispatch in self._experiment.loader.evaluate(["train"]))
@@ -76,6 +78,7 @@ class Side:
         (examples, ids, taken), size = next(self._train)
         count = parallel.stage_count(taken)
         self._state, sums = self._experiment.train_steps(self._state, examples, ids, count)
+        self._poll.update(taken)
         return size, sums
 
     def _evaluate_once(self) -> tuple[int, Any]:
