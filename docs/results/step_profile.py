@@ -21,18 +21,21 @@ from jax.profiler import ProfileData
 from rethink_jax.bench import ours
 from rethink_jax.distributed import parallel
 
-STEPS, SHOWN = 4, 30
+BATCH, STEPS, SHOWN = 128, 4, 30  # steps are at least as many
 
 
 def main(model: str) -> None:
     """Prints milliseconds a step and calls a step of each kind of operation."""
     parallel.start_cpu_devices()
-    side = ours.Side(model, 10 * 128, 128, "float32")
+    side = ours.Side(model, 10 * BATCH, BATCH, "float32")
     side.train(2.0)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            for _ in range(STEPS):
-                jax.block_until_ready(side._train_once()[1])
+            steps = 0
+            while steps < STEPS:
+                examples, sums = side._train_once()
+                jax.block_until_ready(sums)
+                steps += examples // BATCH
         (file,) = Path(folder).rglob("*.xplane.pb")
         profile = ProfileData.from_file(str(file))
     nanoseconds: collections.Counter[str] = collections.Counter()
@@ -45,7 +48,7 @@ def main(model: str) -> None:
                 calls[kind] += 1
     print(f"JAX {jax.__version__}, {len(parallel.devices())} devices")
     for kind, total in nanoseconds.most_common(SHOWN):
-        print(f"{total / 1e6 / STEPS:9.1f} ms {calls[kind] / STEPS:7.0f} × {kind}")
+        print(f"{total / 1e6 / steps:9.1f} ms {calls[kind] / steps:7.0f} × {kind}")
 
 
 if __name__ == "__main__":

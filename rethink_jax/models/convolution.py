@@ -11,7 +11,7 @@ from jax import lax
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 # Images, kernels, results. XLA brings convolutions with other orders of dimensions, such as those of JAX's own
-# gradients, into this one on a CPU, but not within a loop, where it runs them a hundred times slower.
+# gradients, into this one on a CPU, but not within a loop, where it runs them many times slower.
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
