@@ -156,6 +156,7 @@ def test_a_run_that_was_stopped_goes_on_at_the_same_example(folder, tmp_path, mo
             return dispatch(*args)
 
         patch.setattr(loaders.StreamingLoader, "_dispatch", signalling)
+        patch.setattr(parallel, "STEPS_PER_DISPATCH", 1)  # and so the request is seen at each
         with pytest.raises(preemption.Stopped, match=r"step 4 is saved in"):
             train.run(streamed(folder, **augment), tmp_path / "parts")
     train.run(streamed(folder, **augment, **{"data.workers": 1}), tmp_path / "parts")
