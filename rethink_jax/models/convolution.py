@@ -104,19 +104,9 @@ def _of_input(
     sides: Sequence[int],
 ) -> jax.Array:
     """Returns the gradient of an input of these sides: each pixel's gradient, spread by the kernel."""
-    around = []
-    for axis in range(2):
-        low = kernel.shape[axis] - 1 - pads[axis][0]
-        spread = strides[axis] * (gradient.shape[1 + axis] - 1) + kernel.shape[axis]
-        around.append((low, sides[axis] + kernel.shape[axis] - 1 - spread + pads[axis][0]))
-    return lax.conv_general_dilated(
-        gradient,
-        jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
-        (1, 1),
-        around,
-        lhs_dilation=strides,
-        dimension_numbers=_LAYOUT,
-    )
+    before = [k - 1 - low for k, (low, _) in zip(kernel.shape[:2], pads, strict=True)]
+    flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    return _convolve_to(sides, gradient, flipped, before, lhs_dilation=strides)
 
 
 def _of_kernel(
@@ -127,17 +117,27 @@ def _of_kernel(
     window: Sequence[int],
 ) -> jax.Array:
     """Returns the gradient of a kernel of this window: a convolution in which examples are the channels."""
-    around = []
-    for axis in range(2):
-        low, side = pads[axis][0], x.shape[1 + axis]
-        seen = strides[axis] * (gradient.shape[1 + axis] - 1) + window[axis]
-        around.append((low, seen - side - low))
-    by_channel = lax.conv_general_dilated(
-        x.transpose(3, 1, 2, 0),
-        gradient.transpose(1, 2, 0, 3),
-        (1, 1),
-        around,
-        rhs_dilation=strides,
-        dimension_numbers=_LAYOUT,
-    )
+    before = [low for low, _ in pads]
+    images, kernel = x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)
+    by_channel = _convolve_to(window, images, kernel, before, rhs_dilation=strides)
     return by_channel.transpose(1, 2, 0, 3)
+
+
+def _convolve_to(
+    sides: Sequence[int],
+    x: jax.Array,
+    kernel: jax.Array,
+    before: Sequence[int],
+    lhs_dilation: tuple[int, int] = (1, 1),
+    rhs_dilation: tuple[int, int] = (1, 1),
+) -> jax.Array:
+    """Convolves with stride 1 to maps of these sides, padded so much before and as much as it takes behind."""
+    spread_x = [d * (n - 1) + 1 for n, d in zip(x.shape[1:3], lhs_dilation, strict=True)]
+    spread_kernel = [d * (n - 1) + 1 for n, d in zip(kernel.shape[:2], rhs_dilation, strict=True)]
+    pads = [
+        (low, side + k - 1 - n - low)
+        for low, side, n, k in zip(before, sides, spread_x, spread_kernel, strict=True)
+    ]
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), pads, lhs_dilation, rhs_dilation, dimension_numbers=_LAYOUT
+    )
