@@ -21,6 +21,9 @@ from rethink_jax.pipeline import batching, inputs, stream
 
 # Examples in one batch of an evaluation of a data set in memory, on all devices together.
 _EVAL_BATCH = 1000
+# The same on each of several simulated devices of a CPU, which are for networks with convolutions: their maps
+# of more examples fit into no cache, and take new memory from the system in each dispatch.
+_EVAL_BATCH_OF_SIMULATED_DEVICE = 32
 # Training images of a stream from which `gaussian` takes its moments. Not in the paper; our choice.
 _FOR_MOMENTS = 10_000
 # Labels of each split in a stream's fingerprint.
@@ -108,11 +111,10 @@ class InMemoryLoader:
 
         A split is whole, or its first `config.evaluate.examples` by id.
         """
-        devices = len(parallel.devices())
-        per_dispatch = parallel.batches_per_dispatch()
+        per_dispatch, batch_size = parallel.batches_per_dispatch(), _eval_batch_size()
         for split in splits:
             n = evaluated(self._config, self.info, split)
-            batches = batching.in_batches(np.arange(n), -(-_EVAL_BATCH // devices) * devices)
+            batches = batching.in_batches(np.arange(n), batch_size)
             examples = self._test if split == "test" else self._train
             for i in range(0, len(batches), per_dispatch):
                 part = batches[i : i + per_dispatch]
@@ -121,6 +123,13 @@ class InMemoryLoader:
 
     def close(self) -> None:
         """Releases nothing; a streaming loader has workers to end."""
+
+
+def _eval_batch_size() -> int:
+    devices = len(parallel.devices())
+    if devices > 1 and jax.default_backend() == "cpu":
+        return _EVAL_BATCH_OF_SIMULATED_DEVICE * devices
+    return -(-_EVAL_BATCH // devices) * devices
 
 
 class StreamingBatch(NamedTuple):
