@@ -10,6 +10,7 @@ matrix product of the device. Both take `--config`; without `--config.data.data_
 
 import importlib.util
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -44,7 +45,9 @@ AGAINST = flags.DEFINE_enum("against", None, ["torch"], "What train and eval are
 DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16"], "Of our steps in train and eval."
 )
-REPEATS = flags.DEFINE_integer("repeats", 5, "Turns of train and eval; runs of start.", 1)
+REPEATS = flags.DEFINE_integer(
+    "repeats", 5, "Turns of train and eval; runs of start and corrupt.", 1
+)
 JSON = flags.DEFINE_string("json", None, "A file for the results of train and eval.")
 IMAGES = flags.DEFINE_integer("images", 50_000, "Images that the loader is timed over.", 1)
 SECONDS = flags.DEFINE_float(
@@ -108,7 +111,10 @@ def _compare(what: Sequence[str], typed: Sequence[str]) -> None:
 
 
 def _time_corruptions() -> None:
-    """Prints how long corruptions of 50,000 made-up images take, and their fingerprints; compiled before."""
+    """Prints how long corruptions of 50,000 made-up images take, and their fingerprints: medians.
+
+    One before the first that counts compiles.
+    """
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (paper.CIFAR10_TRAIN, 32, 32, 3), np.uint8)
     labels = rng.integers(0, 10, paper.CIFAR10_TRAIN)
@@ -119,14 +125,17 @@ def _time_corruptions() -> None:
     table.add_column("of its fingerprint", justify="right")
     for name in ("random_labels", "shuffled_pixels", "random_pixels", "gaussian"):
         config, _ = resolve(config_lib.train("made_up", name), dataset)
-        for _ in range(2):
+        of_corruption, of_digest = [], []
+        for _ in range(1 + REPEATS.value):
             start = time.perf_counter()
             prepared = inputs.prepare(config, dataset)
-            seconds = time.perf_counter() - start
-        start = time.perf_counter()
-        inputs.digest([prepared.train, prepared.test])
-        of_digest = time.perf_counter() - start
-        table.add_row(name, f"{seconds - of_digest:.2f}", f"{of_digest:.2f}")
+            both = time.perf_counter() - start
+            start = time.perf_counter()
+            inputs.digest([prepared.train, prepared.test])
+            of_digest.append(time.perf_counter() - start)
+            of_corruption.append(both - of_digest[-1])
+        medians = (statistics.median(each[1:]) for each in (of_corruption, of_digest))
+        table.add_row(name, *(f"{seconds:.2f}" for seconds in medians))
     Console(soft_wrap=True).print(table)
 
 
