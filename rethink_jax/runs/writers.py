@@ -2,18 +2,27 @@
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from etils import epath
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.proto.summary_pb2 import Summary
 
 from rethink_jax.runs import own_files
 from rethink_jax.runs.files import is_in_bucket, write_text
 from rethink_jax.runs.own_files import METRICS
+
+# tensorboardX imports PyTorch where that is installed, which takes seconds, and needs it for tensors alone.
+_has_torch = "torch" in sys.modules
+sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+try:
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+finally:
+    if not _has_torch:
+        del sys.modules["torch"]
 
 Record = dict[str, Any]
 
@@ -81,8 +90,6 @@ def draw_curves(history: list[Record], num_classes: int, file: epath.Path) -> No
     is_corrupted = any("train_accuracy_replaced" in record for record in history)
 
     def fill(figure: Any) -> None:
-        # To find the margins takes as long as the drawing.
-        figure.set_layout_engine("none")
         margins = {"left": 0.08, "right": 0.985, "bottom": 0.14, "wspace": 0.18}
         margins["top"] = 0.83 if is_corrupted else 0.97
         losses, accuracies = figure.subplots(1, 2, gridspec_kw=margins)
@@ -108,18 +115,22 @@ def draw_curves(history: list[Record], num_classes: int, file: epath.Path) -> No
             place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3}
             accuracies.legend(**place, fontsize="small")
 
-    write_figure(file, (9, 3.6), fill)
+    # To find the margins takes as long as the drawing.
+    write_figure(file, (9, 3.6), fill, layout=None)
 
 
 def write_figure(
-    file: epath.Path, inches: tuple[float, float], fill: Callable[[Any], None]
+    file: epath.Path,
+    inches: tuple[float, float],
+    fill: Callable[[Any], None],
+    layout: Literal["constrained"] | None = "constrained",
 ) -> None:
     """Writes a PNG of what `fill` draws on an empty figure of matplotlib's."""
     # It takes a second to import, and is needed at the end.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=inches, layout="constrained")
+    figure = Figure(figsize=inches, layout=layout)
     FigureCanvasAgg(figure)
     fill(figure)
     with file.open("wb") as stream:

@@ -1,5 +1,8 @@
 import json
+import os
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -279,6 +282,21 @@ def test_a_resumed_run_is_written_once(tmp_path):
     assert read_lines(path) == HISTORY
     assert read_events(path / "tensorboard") == expected_events(HISTORY)
     assert sorted(file.name for file in path.iterdir()) == ["metrics.jsonl", "tensorboard"]
+
+
+def test_event_files_need_no_torch(tmp_path):
+    """tensorboardX imports PyTorch where it is installed, which takes seconds; others may still import it."""
+    (tmp_path / "torch.py").write_text("print('imported')")
+    program = "import rethink_jax.runs.writers; print('then'); import torch"
+    search_path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": search_path},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["then", "imported"]
 
 
 # Curves.
