@@ -192,14 +192,6 @@ def shard_ids(ids: np.ndarray) -> np.ndarray:
     return shards[_local_indices()]
 
 
-def batches_per_dispatch() -> int:
-    """Returns how many batches of an evaluation one dispatch has: many on accelerators, one on a CPU.
-
-    A CPU may take seconds for each, and a signal is answered between dispatches.
-    """
-    return 1 if jax.default_backend() == "cpu" else STEPS_PER_DISPATCH
-
-
 def _local_indices() -> list[int]:
     return [i for i, device in enumerate(devices()) if device in _local_devices()]
 

@@ -21,9 +21,9 @@ from rethink_jax.pipeline import batching, inputs, stream
 
 # Examples in one batch of an evaluation of a data set in memory, on all devices together.
 _EVAL_BATCH = 1000
-# The same on each of several simulated devices of a CPU, which are for networks with convolutions: their maps
-# of more examples fit into no cache, and take new memory from the system in each dispatch.
-_EVAL_BATCH_OF_SIMULATED_DEVICE = 32
+# Batches in one dispatch on several simulated devices of a CPU, and examples of a batch on each. These devices
+# are for networks with convolutions, whose maps of more examples fit into no cache.
+_EVAL_OF_SIMULATED_DEVICE = (16, 32)
 # Training images of a stream from which `gaussian` takes its moments. Not in the paper; our choice.
 _FOR_MOMENTS = 10_000
 # Labels of each split in a stream's fingerprint.
@@ -101,9 +101,7 @@ class InMemoryLoader:
         batches = batches[first : first + end - step]
         while len(batches):
             part = batches[: max_steps()]
-            padding = [(0, parallel.STEPS_PER_DISPATCH - len(part)), (0, 0)]
-            ids = np.pad(part, padding, constant_values=batching.PADDING)
-            yield Dispatch(self._train, parallel.stage_shards(parallel.shard_ids(ids)), len(part))
+            yield Dispatch(self._train, _staged(part, parallel.STEPS_PER_DISPATCH), len(part))
             batches = batches[len(part) :]
 
     def evaluate(self, splits: Sequence[str]) -> Iterator[tuple[str, Dispatch]]:
@@ -111,25 +109,36 @@ class InMemoryLoader:
 
         A split is whole, or its first `config.evaluate.examples` by id.
         """
-        per_dispatch, batch_size = parallel.batches_per_dispatch(), _eval_batch_size()
+        per_dispatch, batch_size = _evaluated_at_once()
         for split in splits:
             n = evaluated(self._config, self.info, split)
             batches = batching.in_batches(np.arange(n), batch_size)
             examples = self._test if split == "test" else self._train
             for i in range(0, len(batches), per_dispatch):
                 part = batches[i : i + per_dispatch]
-                ids = parallel.stage_shards(parallel.shard_ids(part))
-                yield split, Dispatch(examples, ids, len(part))
+                yield split, Dispatch(examples, _staged(part, per_dispatch), len(part))
 
     def close(self) -> None:
         """Releases nothing; a streaming loader has workers to end."""
 
 
-def _eval_batch_size() -> int:
-    devices = len(parallel.devices())
-    if devices > 1 and jax.default_backend() == "cpu":
-        return _EVAL_BATCH_OF_SIMULATED_DEVICE * devices
-    return -(-_EVAL_BATCH // devices) * devices
+def _staged(batches: np.ndarray, most: int) -> jax.Array | np.ndarray:
+    """Returns the shards of ids [k, batch], padded to as many rows as a dispatch has at most."""
+    padding = ((0, most - len(batches)), (0, 0))
+    ids = np.pad(batches, padding, constant_values=batching.PADDING)
+    return parallel.stage_shards(parallel.shard_ids(ids))
+
+
+def _evaluated_at_once() -> tuple[int, int]:
+    """Returns how many batches one dispatch of an evaluation has, and of how many examples on all devices.
+
+    A CPU may take seconds for each batch, and a signal is answered between dispatches.
+    """
+    devices, is_cpu = len(parallel.devices()), jax.default_backend() == "cpu"
+    if is_cpu and devices > 1:
+        batches, on_each = _EVAL_OF_SIMULATED_DEVICE
+        return batches, on_each * devices
+    return 1 if is_cpu else parallel.STEPS_PER_DISPATCH, -(-_EVAL_BATCH // devices) * devices
 
 
 class StreamingBatch(NamedTuple):

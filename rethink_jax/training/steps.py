@@ -5,6 +5,7 @@ the number of devices, on padding, or on how full a device's part of the batch i
 one device's part alone, and no axis to sum over.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -186,24 +187,17 @@ def of_examples(
     return lax.all_gather(values, axis, tiled=True) if axis else values
 
 
-def _of_both(
-    logits: jax.Array,
-    labels: jax.Array,
-    true_labels: jax.Array,
-    ids: jax.Array,
-    axis: str | tuple[()],
-) -> Sums:
+def _of_both(logits: jax.Array, labels: jax.Array, true_labels: jax.Array, ids: jax.Array) -> Sums:
     """Returns what `of_examples` does by the split's labels, `margins_true`, `losses_true` and `error_norms`.
 
-    The last is the norm of the vector of probabilities less the one-hot label, float32 [devices · n].
+    The last is the norm of the vector of probabilities less the one-hot label, float32 [n].
     """
     logits = lax.optimization_barrier(logits.astype(jnp.float32))  # as in `of_examples`
-    of_true = of_examples(logits, true_labels, ids, axis)
+    of_true = of_examples(logits, true_labels, ids, NO_AXIS)
     truly = {f"{name}_true": of_true[name] for name in ("margins", "losses")}
     errors = jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[-1])
-    norms = jnp.linalg.norm(errors, axis=-1)
-    gathered = lax.all_gather(norms, axis, tiled=True) if axis else norms
-    return of_examples(logits, labels, ids, axis) | truly | {"error_norms": gathered}
+    norms = {"error_norms": jnp.linalg.norm(errors, axis=-1)}
+    return of_examples(logits, labels, ids, NO_AXIS) | truly | norms
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
@@ -263,14 +257,14 @@ def make_eval_steps(
       the labels among the model's first five answers (`top5`, `top5_true`).
     """
 
-    def eval_batch(state: TrainState, examples: Any, ids: jax.Array) -> Sums:
+    def eval_batch(state: TrainState, examples: Any, ids: jax.Array) -> tuple[Sums, Sums]:
         mask = ids >= 0
         images, labels, true_labels = gather(examples, ids)
         logits = _evaluate(model, size, state, images)
         answers = _answers(logits)
 
         def total(values: jax.Array) -> jax.Array:
-            return lax.psum(jnp.sum(jnp.where(mask, values, 0)), axis)
+            return jnp.sum(jnp.where(mask, values, 0))
 
         def sums(labels: jax.Array, suffix: str = "") -> Sums:
             values_of = {
@@ -284,19 +278,42 @@ def make_eval_steps(
         replaced = labels != true_labels
         fitted = replaced & (answers == labels)
         counts = {"count": mask, "replaced": replaced, "correct_replaced": fitted}
-        return {
+        of_batch = {
             **sums(labels),
             **sums(true_labels, "_true"),
             **{name: total(values.astype(jnp.int32)) for name, values in counts.items()},
-            **(_of_both(logits, labels, true_labels, ids, axis) if per_example else {}),
         }
+        return of_batch, _of_both(logits, labels, true_labels, ids) if per_example else {}
 
     def eval_steps(state: TrainState, examples: Any, ids: jax.Array) -> Sums:
-        if ids.shape[0] == 1:
-            return jax.tree.map(lambda x: x[None], eval_batch(state, examples, ids[0]))
-        return lax.map(lambda batch: eval_batch(state, examples, batch), ids)
+        sums, each = _of_batches(functools.partial(eval_batch, state, examples), ids)
+        # Devices wait for each other here and not within the loop, which may be shorter on the last one.
+        if per_example and axis:
+            each = lax.all_gather(each, axis, axis=1, tiled=True)
+        return lax.psum(sums, axis) | each
 
     return eval_steps
+
+
+def _of_batches(
+    function: Callable[[jax.Array], tuple[Sums, Sums]], ids: jax.Array
+) -> tuple[Sums, Sums]:
+    """Returns what a function says of each row of the ids, with a leading axis.
+
+    Rows of padding alone, which come last, are skipped: their sums are 0 and their `ids` as they are.
+    """
+    if len(ids) == 1:
+        return jax.tree.map(lambda x: x[None], function(ids[0]))
+    shapes = jax.eval_shape(function, ids[0])
+    empty = jax.tree.map(lambda one: jnp.zeros((len(ids), *one.shape), one.dtype), shapes)
+    if empty[1]:
+        empty[1]["ids"] = ids
+
+    def body(i: jax.Array, results: tuple[Sums, Sums]) -> tuple[Sums, Sums]:
+        return jax.tree.map(lambda old, new: old.at[i].set(new), results, function(ids[i]))
+
+    count = jnp.sum((ids >= 0).any(axis=1), dtype=jnp.int32)
+    return lax.fori_loop(0, count, body, empty)
 
 
 def make_answer_steps(

@@ -238,7 +238,7 @@ def test_crops_are_those_of_the_model(folder):
 
 
 @pytest.mark.parametrize(
-    ("devices", "shape"), [(1, (1, 1, 1000)), (2, (2, 1, 32)), (4, (4, 1, 32))]
+    ("devices", "shape"), [(1, (1, 1, 1000)), (2, (2, 16, 32)), (4, (4, 16, 32))]
 )
 def test_evaluations_take_few_examples_of_several_simulated_devices_at_once(
     devices, shape, monkeypatch

@@ -150,7 +150,7 @@ def test_stopped_by_a_signal_the_same_command_goes_on(toy, tmp_path, monkeypatch
     config = sweep_config(TRUE, RANDOM, sweep_entry("last", {"model.depth": 2}))
     sweep.run(config, tmp_path / "whole", toy)
     shard_ids, calls = parallel.shard_ids, itertools.count()
-    steps_and_evaluations = 6 + 12
+    steps_and_evaluations = 6 + 4
     with monkeypatch.context() as patch:
 
         def signalling(ids):

@@ -398,6 +398,31 @@ def test_top_1_and_top_5_against_numpy(classes, values, devices):
     assert found["count"].tolist() == [16, 11]
 
 
+def test_each_example_of_many_batches_in_one_dispatch(devices):
+    """The last batch leaves some devices none, and a row of padding is skipped."""
+    split = random_split(n=40)
+    _, module, _, state = make(split, name="mlp", width=4)
+    evaluate = parallel.map_over_devices(steps.make_eval_steps(module, per_example=True))
+    ids = batching.in_batches(np.arange(40), 32)
+    padded = np.pad(ids, [(0, 1), (0, 0)], constant_values=batching.PADDING)
+    state, on_devices = parallel.replicate(state), parallel.replicate(split)
+    whole, *rows = (
+        parallel.fetch(evaluate(state, on_devices, parallel.shard_ids(part)))
+        for part in (padded, ids[:1], ids[1:])
+    )
+    assert whole["count"].tolist() == [32, 8, 0]
+    np.testing.assert_array_equal(whole["ids"], padded)
+    is_seen = padded >= 0
+    for name, values in whole.items():
+        expected = np.concatenate([row[name] for row in rows])
+        if values.ndim == 2:
+            values, expected = values[is_seen], expected[is_seen[:2]]
+        else:
+            assert values[2] == 0
+            values = values[:2]
+        np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
 def test_no_top_5_of_ten_classes():
     split = random_split(n=8)
     _, module, _, state = make(split, name="mlp", width=4)

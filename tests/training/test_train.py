@@ -187,7 +187,7 @@ def undisturbed_every_2_epochs(toy, tmp_path_factory):
 
 MOMENTS = {
     "the first step": (parallel, "shard_ids", 1, 1),
-    "the middle of an epoch": (parallel, "shard_ids", 9, 5),
+    "the middle of an epoch": (parallel, "shard_ids", 5, 5),
     "an evaluation": (batching, "in_batches", 3, 3),
     "a checkpoint": (Checkpoints, "save", 1, 8),
     "the last evaluation": (batching, "in_batches", 11, 12),
@@ -230,7 +230,7 @@ def test_regularized_stopped_and_resumed(toy, tmp_path, monkeypatch):
     take_two_steps_in_a_dispatch(monkeypatch)
     train.run(config, tmp_path / "whole", toy)
     with monkeypatch.context() as patch:
-        signal_at(patch, parallel, "shard_ids", 9)
+        signal_at(patch, parallel, "shard_ids", 5)
         with pytest.raises(preemption.Stopped, match="step 5 is saved in"):
             train.run(config, tmp_path / "parts", toy)
     train.run(config, tmp_path / "parts", toy)
