@@ -22,8 +22,9 @@ from rethink_jax.pipeline import batching, inputs, stream
 # Examples in one batch of an evaluation of a data set in memory, on all devices together.
 _EVAL_BATCH = 1000
 # Batches in one dispatch on several simulated devices of a CPU, and examples of a batch on each. These devices
-# are for networks with convolutions, whose maps of more examples fit into no cache.
-_EVAL_OF_SIMULATED_DEVICE = (16, 32)
+# are for networks with convolutions, whose maps of more examples fit into no cache. Images of a greater side,
+# which may take a second each, have fewer batches, in proportion to their pixels.
+_EVAL_OF_SIMULATED_DEVICE, _EVAL_SIDE = (16, 32), 64
 # Training images of a stream from which `gaussian` takes its moments. Not in the paper; our choice.
 _FOR_MOMENTS = 10_000
 # Labels of each split in a stream's fingerprint.
@@ -109,7 +110,7 @@ class InMemoryLoader:
 
         A split is whole, or its first `config.evaluate.examples` by id.
         """
-        per_dispatch, batch_size = _evaluated_at_once()
+        per_dispatch, batch_size = _evaluated_at_once(self.info.image_shape[0])
         for split in splits:
             n = evaluated(self._config, self.info, split)
             batches = batching.in_batches(np.arange(n), batch_size)
@@ -129,7 +130,7 @@ def _staged(batches: np.ndarray, most: int) -> jax.Array | np.ndarray:
     return parallel.stage_shards(parallel.shard_ids(ids))
 
 
-def _evaluated_at_once() -> tuple[int, int]:
+def _evaluated_at_once(side: int) -> tuple[int, int]:
     """Returns how many batches one dispatch of an evaluation has, and of how many examples on all devices.
 
     A CPU may take seconds for each batch, and a signal is answered between dispatches.
@@ -137,7 +138,8 @@ def _evaluated_at_once() -> tuple[int, int]:
     devices, is_cpu = len(parallel.devices()), jax.default_backend() == "cpu"
     if is_cpu and devices > 1:
         batches, on_each = _EVAL_OF_SIMULATED_DEVICE
-        return batches, on_each * devices
+        affordable = batches * _EVAL_SIDE**2 // side**2
+        return max(1, min(batches, affordable)), on_each * devices
     return 1 if is_cpu else parallel.STEPS_PER_DISPATCH, -(-_EVAL_BATCH // devices) * devices
 
 
