@@ -5,7 +5,6 @@ the number of devices, on padding, or on how full a device's part of the batch i
 one device's part alone, and no axis to sum over.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -133,30 +132,30 @@ def _make_loss(
 
 
 def _repeat(
-    train_step: Callable[[TrainState, Any, jax.Array], tuple[TrainState, Sums]],
+    step: Callable[[TrainState, Any, jax.Array], tuple[TrainState, Sums]],
 ) -> Callable[[TrainState, Any, jax.Array, jax.Array], tuple[TrainState, Sums]]:
     """Returns a function that takes a step for each of the first `num_steps` rows of its ids."""
 
-    def train_steps(
+    def take_steps(
         state: TrainState, examples: Any, ids: jax.Array, num_steps: jax.Array
     ) -> tuple[TrainState, Sums]:
         if ids.shape[0] == 1:
-            state, sums = train_step(state, examples, ids[0])
+            state, sums = step(state, examples, ids[0])
             return state, jax.tree.map(lambda x: x[None], sums)
 
         def body(i: jax.Array, carry: tuple[TrainState, Sums]) -> tuple[TrainState, Sums]:
             state, history = carry
-            state, sums = train_step(state, examples, ids[i])
+            state, sums = step(state, examples, ids[i])
             return state, jax.tree.map(lambda h, x: h.at[i].set(x), history, sums)
 
-        _, shapes = jax.eval_shape(train_step, state, examples, ids[0])
+        _, shapes = jax.eval_shape(step, state, examples, ids[0])
         history = {
             name: jnp.full((ids.shape[0], *one.shape), -1 if name == "ids" else 0, one.dtype)
             for name, one in shapes.items()
         }
         return lax.fori_loop(0, num_steps, body, (state, history))
 
-    return train_steps
+    return take_steps
 
 
 def of_examples(
@@ -257,7 +256,7 @@ def make_eval_steps(
       the labels among the model's first five answers (`top5`, `top5_true`).
     """
 
-    def eval_batch(state: TrainState, examples: Any, ids: jax.Array) -> tuple[Sums, Sums]:
+    def eval_batch(state: TrainState, examples: Any, ids: jax.Array) -> tuple[TrainState, Sums]:
         mask = ids >= 0
         images, labels, true_labels = gather(examples, ids)
         logits = _evaluate(model, size, state, images)
@@ -278,42 +277,31 @@ def make_eval_steps(
         replaced = labels != true_labels
         fitted = replaced & (answers == labels)
         counts = {"count": mask, "replaced": replaced, "correct_replaced": fitted}
-        of_batch = {
+        return state, {
             **sums(labels),
             **sums(true_labels, "_true"),
             **{name: total(values.astype(jnp.int32)) for name, values in counts.items()},
+            **(_of_both(logits, labels, true_labels, ids) if per_example else {}),
         }
-        return of_batch, _of_both(logits, labels, true_labels, ids) if per_example else {}
 
     def eval_steps(state: TrainState, examples: Any, ids: jax.Array) -> Sums:
-        sums, each = _of_batches(functools.partial(eval_batch, state, examples), ids)
+        # Rows of padding alone come last, and are skipped.
+        count = jnp.sum((ids >= 0).any(axis=1), dtype=jnp.int32)
+        _, sums = _repeat(eval_batch)(state, examples, ids, count)
         # Devices wait for each other here and not within the loop, which may be shorter on the last one.
-        if per_example and axis:
-            each = lax.all_gather(each, axis, axis=1, tiled=True)
-        return lax.psum(sums, axis) | each
+        return _of_all_devices(sums, axis)
 
     return eval_steps
 
 
-def _of_batches(
-    function: Callable[[jax.Array], tuple[Sums, Sums]], ids: jax.Array
-) -> tuple[Sums, Sums]:
-    """Returns what a function says of each row of the ids, with a leading axis.
-
-    Rows of padding alone, which come last, are skipped: their sums are 0 and their `ids` as they are.
-    """
-    if len(ids) == 1:
-        return jax.tree.map(lambda x: x[None], function(ids[0]))
-    shapes = jax.eval_shape(function, ids[0])
-    empty = jax.tree.map(lambda one: jnp.zeros((len(ids), *one.shape), one.dtype), shapes)
-    if empty[1]:
-        empty[1]["ids"] = ids
-
-    def body(i: jax.Array, results: tuple[Sums, Sums]) -> tuple[Sums, Sums]:
-        return jax.tree.map(lambda old, new: old.at[i].set(new), results, function(ids[i]))
-
-    count = jnp.sum((ids >= 0).any(axis=1), dtype=jnp.int32)
-    return lax.fori_loop(0, count, body, empty)
+def _of_all_devices(sums: Sums, axis: str | tuple[()]) -> Sums:
+    """Returns sums [k] over all devices, and what is of each example [k, n] joined to [k, devices · n]."""
+    if not axis:
+        return sums
+    return {
+        name: lax.psum(x, axis) if x.ndim == 1 else lax.all_gather(x, axis, axis=1, tiled=True)
+        for name, x in sums.items()
+    }
 
 
 def make_answer_steps(
