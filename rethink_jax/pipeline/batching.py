@@ -69,3 +69,9 @@ def in_batches(ids: np.ndarray, batch_size: int) -> np.ndarray:
     padding = -len(ids) % batch_size
     padded = np.pad(ids.astype(np.int32), (0, padding), constant_values=PADDING)
     return padded.reshape(-1, batch_size)
+
+
+def pad_steps(ids: np.ndarray, steps: int) -> np.ndarray:
+    """Pads ids [..., k, batch] to [..., steps, batch] with rows of `PADDING`."""
+    padding = [*[(0, 0)] * (ids.ndim - 2), (0, steps - ids.shape[-2]), (0, 0)]
+    return np.pad(ids, padding, constant_values=PADDING)

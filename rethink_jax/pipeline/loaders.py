@@ -102,7 +102,8 @@ class InMemoryLoader:
         batches = batches[first : first + end - step]
         while len(batches):
             part = batches[: max_steps()]
-            yield Dispatch(self._train, _staged(part, parallel.STEPS_PER_DISPATCH), len(part))
+            ids = batching.pad_steps(part, parallel.STEPS_PER_DISPATCH)
+            yield Dispatch(self._train, parallel.stage_shards(parallel.shard_ids(ids)), len(part))
             batches = batches[len(part) :]
 
     def evaluate(self, splits: Sequence[str]) -> Iterator[tuple[str, Dispatch]]:
@@ -117,17 +118,12 @@ class InMemoryLoader:
             examples = self._test if split == "test" else self._train
             for i in range(0, len(batches), per_dispatch):
                 part = batches[i : i + per_dispatch]
-                yield split, Dispatch(examples, _staged(part, per_dispatch), len(part))
+                ids = parallel.shard_ids(batching.pad_steps(part, per_dispatch))
+                ids = parallel.stage_shards(ids)
+                yield split, Dispatch(examples, ids, len(part))
 
     def close(self) -> None:
         """Releases nothing; a streaming loader has workers to end."""
-
-
-def _staged(batches: np.ndarray, most: int) -> jax.Array | np.ndarray:
-    """Returns the shards of ids [k, batch], padded to as many rows as a dispatch has at most."""
-    padding = ((0, most - len(batches)), (0, 0))
-    ids = np.pad(batches, padding, constant_values=batching.PADDING)
-    return parallel.stage_shards(parallel.shard_ids(ids))
 
 
 def _evaluated_at_once(side: int) -> tuple[int, int]:

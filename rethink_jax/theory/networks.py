@@ -76,8 +76,7 @@ class Trainer:
             if first == 0:
                 order = _ids(subsets, seeds, epoch, config.batch_size)
             ids = order[:, first:end]
-            padding = ((0, 0), (0, parallel.STEPS_PER_DISPATCH - ids.shape[1]), (0, 0))
-            shards = ensemble.divide([*np.pad(ids, padding, constant_values=batching.PADDING)])
+            shards = ensemble.divide([*batching.pad_steps(ids, parallel.STEPS_PER_DISPATCH)])
             count = parallel.stage_count(end - first)
             states, sums = programs.train_steps(states, differing, self._train, shards, count)
             step += end - first

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from rethink_jax import config as config_lib, data
 from rethink_jax.distributed import jax_settings, parallel, preemption
 from rethink_jax.errors import Diverged, RunFailed, UserError
-from rethink_jax.pipeline import loaders
+from rethink_jax.pipeline import batching, loaders
 from rethink_jax.runs import cpu_devices, display
 from rethink_jax.training import ensemble as ensemble_lib, loop, metrics
 from rethink_jax.training.ensemble import Ensemble, Members
@@ -221,8 +221,7 @@ class _Together:
     def _dispatch(self, ids: np.ndarray) -> None:
         """Takes a step for each of the ids [members, steps, batch], and reads what it says of each member."""
         placed, num_steps = self._placed, ids.shape[1]
-        padding = ((0, 0), (0, parallel.STEPS_PER_DISPATCH - num_steps), (0, 0))
-        shards = ensemble_lib.divide([*np.pad(ids, padding, constant_values=-1)])
+        shards = ensemble_lib.divide([*batching.pad_steps(ids, parallel.STEPS_PER_DISPATCH)])
         count = parallel.stage_count(num_steps)
         states, sums = self._ensemble.train_steps(
             placed.states, placed.differing, self._ensemble.train, shards, count

@@ -116,6 +116,13 @@ def test_ids_in_batches():
     assert whole.tolist() == [[4, 0], [9, 1]]
     assert batching.in_batches(ids, 3).tolist() == [[4, 0, 9], [1, -1, -1]]
     assert batching.in_batches(ids, 6).tolist() == [[4, 0, 9, 1, -1, -1]]
+    assert batching.pad_steps(whole, 4).tolist() == [
+        *whole.tolist(),
+        *[[-1, -1]] * (4 - len(whole)),
+    ]
+    np.testing.assert_array_equal(
+        batching.pad_steps(whole[None], 4)[0], batching.pad_steps(whole, 4)
+    )
 
 
 # Preparing.
