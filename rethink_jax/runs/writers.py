@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from etils import epath
 
@@ -90,6 +90,8 @@ def draw_curves(history: list[Record], num_classes: int, file: epath.Path) -> No
     is_corrupted = any("train_accuracy_replaced" in record for record in history)
 
     def fill(figure: Any) -> None:
+        # To find the margins takes as long as the drawing.
+        figure.set_layout_engine(None)
         margins = {"left": 0.08, "right": 0.985, "bottom": 0.14, "wspace": 0.18}
         margins["top"] = 0.83 if is_corrupted else 0.97
         losses, accuracies = figure.subplots(1, 2, gridspec_kw=margins)
@@ -115,22 +117,18 @@ def draw_curves(history: list[Record], num_classes: int, file: epath.Path) -> No
             place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3}
             accuracies.legend(**place, fontsize="small")
 
-    # To find the margins takes as long as the drawing.
-    write_figure(file, (9, 3.6), fill, layout=None)
+    write_figure(file, (9, 3.6), fill)
 
 
 def write_figure(
-    file: epath.Path,
-    inches: tuple[float, float],
-    fill: Callable[[Any], None],
-    layout: Literal["constrained"] | None = "constrained",
+    file: epath.Path, inches: tuple[float, float], fill: Callable[[Any], None]
 ) -> None:
     """Writes a PNG of what `fill` draws on an empty figure of matplotlib's."""
     # It takes a second to import, and is needed at the end.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=inches, layout=layout)
+    figure = Figure(figsize=inches, layout="constrained")
     FigureCanvasAgg(figure)
     fill(figure)
     with file.open("wb") as stream:
