@@ -238,25 +238,25 @@ def test_crops_are_those_of_the_model(folder):
 
 
 @pytest.mark.parametrize(
-    ("devices", "side", "shape"),
+    ("devices", "side", "n", "shape"),
     [
-        (1, 4, (1, 1, 1000)),
-        (2, 4, (2, 16, 32)),
-        (4, 64, (4, 16, 32)),
-        (2, 80, (2, 10, 32)),
-        (2, 299, (2, 1, 32)),
+        (1, 4, 1500, (1, 1, 1000)),
+        (2, 4, 1500, (2, 16, 32)),
+        (4, 64, 1500, (4, 16, 32)),
+        (2, 80, 1500, (2, 10, 32)),
+        (2, 299, 150, (2, 1, 32)),
     ],
 )
 def test_evaluations_take_few_examples_of_several_simulated_devices_at_once(
-    devices, side, shape, monkeypatch
+    devices, side, n, shape, monkeypatch
 ):
     use_devices(monkeypatch, devices)
-    images = np.zeros((300, side, side, 3), np.uint8)
-    made = data.from_arrays(*[(images, np.arange(300) % 10)] * 2, "made")
+    images = np.zeros((n, side, side, 3), np.uint8)
+    made = data.from_arrays(*[(images, np.arange(n) % 10)] * 2, "made")
     config, _ = resolve(config_lib.train("digits", "true_labels"), made)
     loader = loaders.InMemoryLoader(config, made)
     ids = [dispatch.ids for _, dispatch in loader.evaluate(["test"])]
     assert {each.shape for each in ids} == {shape}
     np.testing.assert_array_equal(
-        sorted(i for each in ids for i in each.ravel() if i >= 0), range(300)
+        sorted(i for each in ids for i in each.ravel() if i >= 0), range(n)
     )

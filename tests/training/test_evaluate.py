@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from rethink_jax import config as config_lib, data
 from rethink_jax.errors import UserError
+from rethink_jax.pipeline import loaders
 from rethink_jax.report import runs as report_runs
 from rethink_jax.runs import display, run_directory
 from rethink_jax.runs.resolve import resolve
@@ -125,9 +126,10 @@ def test_a_run_and_an_evaluation_show_how_far_they_are(toy, tmp_path, monkeypatc
     monkeypatch.setattr(
         display.EvaluationDisplay, "show", lambda self, done, total: shown.append((done, total))
     )
+    monkeypatch.setattr(loaders, "_EVAL_OF_SIMULATED_DEVICE", (1, 32))
     train.run(settings(), tmp_path, toy)
     train.evaluate(settings(), tmp_path, toy)
-    assert shown == 2 * [(done, 360) for done in (0, 300, 360)]
+    assert shown == 2 * [(done, 360) for done in (0, 64, 128, 192, 256, 300, 360)]
     assert json.loads((tmp_path / "evaluation.json").read_text())["step"] == 3
 
 
