@@ -7,12 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from rethink_jax.models.convolution import convolve
-from rethink_jax.models.layers import (
-    at_least_float32,
-    dropout,
-    local_response_normalization,
-    max_pool,
-)
+from rethink_jax.models.layers import at_least_float32, dropout, local_response_normalization
+from rethink_jax.models.pooling import max_pool
 
 
 class SmallAlexNet(nn.Module):

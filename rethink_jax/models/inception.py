@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from rethink_jax.models.layers import ConvUnit, at_least_float32, dropout, max_pool
+from rethink_jax.models.layers import ConvUnit, at_least_float32, dropout
+from rethink_jax.models.pooling import max_pool
 
 
 class SmallInception(nn.Module):

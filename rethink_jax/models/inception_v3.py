@@ -6,14 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rethink_jax.models.layers import (
-    Conv,
-    at_least_float32,
-    conv_units,
-    dropout,
-    max_pool,
-    mean_pool,
-)
+from rethink_jax.models.layers import Conv, at_least_float32, conv_units, dropout
+from rethink_jax.models.pooling import max_pool, mean_pool
 
 # The smallest side of the images, in pixels, on whose maps the second classifier's 5×5 convolution fits.
 AUXILIARY_SIDE = 299

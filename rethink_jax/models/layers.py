@@ -1,6 +1,5 @@
 """Layers that several model families share, and those in which flax differs from what the paper needs."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -189,67 +188,6 @@ def dropout(x: jax.Array, rate: float, keys: jax.Array | None, layer: int = 0) -
         return jax.random.bernoulli(jax.random.fold_in(key, layer), chance, x.shape[1:])
 
     return jnp.where(jax.vmap(keep)(keys), x / (1 - rate), jnp.zeros_like(x))
-
-
-def max_pool(
-    x: jax.Array, window: int = 3, stride: int = 2, padding: int | None = None
-) -> jax.Array:
-    """Takes the maximum over windows, as a maximum over shifted slices.
-
-    The gradient of XLA's own pooling (select-and-scatter) is many times slower on CPUs.
-
-    Args:
-      x: floating [n, height, width, channels].
-      window: side of the window.
-      stride: between windows.
-      padding: on each side; by default SAME's.
-
-    Returns:
-      Maxima [n, height', width', channels]; with SAME ⌈height/stride⌉ and ⌈width/stride⌉.
-    """
-    sides = x.shape[1:3]
-    if padding is None:
-        out = [-(-side // stride) for side in sides]
-        need = [
-            max((n - 1) * stride + window - side, 0) for n, side in zip(out, sides, strict=True)
-        ]
-        margins = [(p // 2, p - p // 2) for p in need]
-    else:
-        out = [(side + 2 * padding - window) // stride + 1 for side in sides]
-        margins = 2 * [(padding, padding)]
-    x = jnp.pad(x, [(0, 0), *margins, (0, 0)], constant_values=-jnp.inf)
-    slices = [
-        x[
-            :,
-            i : i + (out[0] - 1) * stride + 1 : stride,
-            j : j + (out[1] - 1) * stride + 1 : stride,
-        ]
-        for i in range(window)
-        for j in range(window)
-    ]
-    return functools.reduce(jnp.maximum, slices)
-
-
-def mean_pool(
-    x: jax.Array, window: int, stride: int = 1, padding: int = 0, count_padding: bool = True
-) -> jax.Array:
-    """Takes the mean over windows.
-
-    Args:
-      x: floating [n, height, width, channels].
-      window: side of the window.
-      stride: between windows.
-      padding: zeros on each side.
-      count_padding: whether these zeros count in the mean.
-    """
-
-    def total(x: jax.Array) -> jax.Array:
-        margins = ((0, 0), *2 * ((padding, padding),), (0, 0))
-        sides = (1, window, window, 1), (1, stride, stride, 1)
-        return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, *sides, margins)
-
-    counts = jnp.full((1, 1, 1, 1), window**2, x.dtype)
-    return total(x) / (counts if count_padding else total(jnp.ones((1, *x.shape[1:3], 1), x.dtype)))
 
 
 def local_response_normalization(

@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rethink_jax.models.layers import ConvUnit, at_least_float32, dropout, max_pool
+from rethink_jax.models.layers import ConvUnit, at_least_float32, dropout
+from rethink_jax.models.pooling import max_pool
 
 # Blocks in each of the four groups (their table 1); with 50 layers or more a block has three convolutions.
 _BLOCKS = {

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from rethink_jax.models.convolution import convolve
-from rethink_jax.models.layers import at_least_float32, dropout, max_pool
+from rethink_jax.models.layers import at_least_float32, dropout
+from rethink_jax.models.pooling import max_pool
 
 # Convolutions in each of the five groups (their table 1, configurations A, B, D and E).
 _CONVOLUTIONS = {

@@ -13,7 +13,7 @@ from rethink_jax import models
 from rethink_jax.config import base
 from rethink_jax.distributed import parallel
 from rethink_jax.errors import UserError
-from rethink_jax.models import __main__ as command, convolution, layers, parameter_counts
+from rethink_jax.models import __main__ as command, convolution, layers, parameter_counts, pooling
 from rethink_jax.runs.resolve import resolve
 from tests.data_helpers import of_size
 from tests.models.test_imagenet_models import COUNTS as IMAGENET, dtypes_of_products
@@ -360,26 +360,29 @@ def test_convolution_within_flax(side, stride, features):
 
 
 @pytest.mark.parametrize(
-    ("size", "window"),
+    ("size", "window", "padding"),
     slow_unless(
-        lambda size, window: size == (7, 7) or window == (3, 2),
-        ((6, 6), (7, 7), (5, 8), (1, 2)),
+        lambda size, window, padding: size == (7, 7) or (window, padding) == ((3, 2), None),
+        ((6, 6), (7, 7), (5, 8), (3, 4)),
         ((3, 2), (2, 2), (3, 1), (2, 3)),
+        (None, 0, 1),
     ),
 )
-def test_max_pool_and_its_gradient(size, window):
+def test_max_pool_and_its_gradient(size, window, padding):
     window, stride = window
     rng = np.random.default_rng(0)
-    values = rng.permutation(2 * 3 * size[0] * size[1])  # no two are equal
-    x = (values.reshape(2, *size, 3) - 3.0 * values.size).astype(np.float32)  # all below zero
-    grad = integers(rng, 2, *(-(-n // stride) for n in size), 3)
+    x = integers(rng, 2, *size, 3) - np.float32(100)  # all below zero, and some are equal
+
+    def flax_pool(x):
+        margins = "SAME" if padding is None else 2 * ((padding, padding),)
+        return nn.max_pool(x, (window, window), (stride, stride), margins)
+
+    grad = integers(rng, *jax.eval_shape(flax_pool, x).shape)
 
     @jax.jit
     def both(x, grad):
-        ours, pull_back = jax.vjp(lambda x: layers.max_pool(x, window, stride), x)
-        theirs, pull_theirs = jax.vjp(
-            lambda x: nn.max_pool(x, (window, window), (stride, stride), "SAME"), x
-        )
+        ours, pull_back = jax.vjp(lambda x: pooling.max_pool(x, window, stride, padding), x)
+        theirs, pull_theirs = jax.vjp(flax_pool, x)
         return (ours, *pull_back(grad)), (theirs, *pull_theirs(grad))
 
     for ours, theirs in zip(*both(x, grad), strict=True):
@@ -388,7 +391,7 @@ def test_max_pool_and_its_gradient(size, window):
 
 def test_pooling_is_3_by_3_at_every_other_pixel():
     x = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
-    assert layers.max_pool(x).ravel().tolist() == [10, 11, 14, 15]
+    assert pooling.max_pool(x).ravel().tolist() == [10, 11, 14, 15]
 
 
 # Local response normalization.
