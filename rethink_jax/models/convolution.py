@@ -131,13 +131,20 @@ def _convolve_to(
     lhs_dilation: tuple[int, int] = (1, 1),
     rhs_dilation: tuple[int, int] = (1, 1),
 ) -> jax.Array:
-    """Convolves with stride 1 to maps of these sides, padded so much before and as much as it takes behind."""
+    """Convolves with stride 1 to maps of these sides, padded so much before and as much as it takes behind.
+
+    Where that is less than nothing it crops the result: with negative padding XLA's is wrong for some shapes on
+    CPUs in JAX 0.10.2.
+    """
     spread_x = [d * (n - 1) + 1 for n, d in zip(x.shape[1:3], lhs_dilation, strict=True)]
     spread_kernel = [d * (n - 1) + 1 for n, d in zip(kernel.shape[:2], rhs_dilation, strict=True)]
     pads = [
         (low, side + k - 1 - n - low)
         for low, side, n, k in zip(before, sides, spread_x, spread_kernel, strict=True)
     ]
-    return lax.conv_general_dilated(
-        x, kernel, (1, 1), pads, lhs_dilation, rhs_dilation, dimension_numbers=_LAYOUT
+    positive = [(max(low, 0), max(high, 0)) for low, high in pads]
+    result = lax.conv_general_dilated(
+        x, kernel, (1, 1), positive, lhs_dilation, rhs_dilation, dimension_numbers=_LAYOUT
     )
+    top, left = (max(-low, 0) for low, _ in pads)
+    return result[:, top : top + sides[0], left : left + sides[1]]

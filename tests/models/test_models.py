@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from jax import lax
 
 from rethink_jax import models
@@ -262,18 +262,34 @@ def slow_unless(is_short, *values):
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
+def convolve_by_definition(x, kernel, strides, padding):
+    """The sum over the kernel's elements. XLA ends the process for gradients of some strided convolutions."""
+    window = kernel.shape[:2]
+    if padding == "SAME":
+        padding = lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
+    x = jnp.pad(x, [(0, 0), *padding, (0, 0)])
+    rows, columns = (side - k + 1 for side, k in zip(x.shape[1:3], window, strict=True))
+    return sum(
+        x[:, i : i + rows : strides[0], j : j + columns : strides[1]] @ kernel[i, j]
+        for i in range(window[0])
+        for j in range(window[1])
+    )
+
+
 def ours_and_reference(x, kernel, grad, strides, padding="SAME"):
-    """Pairs of ours and XLA's: the convolution, and the gradients of x and of the kernel."""
+    """Pairs of ours and the reference: the convolution, and the gradients of x and of the kernel."""
+
+    def ours(x, kernel):
+        return convolution.convolve(x, kernel, strides, padding, dimension_numbers=LAYOUT)
+
+    def reference(x, kernel):
+        return convolve_by_definition(x, kernel, strides, padding)
 
     @jax.jit
     def both(x, kernel, grad):
         results = []
-        for function in (convolution.convolve, lax.conv_general_dilated):
-
-            def convolve(x, kernel, function=function):
-                return function(x, kernel, strides, padding, dimension_numbers=LAYOUT)
-
-            value, pull_back = jax.vjp(convolve, x, kernel)
+        for function in (ours, reference):
+            value, pull_back = jax.vjp(function, x, kernel)
             results.append((value, *pull_back(grad)))
         return results
 
@@ -322,6 +338,8 @@ def test_gradients_in_parts_of_the_batch(side, batch, stride, at_once):
     low=st.tuples(st.integers(0, 2), st.integers(0, 2)),
     high=st.tuples(st.integers(0, 2), st.integers(0, 2)),
 )
+# Wrong on JAX 0.10.2 with negative padding.
+@example(sides=(3, 3), window=(1, 2), strides=(1, 1), low=(0, 2), high=(0, 0))
 @settings(max_examples=20)
 def test_gradients_with_any_stride_and_padding(sides, window, strides, low, high):
     rng, padding = np.random.default_rng(0), [*zip(low, high, strict=True)]
