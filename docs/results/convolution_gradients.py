@@ -22,6 +22,7 @@ import numpy as np  # noqa: E402
 from jax import lax  # noqa: E402
 
 from rethink_jax.distributed import parallel  # noqa: E402
+from rethink_jax.models import winograd  # noqa: E402
 
 BATCH, SECONDS = 128, 0.4
 # (side, window, channels, features, stride)
@@ -98,6 +99,25 @@ def in_groups(features: int) -> Gradient:
     return joined
 
 
+def pads_of(kernel: jax.Array) -> list[tuple[int, int]]:
+    """Returns the zeros around maps that keep their size."""
+    return [((side - 1) // 2, side // 2) for side in kernel.shape[:2]]
+
+
+def winograd_forward(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolves by Winograd's filtering."""
+    assert stride == 1
+    return winograd.convolve(x, kernel, pads_of(kernel))
+
+
+def winograd_kernel_gradient(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int
+) -> jax.Array:
+    """Returns the kernel's gradient by Winograd's filtering."""
+    assert stride == 1
+    return winograd.kernel_gradient(x, gradient, pads_of(kernel))
+
+
 def seconds_of(function: Callable, *arguments: np.ndarray, stride: int) -> float:
     """Returns how long one call takes, the least of many, on all devices at once."""
     mapped = jax.pmap(lambda *arrays: function(*arrays, stride), in_axes=0)
@@ -116,8 +136,9 @@ def main() -> None:
     print(f"JAX {jax.__version__}, {DEVICES} devices, batch {BATCH}; GFLOP/s")
     parts = [f"of {images} images" for images in PARTS]
     columns = ("map, kernel, stride", "forward", "input", "kernel", *parts, "of 16 features")
-    print(f"| {' | '.join((*columns, 'copies'))} |")
-    print("|---" * (len(columns) + 1) + "|")
+    columns += ("copies", "forward, Winograd", "kernel, Winograd")
+    print(f"| {' | '.join(columns)} |")
+    print("|---" * len(columns) + "|")
     rng = np.random.default_rng(0)
     for side, window, channels, features, stride in SHAPES:
         out = -(-side // stride)
@@ -140,6 +161,13 @@ def main() -> None:
         cells += [rate(in_parts(images), x, kernel, gradient) for images in PARTS]
         cells.append(rate(in_groups(GROUP), x, kernel, gradient))
         cells.append(rate(kernel_gradient(by_copies), x, kernel, gradient))
+        cells += [
+            rate(function, *arrays) if stride == 1 and window <= 5 else ""
+            for function, arrays in (
+                (winograd_forward, (x, kernel)),
+                (winograd_kernel_gradient, (x, kernel, gradient)),
+            )
+        ]
         name = f"{side}², {window}×{window} {channels}→{features}, {stride}"
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 

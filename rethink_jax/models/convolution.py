@@ -1,12 +1,15 @@
 """Convolutions that are fast on CPUs, too, with gradients that are fast there within a loop of steps."""
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from rethink_jax.models import winograd
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -60,8 +63,22 @@ def _multiply_copies(
     return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
+def _suits_winograd(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads) -> bool:
+    """Returns whether Winograd's filtering is faster, by docs/results/convolution_gradients.py.
+
+    Its rounding is that of a convolution within a small factor, too much for numbers of 16 bits.
+    """
+    height, width, *channels = kernel.shape
+    is_small_kernel = height == width and height in (3, 5) and strides == (1, 1)
+    is_within = all(0 <= pad < height for pad in itertools.chain(*pads))
+    is_large = min(x.shape[1:3]) >= 7 and min(channels) >= 32 and max(channels) >= 64
+    return is_small_kernel and is_within and is_large and jnp.finfo(x.dtype).bits >= 32
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolve(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads) -> jax.Array:
+    if _suits_winograd(x, kernel, strides, pads):
+        return winograd.convolve(x, kernel, pads)
     return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=_LAYOUT)
 
 
@@ -75,6 +92,9 @@ def _backward(
     strides: tuple[int, int], pads: Pads, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
+    if _suits_winograd(x, kernel, strides, pads):
+        of_input = winograd.input_gradient(gradient, kernel, pads)
+        return of_input, winograd.kernel_gradient(x, gradient, pads)
     at_once = _images_at_once(min(gradient.shape[1:3])) or len(x)
     of_kernel = jnp.zeros_like(kernel)
     for start in range(0, len(x), at_once):
