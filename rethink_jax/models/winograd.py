@@ -21,9 +21,9 @@ Pads = Sequence[tuple[int, int]]
 
 # The side of a tile of results.
 _TILE = 2
-# Of which a kernel of side k takes the first k, and infinity. With -2 in place of -1/2 the rounding of 5×5
-# kernels' convolutions is one and a half times as large.
-_POINTS = (0.0, 1.0, -1.0, 2.0, -0.5)
+# For kernels of each side, and infinity beside them. Pairs of opposite ones give the input's transform zeros;
+# ±1 and ±2 would round 5×5 kernels' convolutions twice as coarsely.
+_POINTS = {3: (0.0, 1.0, -1.0), 5: (0.0, 0.75, -0.75, 1.5, -1.5)}
 # Rows of maps that are transformed at once, so that what they become stays in the caches.
 _ROWS = 112
 
@@ -49,7 +49,7 @@ def _transforms(k: int) -> _Transforms:
     The inverse's rows are Lagrange's polynomials. They are not divided by their values at their own points, as
     the kernel's are, so that the input's factors are few and short numbers.
     """
-    points = _POINTS[:k]
+    points = _POINTS[k]
 
     def at_points(degree: int) -> np.ndarray:
         powers = [[point**i for i in range(degree)] for point in points]
@@ -67,7 +67,7 @@ def convolve(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
 
     Args:
       x: floating [n, height, width, channels].
-      kernel: floating [k, k, channels, features], k at most 5.
+      kernel: floating [k, k, channels, features], k of 3 or 5.
       pads: zeros before and behind each dimension.
     """
     k = len(kernel)
@@ -93,7 +93,7 @@ def input_gradient(gradient: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Ar
 
     Args:
       gradient: floating [n, height, width, features], of the result.
-      kernel: floating [k, k, channels, features], k at most 5.
+      kernel: floating [k, k, channels, features], k of 3 or 5.
       pads: zeros before and behind each dimension, less than k.
     """
     around = [(len(kernel) - 1 - low, len(kernel) - 1 - high) for low, high in pads]

@@ -22,7 +22,7 @@ def by_definition(x, kernel, pads, gradient):
     return result, of_kernel
 
 
-@pytest.mark.parametrize("k", [2, 3, 4, 5])
+@pytest.mark.parametrize("k", [3, 5])
 def test_transforms_correlate_a_tile(k):
     rng = np.random.default_rng(0)
     tile, kernel = rng.normal(size=k + 1), rng.normal(size=k)
@@ -48,7 +48,7 @@ def test_3_by_3_is_exact_for_whole_numbers(n, sides, low, high):
     np.testing.assert_array_equal(winograd.kernel_gradient(x, gradient, pads), of_kernel)
 
 
-@pytest.mark.parametrize(("k", "tolerance"), [(3, 1e-6), (5, 1e-5)])
+@pytest.mark.parametrize(("k", "tolerance"), [(3, 1e-6), (5, 5e-6)])
 def test_rounding(k, tolerance):
     """Beside the largest value; a plain convolution has 6e-7 and 5e-7 here."""
     rng, pads = np.random.default_rng(0), 2 * [(k // 2, k // 2)]
