@@ -6,9 +6,11 @@ import sys
 
 import pytest
 
-from rethink_jax import models
-from rethink_jax.bench import task, turns
+from rethink_jax import config as config_lib, models
+from rethink_jax.bench import rates, task, turns
 from rethink_jax.data import synthetic_imagenet
+from rethink_jax.runs.resolve import resolve
+from tests.data_helpers import of_size
 from tests.entry_point import ROOT
 
 pytestmark = pytest.mark.ci
@@ -119,6 +121,17 @@ def test_steps_and_evaluations_are_timed_in_turns(tmp_path):
     assert f"{median:,.0f} (" in done.stdout
     share = median * ours["flops"] / ours["peak"]
     assert f"{share:.0%} of {ours['peak'] / 1e9:,.0f}" in done.stdout
+
+
+def test_operations_are_those_of_the_definition():
+    """Whatever the steps take on a CPU. XLA leaves out products with the zeros around maps."""
+    config = config_lib.train("cifar10", "random_labels")
+    config.model.name = "small_alexnet"
+    config, _ = resolve(config, of_size())
+    convolutions = 28**2 * 5**2 * 3 * 64 + 14**2 * 5**2 * 64 * 64
+    dense = 7**2 * 64 * 384 + 384 * 192 + 192 * 10
+    forward = rates.training_flops(config, 10, 3) / 3
+    assert 0.85 < forward / (2 * (convolutions + dense)) < 1.05
 
 
 def test_ratios_are_medians_over_the_turns():

@@ -69,6 +69,7 @@ def training_flops(config: ConfigDict, num_classes: int, channels: int) -> float
       channels: of its images.
     """
     module = models.create(config.model, num_classes)
+    # With more images at once CPUs may convolve with fewer operations than the definition has.
     images = jax.ShapeDtypeStruct((1, *2 * (config.data.size,), channels), np.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), images)
     with jax.default_device(jax.devices("cpu")[0]):  # on GPUs and TPUs JAX counts nothing

@@ -66,12 +66,14 @@ def _multiply_copies(
 def _suits_winograd(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads) -> bool:
     """Returns whether Winograd's filtering is faster, by docs/results/convolution_gradients.py.
 
-    Its rounding is that of a convolution within a small factor, too much for numbers of 16 bits.
+    Its rounding is that of a convolution within a small factor, too much for numbers of 16 bits. Few images are
+    not worth the transform of the kernel.
     """
     height, width, *channels = kernel.shape
     is_small_kernel = height == width and height in (3, 5) and strides == (1, 1)
     is_within = all(0 <= pad < height for pad in itertools.chain(*pads))
-    is_large = min(x.shape[1:3]) >= 7 and min(channels) >= 32 and max(channels) >= 64
+    has_many = min(channels) >= 32 and max(channels) >= 64 and len(x) >= 8
+    is_large = has_many and min(x.shape[1:3]) >= 7
     return is_small_kernel and is_within and is_large and jnp.finfo(x.dtype).bits >= 32
 
 
