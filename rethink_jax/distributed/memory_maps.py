@@ -14,7 +14,7 @@ _SHARE_FOR_PROGRAMS = 0.5
 def drop_if_many() -> None:
     """Drops all compiled programs once they take half of the memory maps that Linux allows a process.
 
-    Each program takes some, those of a run of small Inception about 2,000, and JAX keeps them all. Where none
+    Each program takes some, those of a run of small Inception about 4,000, and JAX keeps them all. Where none
     is left, XLA ends the process in the middle of a compilation. Programs that are needed again are compiled
     again, or come from the compilation cache. Among several processes, which must compile alike, and on other
     systems nothing is dropped.
