@@ -5,7 +5,8 @@
 Times, for the shapes of small Inception, small AlexNet, Wide ResNet and ResNet-18 at 64 pixels, the forward
 pass, the input's gradient and the kernel's: XLA's own; summed over parts of 8, 16 and 32 images, among which
 `rethink_jax.models.convolution.convolve` chooses; in groups of 16 output features; and that of one product
-with shifted copies. DEVICES simulated devices take a part of the batch each. Not part of the paper.
+with shifted copies. Then the forward pass and the kernel's gradient by Winograd's filtering. DEVICES simulated
+devices take a part of the batch each. Not part of the paper.
 """
 
 import os
@@ -38,6 +39,11 @@ SHAPES = (
 PARTS, GROUP = (8, 16, 32), 16
 
 
+def same_pads(x: jax.Array, kernel: jax.Array, stride: int) -> list[tuple[int, int]]:
+    """Returns the zeros around maps that XLA's "SAME" stands for."""
+    return lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride,) * 2, "SAME")
+
+
 def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Convolves as XLA does."""
     layout = ("NHWC", "HWIO", "NHWC")
@@ -47,9 +53,8 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 def by_copies(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Convolves by one product with shifted copies."""
     window = kernel.shape[0]
-    pads = lax.padtype_to_pads(x.shape[1:3], (window,) * 2, (stride,) * 2, "SAME")
     sides = [-(-side // stride) for side in x.shape[1:3]]
-    padded = jnp.pad(x, [(0, 0), *pads, (0, 0)])
+    padded = jnp.pad(x, [(0, 0), *same_pads(x, kernel, stride), (0, 0)])
     rows, columns = (stride * (side - 1) + 1 for side in sides)
     copies = [
         padded[:, i : i + rows : stride, j : j + columns : stride]
@@ -99,15 +104,10 @@ def in_groups(features: int) -> Gradient:
     return joined
 
 
-def pads_of(kernel: jax.Array) -> list[tuple[int, int]]:
-    """Returns the zeros around maps that keep their size."""
-    return [((side - 1) // 2, side // 2) for side in kernel.shape[:2]]
-
-
 def winograd_forward(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Convolves by Winograd's filtering."""
     assert stride == 1
-    return winograd.convolve(x, kernel, pads_of(kernel))
+    return winograd.convolve(x, kernel, same_pads(x, kernel, stride))
 
 
 def winograd_kernel_gradient(
@@ -115,7 +115,7 @@ def winograd_kernel_gradient(
 ) -> jax.Array:
     """Returns the kernel's gradient by Winograd's filtering."""
     assert stride == 1
-    return winograd.kernel_gradient(x, gradient, pads_of(kernel))
+    return winograd.kernel_gradient(x, gradient, same_pads(x, kernel, stride))
 
 
 def seconds_of(function: Callable, *arguments: np.ndarray, stride: int) -> float:
@@ -135,8 +135,8 @@ def main() -> None:
     """Prints a table in GFLOP/s."""
     print(f"JAX {jax.__version__}, {DEVICES} devices, batch {BATCH}; GFLOP/s")
     parts = [f"of {images} images" for images in PARTS]
-    columns = ("map, kernel, stride", "forward", "input", "kernel", *parts, "of 16 features")
-    columns += ("copies", "forward, Winograd", "kernel, Winograd")
+    columns = ["map, kernel, stride", "forward", "input", "kernel", *parts, "of 16 features"]
+    columns += ["copies", "forward, Winograd", "kernel, Winograd"]
     print(f"| {' | '.join(columns)} |")
     print("|---" * len(columns) + "|")
     rng = np.random.default_rng(0)

@@ -70,11 +70,12 @@ def _suits_winograd(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], p
     not worth the transform of the kernel.
     """
     height, width, *channels = kernel.shape
-    is_small_kernel = height == width and height in (3, 5) and strides == (1, 1)
+    is_known = height == width and height in (3, 5) and strides == (1, 1)
     is_within = all(0 <= pad < height for pad in itertools.chain(*pads))
-    has_many = min(channels) >= 32 and max(channels) >= 64 and len(x) >= 8
-    is_large = has_many and min(x.shape[1:3]) >= 7
-    return is_small_kernel and is_within and is_large and jnp.finfo(x.dtype).bits >= 32
+    has_channels = min(channels) >= 32 and max(channels) >= 64
+    has_pixels = min(x.shape[1:3]) >= 7 and len(x) >= 8
+    is_exact = jnp.finfo(x.dtype).bits >= 32
+    return is_known and is_within and has_channels and has_pixels and is_exact
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

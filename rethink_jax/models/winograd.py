@@ -71,16 +71,17 @@ def convolve(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
       pads: zeros before and behind each dimension.
     """
     k = len(kernel)
+    transforms = _transforms(k)
     sides = [side + sum(pad) - k + 1 for side, pad in zip(x.shape[1:3], pads, strict=True)]
-    of_kernel = _transforms(k).of_kernel.astype(kernel.dtype)
+    of_kernel = transforms.of_kernel.astype(kernel.dtype)
     kernels = jnp.einsum("ai,bj,ijcf->abcf", of_kernel, of_kernel, kernel)
 
     def of_part(x: jax.Array) -> jax.Array:
-        tiles = _tiles(_pad_to_tiles(x, pads, sides), _transforms(k).of_input)
+        tiles = _tiles(_pad_to_tiles(x, pads, sides), transforms.of_input)
         products = [
             [tile @ kernels[a, b] for b, tile in enumerate(row)] for a, row in enumerate(tiles)
         ]
-        return _join(products, len(x), sides)
+        return _join(products, transforms.of_result, len(x), sides)
 
     at_once, whole = _parts(len(x), sides)
     results = lax.map(of_part, x[:whole].reshape(-1, at_once, *x.shape[1:]))
@@ -169,15 +170,16 @@ def _transform(x: jax.Array, transform: np.ndarray, axis: int) -> list[jax.Array
 
 
 def _combine(factors: np.ndarray, terms: Sequence[jax.Array]) -> jax.Array:
-    """Returns a linear combination of which XLA computes no more than needed."""
+    """Returns a linear combination, without products with 0 and 1."""
     used = [(float(factor), term) for factor, term in zip(factors, terms, strict=True) if factor]
     scaled = [term if factor == 1 else factor * term for factor, term in used]
     return functools.reduce(operator.add, scaled)
 
 
-def _join(products: list[list[jax.Array]], n: int, sides: Sequence[int]) -> jax.Array:
+def _join(
+    products: list[list[jax.Array]], of_result: np.ndarray, n: int, sides: Sequence[int]
+) -> jax.Array:
     """Transforms products [n · tiles, features] of each row and column back to maps of these sides."""
-    of_result = _transforms(len(products) - 1).of_result
     counts = [-(-side // _TILE) for side in sides]
     columns = [
         [_combine(factors, column) for column in zip(*products, strict=True)]

@@ -6,20 +6,23 @@ from hypothesis import given, settings, strategies as st
 
 from rethink_jax.models import convolution, winograd
 from tests.models.array_helpers import integers
-from tests.models.test_convolution import ours_and_reference
+from tests.models.test_convolution import convolve_by_definition, ours_and_reference
 
 
 def by_definition(x, kernel, pads, gradient):
-    """The convolution in float64, and the gradient of the kernel, element by element of the kernel."""
-    k = len(kernel)
-    padded = np.pad(x.astype(np.float64), [(0, 0), *pads, (0, 0)])
-    rows, columns = gradient.shape[1:3]
-    shifted = {(i, j): padded[:, i : i + rows, j : j + columns] for i in range(k) for j in range(k)}
-    result = sum(part @ kernel[place] for place, part in shifted.items())
-    of_kernel = np.zeros(kernel.shape)
-    for place, part in shifted.items():
-        of_kernel[place] = np.einsum("nhwc,nhwf->cf", part, gradient)
-    return result, of_kernel
+    """The convolution, and the gradients of x and of the kernel."""
+    value, pull_back = jax.vjp(
+        lambda x, kernel: convolve_by_definition(x, kernel, (1, 1), pads), x, kernel
+    )
+    return value, *pull_back(gradient)
+
+
+def by_winograd(x, kernel, pads, gradient):
+    return (
+        winograd.convolve(x, kernel, pads),
+        winograd.input_gradient(gradient, kernel, pads),
+        winograd.kernel_gradient(x, gradient, pads),
+    )
 
 
 @pytest.mark.parametrize("k", [3, 5])
@@ -43,9 +46,9 @@ def test_3_by_3_is_exact_for_whole_numbers(n, sides, low, high):
     x, kernel = integers(rng, n, *sides, 3), integers(rng, 3, 3, 3, 4)
     results = (side + sum(pad) - 2 for side, pad in zip(sides, pads, strict=True))
     gradient = integers(rng, n, *results, 4)
-    result, of_kernel = by_definition(x, kernel, pads, gradient)
-    np.testing.assert_array_equal(winograd.convolve(x, kernel, pads), result)
-    np.testing.assert_array_equal(winograd.kernel_gradient(x, gradient, pads), of_kernel)
+    expected = by_definition(x, kernel, pads, gradient)
+    for one, exact in zip(by_winograd(x, kernel, pads, gradient), expected, strict=True):
+        np.testing.assert_array_equal(one, exact)
 
 
 @pytest.mark.parametrize(("k", "tolerance"), [(3, 1e-6), (5, 5e-6)])
@@ -54,9 +57,11 @@ def test_rounding(k, tolerance):
     rng, pads = np.random.default_rng(0), 2 * [(k // 2, k // 2)]
     x, gradient = (rng.normal(size=(16, 14, 14, 64)).astype(np.float32) for _ in range(2))
     kernel = rng.normal(size=(k, k, 64, 64)).astype(np.float32)
-    expected = by_definition(x, kernel, pads, gradient)
-    ours = winograd.convolve(x, kernel, pads), winograd.kernel_gradient(x, gradient, pads)
-    for one, exact in zip(ours, expected, strict=True):
+    with jax.enable_x64(True):
+        doubles = (array.astype(np.float64) for array in (x, kernel))
+        expected = by_definition(*doubles, pads, gradient.astype(np.float64))
+    for one, exact in zip(by_winograd(x, kernel, pads, gradient), expected, strict=True):
+        assert exact.dtype == np.float64
         assert one.dtype == np.float32
         np.testing.assert_allclose(one, exact, rtol=0, atol=tolerance * np.abs(exact).max())
 
